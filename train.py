@@ -1,0 +1,3 @@
+"""`horovodrun -np 4 python train.py`: the same as `horovod-asl train`."""
+from horovod_asl.__main__ import main
+main("train")
