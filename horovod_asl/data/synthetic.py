@@ -1,0 +1,175 @@
+"""The built-in sample: photos of a parametric hand in the 29 signs, drawn from a seed in seconds.
+
+Like the public set it comes in recordings: one person's hand, one light and one room each, so that it is split as
+real photos are. Within a recording rotation, scale, place and joint angles differ from photo to photo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from horovod_asl.data import rooms
+from horovod_asl.data.hand import POSES, Proportions, Skeleton, jittered, pose_skeleton, rotation_matrix
+from horovod_asl.data.skin import RGB, Light, Skin, flesh_out, shade
+from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
+
+_SUPERSAMPLING = 2
+# Skin from light to deep, sRGB, back of the hand then palm, after the ten tones of Monk's scale (2023).
+_TONES = np.array(
+    [
+        [[0.96, 0.82, 0.74], [0.97, 0.80, 0.73]],
+        [[0.91, 0.74, 0.63], [0.95, 0.77, 0.69]],
+        [[0.83, 0.64, 0.50], [0.91, 0.71, 0.61]],
+        [[0.70, 0.49, 0.35], [0.86, 0.65, 0.53]],
+        [[0.53, 0.35, 0.25], [0.78, 0.57, 0.46]],
+        [[0.38, 0.25, 0.19], [0.68, 0.48, 0.39]],
+        [[0.27, 0.18, 0.15], [0.58, 0.41, 0.35]],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stays the same during one recording."""
+
+    skin: Skin
+    proportions: Proportions
+    light: Light
+    room: str
+    room_colours: tuple[RGB, ...]
+    room_seed: int
+    hand_fraction: float
+    """The hand's length as a fraction of the picture's side: how near the camera is."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """One photo to be drawn: picklable, and enough to draw it anywhere and in any order."""
+
+    seed: int
+    label: str
+    recording: int
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Where the photo would lie in a folder of photos, without its suffix: `A/A_r2_0007`."""
+        return f"{self.label}/{self.label}_r{self.recording}_{self.index:04d}"
+
+
+def sample_specs(seed: int, recordings: int, photos_per_class_per_recording: int) -> list[SampleSpec]:
+    """Every photo of a sample, recording by recording, class by class."""
+    return [
+        SampleSpec(seed, label, recording, index)
+        for recording in range(recordings)
+        for label in CLASSES
+        for index in range(photos_per_class_per_recording)
+    ]
+
+
+def render_spec(spec: SampleSpec, image_size: int) -> NDArray[np.uint8]:
+    """Draw one photo: (image_size, image_size, 3) uint8 sRGB, the same bytes for the same spec."""
+    rng = np.random.default_rng([spec.seed, spec.recording, CLASS_INDEX[spec.label], spec.index])
+    return render(spec.label, look_of(spec.seed, spec.recording), rng, image_size)
+
+
+def _rgb(values: NDArray[np.float64]) -> RGB:
+    r, g, b = (float(v) for v in values)
+    return r, g, b
+
+
+def _skin(tone: float, rng: np.random.Generator) -> Skin:
+    at = tone * (len(_TONES) - 1)
+    low = min(int(at), len(_TONES) - 2)
+    back, palm = (1 - at + low) * _TONES[low] + (at - low) * _TONES[low + 1]
+    nail = 0.55 * palm + 0.45 * np.array([0.97, 0.80, 0.78])
+    sleeve = _rgb(rng.uniform(0.05, 0.8, 3) ** 2) if rng.random() < 0.6 else None
+    return Skin(_rgb(back**2), _rgb(palm**2), _rgb(nail**2), sleeve)
+
+
+def _light(rng: np.random.Generator) -> Light:
+    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.9, -0.2), rng.uniform(0.5, 1.0)])
+    warmth = rng.uniform(-0.12, 0.12)
+    lamp = rng.uniform(0.75, 1.1) * np.array([1 + warmth, 1.0, 1 - warmth])
+    room = rng.uniform(0.3, 0.55) * np.array([1 - warmth, 1.0, 1 + warmth])
+    return Light(_rgb(direction / np.linalg.norm(direction)), _rgb(lamp), _rgb(room))
+
+
+def _room_colours(rng: np.random.Generator) -> tuple[RGB, ...]:
+    """A wall, a second wall and two accents, of related hues."""
+    hue = rng.uniform(0, 1)
+    shades = [(0.0, 0.16, 0.85), (0.08, 0.28, 0.62), (0.5, 0.45, 0.66), (0.58, 0.35, 0.45)]
+    wheel = [hue + shift + rng.uniform(-0.05, 0.05) for shift, _, _ in shades]
+    return tuple(
+        _rgb(value * (1 - saturation * (0.5 + 0.5 * np.cos(2 * np.pi * (h + np.array([0, 1, 2]) / 3)))))
+        for h, (_, saturation, value) in zip(wheel, shades, strict=True)
+    )
+
+
+@lru_cache(maxsize=64)
+def look_of(seed: int, recording: int) -> Look:
+    """The look of one recording. Consecutive recordings spread over the tones of skin and the kinds of room."""
+    rng = np.random.default_rng([seed, recording, NUM_CLASSES])  # no photo has that class, so no stream is shared
+    first = np.random.default_rng([seed, 0, NUM_CLASSES, 1])
+    tone = (first.uniform() + 0.618034 * recording) % 1.0
+    order = first.permutation(rooms.ROOMS)
+    length, width, thickness = rng.normal(1.0, [0.035, 0.04, 0.05])
+    return Look(
+        skin=_skin(tone, rng),
+        proportions=Proportions(float(length), float(width), float(thickness)),
+        light=_light(rng),
+        room=str(order[recording % len(order)]),
+        room_colours=_room_colours(rng),
+        room_seed=int(rng.integers(2**31)),
+        hand_fraction=float(rng.uniform(0.56, 0.68)),
+    )
+
+
+@lru_cache(maxsize=16)
+def _room(look: Look, size: int) -> Image.Image:
+    return rooms.paint_room(look.room, look.room_colours, look.room_seed, size)
+
+
+def posed(label: str, look: Look, rng: np.random.Generator) -> tuple[Skeleton, NDArray[np.float64]]:
+    """One person's hand in one sign as one photo shows it, in the camera's frame; and the forearm's direction."""
+    pose = jittered(POSES[label], rng, degrees=4.0)
+    yaw, pitch, roll = pose.view + rng.normal(0.0, [9.0, 7.0, 7.0])
+    turn = rotation_matrix(0.0, 0.0, roll - pose.view[2])
+    skeleton = pose_skeleton(pose, look.proportions).turned(rotation_matrix(yaw, pitch, roll))
+    return skeleton, turn @ np.asarray(pose.forearm)
+
+
+def _place(skeleton: Skeleton, look: Look, size: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+    """Where the wrist is drawn, and pixels per hand length, such that the hand is in the picture."""
+    scale = size * look.hand_fraction * rng.uniform(0.88, 1.12)
+    flat = skeleton.joints[:, :2] * [1, -1] * scale
+    middle = (flat.min(0) + flat.max(0)) / 2
+    return size * (0.5 + rng.uniform(-0.09, 0.09, 2)) - middle, scale
+
+
+def _develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Exposure, a camera's noise, and eight bits."""
+    exposed = np.sqrt(np.clip(light * np.float32(rng.uniform(0.85, 1.12)), 0, 1)) * 255
+    noise = rng.standard_normal(light.shape[:2], np.float32)[:, :, None] * np.float32(rng.uniform(1.0, 3.5))
+    return np.asarray(np.clip(exposed + noise, 0, 255), np.uint8)
+
+
+def render(label: str, look: Look, rng: np.random.Generator, image_size: int) -> NDArray[np.uint8]:
+    """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB."""
+    scene = rooms.crop_room(_room(look, 2 * image_size), image_size, rng)
+    if label == "nothing":
+        return _develop(scene, rng)
+    fine = image_size * _SUPERSAMPLING
+    skeleton, forearm = posed(label, look, rng)
+    centre, scale = _place(skeleton, look, fine, rng)
+    flesh = flesh_out(skeleton, forearm, look.proportions.palm_width, look.proportions.thickness, centre, scale)
+    hand, coverage = shade(flesh, look.skin, look.light, fine)
+    k = _SUPERSAMPLING
+    hand = hand.reshape(image_size, k, image_size, k, 3).mean((1, 3))
+    coverage = coverage.reshape(image_size, k, image_size, k).mean((1, 3))
+    return _develop(scene * (1 - coverage[:, :, None]) + hand, rng)
