@@ -1,0 +1,101 @@
+"""`horovod-asl COMMAND …`: find the command, run it, and turn a user's mistake into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from horovod_asl import __version__
+from horovod_asl.cli import fail
+from horovod_asl.errors import UserError
+
+COMMANDS: dict[str, str] = {
+    "prepare": "decode photos once into a store",
+    "inspect": "what is in a store: counts, duplicates, a contact sheet",
+    "train": "train on a store, on any number of ranks",
+    "evaluate": "score a run on a split or on a folder of photos",
+    "predict": "read photos with a run",
+    "compare": "the same job under serial, dp, ddp and horovod, in one table",
+    "doctor": "what is installed here, and what is missing for what",
+}
+
+USAGE = "\n".join(
+    [
+        f"horovod-asl {__version__}: train an ASL alphabet classifier on as many machines as you have.",
+        "",
+        "usage: horovod-asl COMMAND [OPTIONS]      (horovod-asl COMMAND --help is its manual)",
+        "",
+        *(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
+    ]
+)
+
+
+def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit code.
+
+    Args:
+        command: the command's name; None takes it from the first argument.
+        argv: the arguments after the command; None takes them from `sys.argv`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if command is None:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(USAGE)
+            sys.exit(0 if arguments else 2)
+        if arguments[0] == "--version":
+            print(f"horovod-asl {__version__}")
+            sys.exit(0)
+        command = arguments.pop(0)
+    if command not in COMMANDS:
+        fail(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
+        sys.exit(2)
+    _leave(_run(command, arguments))
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    try:
+        module = importlib.import_module(f"horovod_asl.commands.{command}")
+        return int(module.main(arguments))
+    except UserError as error:
+        fail(_with_rank(str(error)))
+        return 2
+    except KeyboardInterrupt:
+        fail(_with_rank("interrupted"))
+        return 130
+    except Exception:
+        if not _one_of_several():
+            raise
+        print(_with_rank("failed; its traceback:"), file=sys.stderr)
+        traceback.print_exc()
+        return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; a rank that failed leaves at once, because tidy shutdown would wait for ranks that wait for it."""
+    if code != 0 and _one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _rank() -> str | None:
+    names = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK")
+    return next((os.environ[name] for name in names if name in os.environ), None)
+
+
+def _one_of_several() -> bool:
+    return _rank() is not None
+
+
+def _with_rank(message: str) -> str:
+    rank = _rank()
+    return message if rank is None else f"rank {rank}: {message}"
+
+
+if __name__ == "__main__":
+    main()

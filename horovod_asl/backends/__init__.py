@@ -1,0 +1,112 @@
+"""Choose a backend: what the user asked for, held against what the launcher's environment says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
+from horovod_asl.backends.launcher import Launcher, detect
+from horovod_asl.errors import UserError
+
+__all__ = ["Backend", "Launcher", "ReductionOptions", "Serial", "choose", "create", "detect", "sync_buffers"]
+
+NAMES = ("serial", "dp", "ddp", "horovod")
+
+
+def choose(requested: str, launcher: Launcher, *, gpu_count: int) -> str:
+    """The backend's name for a request (`auto` or one of `NAMES`) under a launcher. Starts nothing.
+
+    Raises:
+        UserError: the launcher and the request contradict each other.
+    """
+    if requested == "auto":
+        return _automatic(launcher, gpu_count)
+    if launcher.world_size > 1 and requested in ("serial", "dp"):
+        raise UserError(
+            f"--backend {requested} is one process, but {launcher.name} started {launcher.world_size}: "
+            f"they would train {launcher.world_size} separate models; start it without {launcher.name}"
+        )
+    fitting = {"horovod": ("horovodrun", "mpirun", "srun"), "ddp": ("torchrun", "srun")}
+    if launcher.world_size > 1 and launcher.name not in fitting[requested]:
+        raise UserError(
+            f"--backend {requested} does not run under {launcher.name}; start it with {fitting[requested][0]}, "
+            "or leave the choice to --backend auto"
+        )
+    return requested
+
+
+def _automatic(launcher: Launcher, gpu_count: int) -> str:
+    if launcher.name == "torchrun":
+        return "ddp"
+    if launcher.name in ("horovodrun", "mpirun"):
+        return "horovod"
+    if launcher.name == "srun" and launcher.world_size > 1:
+        # With --mpi=pmix or pmi2, MPI finds its world; without either only torch can meet by address.
+        return "horovod" if {"PMIX_RANK", "PMI_RANK"} & os.environ.keys() else "ddp"
+    return "dp" if gpu_count > 1 else "serial"
+
+
+def create(requested: str, *, device: str = "auto") -> Backend:
+    """Start the backend for this process.
+
+    Args:
+        requested: `auto`, `serial`, `dp`, `ddp` or `horovod`.
+        device: `auto` (CUDA where there is one), `cpu` or `cuda`.
+
+    Raises:
+        UserError: a half-set environment, a mismatch of launcher and backend, a device that is not there,
+            or a library that sees another world than the launcher announced.
+    """
+    launcher = detect()
+    name = choose(requested, launcher, gpu_count=torch.cuda.device_count() if device != "cpu" else 0)
+    if name == "horovod" and importlib.util.find_spec("horovod") is None:
+        raise UserError(
+            "the horovod backend needs Horovod, which is not installed; run `make setup`, "
+            "or use --backend serial, dp or (under torchrun) ddp"
+        )
+    own_device = _device(device, launcher.local_rank if launcher.world_size > 1 else 0)
+    backend = _construct(name, own_device, launcher)
+    _check_world(backend, launcher)
+    return backend
+
+
+def _construct(name: str, device: torch.device, launcher: Launcher) -> Backend:
+    if name == "horovod":
+        from horovod_asl.backends.hvd import Horovod
+
+        return Horovod(device, launcher)
+    if name == "ddp":
+        from horovod_asl.backends.ddp import DistributedDataParallel
+
+        return DistributedDataParallel(device, launcher)
+    if name == "dp":
+        from horovod_asl.backends.dp import DataParallel
+
+        return DataParallel(device)
+    return Serial(device)
+
+
+def _device(requested: str, local_rank: int) -> torch.device:
+    if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU; see `horovod-asl doctor`, or use --device cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
+            "start at most one rank per GPU, or use --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _check_world(backend: Backend, launcher: Launcher) -> None:
+    if backend.world_size != launcher.world_size:
+        raise UserError(
+            f"{launcher.name} started {launcher.world_size} processes but {backend.name} sees "
+            f"{backend.world_size}: they would train separate models. Is this MPI the one that Horovod was "
+            "built with? `horovod-asl doctor` shows both"
+        )

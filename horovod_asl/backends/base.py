@@ -1,0 +1,136 @@
+"""The seam over processes: the protocol that the engine speaks, and `Serial`, its one-process implementation.
+
+A training step, whatever the backend, is
+
+    with backend.gradients(module, last=...): loss.backward()      # once per micro-batch
+    backend.reduce_gradients(optimizer)                            # now p.grad is the mean over ranks
+    backend.apply(optimizer)                                       # the local optimizer's step
+
+so that what happens between the two (clipping, the check for a loss that is not finite) is written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReductionOptions:
+    """How gradients travel: only Horovod offers a choice."""
+
+    backward_passes_per_step: int = 1
+    adasum: bool = False
+    fp16_compression: bool = False
+
+
+class Backend(Protocol):
+    """All that the rest of the package knows of other processes."""
+
+    name: str
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+    num_replicas: int  # models that share a step: the world, or the devices of DataParallel
+    device: torch.device
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+        """The module to call forward on and the optimizer to step; `model` stays the owner of the weights."""
+
+    def gradients(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Surrounds one forward and backward; `last` is False for all but a step's final micro-batch."""
+
+    def reduce_gradients(self, optimizer: Optimizer) -> None:
+        """Wait until every `p.grad` is the mean over ranks."""
+
+    def apply(self, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Take the optimizer's step with the gradients as they are."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over ranks, a new tensor of the same shape and dtype (float or int)."""
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's `value` on every rank; any picklable object (tensors on the CPU)."""
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value`, in rank order, on every rank; any picklable object."""
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+
+    def describe(self) -> dict[str, Any]:
+        """The settings in force that matter for speed or results, for the log."""
+
+    def close(self) -> None:
+        """Leave the group in an orderly way; every rank must come here."""
+
+
+class Serial:
+    """One process, one replica: every collective is the identity."""
+
+    name = "serial"
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = self.local_rank = 0
+        self.world_size = self.local_size = self.num_replicas = 1
+        self.device = device
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+        return model, optimizer
+
+    @contextlib.contextmanager
+    def gradients(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        yield
+
+    def reduce_gradients(self, optimizer: Optimizer) -> None:
+        pass
+
+    def apply(self, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone()
+
+    def broadcast(self, value: T) -> T:
+        return value
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def barrier(self) -> None:
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def sync_buffers(backend: Backend, model: nn.Module) -> None:
+    """Replace every floating-point buffer (BatchNorm's running statistics) by its mean over ranks, in place.
+
+    Horovod and DistributedDataParallel as we use it leave these statistics per rank. All travel in one sum.
+    Integer buffers (the count of batches) are equal on all ranks already.
+    """
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if backend.world_size == 1 or not buffers:
+        return
+    flat = torch.cat([buffer.detach().reshape(-1).double() for buffer in buffers])
+    mean = backend.sum(flat) / backend.world_size
+    offset = 0
+    for buffer in buffers:
+        buffer.copy_(mean[offset : offset + buffer.numel()].view_as(buffer))
+        offset += buffer.numel()

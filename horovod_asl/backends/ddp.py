@@ -1,0 +1,111 @@
+"""DistributedDataParallel: the only file that imports torch.distributed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from horovod_asl.backends.base import ReductionOptions, Serial
+from horovod_asl.backends.launcher import Launcher
+from horovod_asl.errors import UserError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=10)
+
+
+class DistributedDataParallel(Serial):
+    """One process per rank, gradients averaged by torch's DDP over Gloo (CPU) or NCCL (CUDA)."""
+
+    name = "ddp"
+
+    def __init__(self, device: torch.device, launcher: Launcher) -> None:
+        super().__init__(device)
+        _complete_environment(launcher)
+        self.collective = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(
+            self.collective, rank=launcher.rank, world_size=launcher.world_size, timeout=TIMEOUT
+        )
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.local_rank, self.local_size = launcher.local_rank, launcher.local_size
+        self.num_replicas = self.world_size
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+        # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
+        module = nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+        return module, optimizer
+
+    @contextlib.contextmanager
+    def gradients(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        no_sync = getattr(module, "no_sync", None)
+        with contextlib.nullcontext() if last or no_sync is None else no_sync():
+            yield
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.detach().to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def broadcast(self, value: T) -> T:
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value)
+        return box
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def describe(self) -> dict[str, Any]:
+        return {"collective": self.collective}
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def _complete_environment(launcher: Launcher) -> None:
+    """Give torch the meeting point that torchrun sets and srun does not.
+
+    Raises:
+        UserError: several ranks, and nothing says where they meet.
+    """
+    if "MASTER_ADDR" not in os.environ:
+        if launcher.name == "srun":
+            os.environ["MASTER_ADDR"] = _first_slurm_host()
+        elif launcher.world_size == launcher.local_size:
+            os.environ["MASTER_ADDR"] = "127.0.0.1"
+        else:
+            raise UserError("ddp over several hosts needs MASTER_ADDR and MASTER_PORT; torchrun sets both")
+    # One port per job, the same on all its ranks: jobs that share a node do not meet each other.
+    job = int(os.environ.get("SLURM_JOB_ID", "0")) * 16 + int(os.environ.get("SLURM_STEP_ID", "0"))
+    port = 0 if launcher.world_size == 1 else 29500 + job % 10000
+    os.environ.setdefault("MASTER_PORT", str(port))
+
+
+def _first_slurm_host() -> str:
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
+    if "[" not in nodes:
+        return nodes.split(",")[0]
+    try:
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"cannot expand SLURM's node list {nodes!r} ({error}); set MASTER_ADDR") from error
+    return listed.stdout.split()[0]

@@ -1,0 +1,136 @@
+"""Horovod: the only file that imports horovod. Its traps (shared/FACTS.md) are handled here and named.
+
+Settings by device, chosen before MPI and Horovod start, each only where the user has not set it:
+
+- CPU: ranks yield while they wait (`mpi_yield_when_idle`) and the cycle is 25 ms, because Open MPI's waiting
+  spins on the very cores that compute. Measured on two cores: 26 img/s per rank as it comes, 46 so.
+- GPU: Horovod's own 1 ms cycle; waiting costs no compute there.
+- The stall check warns after 30 s and ends the job after 120 s; as it comes Horovod only ever warns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from horovod_asl.backends.base import ReductionOptions, Serial
+from horovod_asl.backends.launcher import Launcher
+from horovod_asl.errors import UserError
+
+T = TypeVar("T")
+
+_CPU_SETTINGS = {"OMPI_MCA_mpi_yield_when_idle": "1", "HOROVOD_CYCLE_TIME": "25"}
+_ALL_SETTINGS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "30", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120"}
+# The values in force when the variables are unset (Horovod's documentation says 64 MB; its code 128).
+_DEFAULT_FUSION_MIB, _DEFAULT_CYCLE_MS = 128, 1.0
+
+
+class Horovod(Serial):
+    """One process per rank; DistributedOptimizer averages gradients in a ring allreduce (MPI, Gloo or NCCL)."""
+
+    name = "horovod"
+
+    def __init__(self, device: torch.device, launcher: Launcher) -> None:
+        super().__init__(device)
+        self._hvd = _start(device)
+        self.rank, self.world_size = self._hvd.rank(), self._hvd.size()
+        self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
+        self.num_replicas = self.world_size
+        self._adasum = False
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+        self._refuse(options)
+        hvd = self._hvd
+        self._adasum = options.adasum and self.world_size > 1
+        optimizer = hvd.DistributedOptimizer(
+            optimizer,
+            named_parameters=model.named_parameters(),
+            compression=_contiguous(hvd.Compression.fp16 if options.fp16_compression else hvd.Compression.none),
+            backward_passes_per_step=options.backward_passes_per_step,
+            op=hvd.Adasum if options.adasum else hvd.Average,
+        )
+        return model, optimizer
+
+    def _refuse(self, options: ReductionOptions) -> None:
+        if options.adasum and self.world_size > 1 and not self._hvd.mpi_enabled():
+            raise UserError("Adasum fails under Horovod's Gloo controller; start with mpirun or horovodrun --mpi")
+        if options.adasum and self.world_size & (self.world_size - 1):
+            raise UserError(f"Adasum needs a power of two of ranks, not {self.world_size}")
+
+    def reduce_gradients(self, optimizer: Optimizer) -> None:
+        if not self._adasum:  # Adasum reduces whole updates, in its step
+            optimizer.synchronize()  # type: ignore[attr-defined]
+
+    def apply(self, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        ready: Any = contextlib.nullcontext() if self._adasum else optimizer.skip_synchronize()  # type: ignore[attr-defined]
+        with ready:
+            super().apply(optimizer, scaler)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor = self._hvd.allreduce(tensor.detach(), op=self._hvd.Sum, name="horovod_asl.sum")
+        return total
+
+    def broadcast(self, value: T) -> T:
+        # A name of its own: unnamed broadcasts hang when the objects' types differ by rank.
+        result: T = self._hvd.broadcast_object(value, root_rank=0, name="horovod_asl.broadcast")
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        if self.world_size == 1:
+            return [value]
+        result: list[T] = self._hvd.allgather_object(value, name="horovod_asl.gather")
+        return result
+
+    def barrier(self) -> None:
+        self._hvd.barrier()
+
+    def describe(self) -> dict[str, Any]:
+        environment = os.environ
+        return {
+            "controller": "mpi" if self._hvd.mpi_enabled() else "gloo",
+            "operations": "nccl" if self.device.type == "cuda" and self._hvd.nccl_built() else "cpu",
+            "fusion_mib": int(environment.get("HOROVOD_FUSION_THRESHOLD", _DEFAULT_FUSION_MIB << 20)) / 2**20,
+            "cycle_ms": float(environment.get("HOROVOD_CYCLE_TIME", _DEFAULT_CYCLE_MS)),
+            "yield_when_idle": environment.get("OMPI_MCA_mpi_yield_when_idle", "0") == "1",
+        }
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+
+def _start(device: torch.device) -> Any:
+    """Import and initialise Horovod with our settings; the affinity that it may narrow is put back."""
+    for name, value in (_ALL_SETTINGS | (_CPU_SETTINGS if device.type == "cpu" else {})).items():
+        os.environ.setdefault(name, value)
+    # An orted of several hosts hands its own parameters down; ranks read ours, set here, at MPI_Init.
+    cores = os.sched_getaffinity(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pkg_resources and friends, from libraries that Horovod imports
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise UserError(
+                f"the horovod backend needs Horovod ({error}); run `make setup`, "
+                "or use --backend serial, dp or (under torchrun) ddp"
+            ) from error
+    hvd.init()
+    os.sched_setaffinity(0, cores)
+    return hvd
+
+
+def _contiguous(compression: Any) -> Any:
+    """`compression` over contiguous tensors: channels_last gradients are refused otherwise (horovod#3491)."""
+
+    class Contiguous(compression):  # type: ignore[misc]
+        @staticmethod
+        def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
+            compressed, context = compression.compress(tensor.contiguous())
+            return compressed, context
+
+    return Contiguous

@@ -1,0 +1,127 @@
+"""Checkpoints that are whole or absent: written aside, synced, renamed; verified by digest when read.
+
+A checkpoint is a folder: `weights.safetensors`, for resumable ones `state.pt` (read with `weights_only=True`),
+and `manifest.json` with the SHA-256 of both and facts such as the step. A folder without a manifest that
+matches is damaged, and the newest sound one before it is taken, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from horovod_asl.errors import UserError
+
+WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+
+State = dict[str, Any]
+Weights = Mapping[str, torch.Tensor]
+
+
+def save(folder: Path, *, weights: Weights, state: State | None = None, facts: Mapping[str, Any]) -> None:
+    """Write the checkpoint `folder` at once: after a crash it is there whole, or not there.
+
+    Args:
+        folder: must not exist, or is replaced.
+        weights: the tensors to evaluate with.
+        state: what a resume needs besides; tensors, numbers, strings, lists and dicts only.
+        facts: JSON values for the manifest.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+    if state is not None:
+        torch.save(state, partial / STATE)
+    digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    (partial / MANIFEST).write_text(json.dumps({**facts, "sha256": digests}, indent=1))
+    for path in [*partial.iterdir(), partial]:
+        _fsync(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    _fsync(folder.parent)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint after its files' digests were checked.
+
+    Raises:
+        UserError: a file is missing or differs from its digest.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        for name, digest in manifest["sha256"].items():
+            if _sha256(folder / name) != digest:
+                raise UserError(f"the checkpoint {folder} is damaged: {name} does not match its digest")
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the checkpoint {folder} is damaged: {error}") from error
+    return manifest
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint whose manifest was read."""
+    return load_file(folder / WEIGHTS)
+
+
+def load_state(folder: Path) -> State:
+    """The resume state of a checkpoint whose manifest was read."""
+    state: State = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def newest_sound(parent: Path, pattern: str = "step-*") -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint under `parent` that is whole, with its manifest; None where there is none at all.
+
+    Raises:
+        UserError: there are checkpoints, and every one is damaged.
+    """
+    folders = sorted(parent.glob(pattern), reverse=True)
+    for folder in folders:
+        try:
+            return folder, read_manifest(folder)
+        except UserError as error:
+            warnings.warn(f"{error}; trying the one before", stacklevel=2)
+    if folders:
+        raise UserError(f"every checkpoint in {parent} is damaged; start the run anew")
+    return None
+
+
+def keep_newest(parent: Path, count: int, pattern: str = "step-*") -> None:
+    """Remove all but the newest `count` checkpoints."""
+    for folder in sorted(parent.glob(pattern))[:-count]:
+        shutil.rmtree(folder)
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all tensors: equal if and only if the weights are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.view(torch.uint8).numpy().tobytes() if array.ndim else array.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,181 @@
+"""What a training run is asked to do: frozen dataclasses, validated where they are declared. No torch here.
+
+The docstring under a field is its help text; its unit is in its name. Groups have no prefix on the command
+line (`--learning-rate`) and are sections in YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from horovod_asl.errors import UserError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    store: Path | None = None
+    """A store made by `horovod-asl prepare`; none: the built-in synthetic sample, prepared on first use."""
+    samples: int | None = None
+    """Train on a class-balanced subset of this many photos; none: on all."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    model: str = "small_cnn"
+    """small_cnn (ours, for 64 px), resnet18, resnet34, resnet50, alexnet, vgg19, googlenet, inception_v3,
+    mobilenet_v3_small, mobilenet_v3_large or efficientnet_b0 (torchvision's, with the head replaced)."""
+    pretrained: str | None = None
+    """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
+    freeze_backbone: bool = False
+    """Train the new head only; the backbone's BatchNorm statistics stay as they are."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its schedule."""
+
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    """SGD has Nesterov momentum."""
+    learning_rate: float = 0.05
+    """At a global batch of `batch_size_per_replica` × 1; scaled linearly by the replicas (Goyal et al. 2017)."""
+    scale_learning_rate: bool = True
+    """Multiply the learning rate by the number of replicas (and by accumulation steps)."""
+    momentum: float = 0.9
+    """For SGD."""
+    weight_decay: float = 5e-4
+    """Not applied to biases and normalisation layers."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""
+    warmup_epochs: float = 2.0
+    """Linear warm-up from one replica's learning rate, at most a quarter of the run."""
+    clip_norm: float | None = 5.0
+    """Clip the gradient's global L2 norm; `None` never does."""
+    ema_decay: float = 0.0
+    """Exponential moving average of the weights, used for scoring; 0: none. 0.99 to 0.9999 are usual."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"--learning-rate must be positive, not {self.learning_rate}")
+        _require(self.weight_decay >= 0, f"--weight-decay must not be negative: {self.weight_decay}")
+        _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
+        _require(0 <= self.ema_decay < 1, f"--ema-decay must be in [0, 1), not {self.ema_decay}")
+        _require(self.warmup_epochs >= 0, f"--warmup-epochs must not be negative: {self.warmup_epochs}")
+        _require(self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation, on the device, on whole batches, with a draw of its own for every photo."""
+
+    augment: bool = True
+    """All of the below; `--no-augment` trains on the photos as they are."""
+    rotation_degrees: float = 20.0
+    """Uniform in ± this."""
+    scale: float = 0.3
+    """Zoom, log-uniform between 1 − this and 1 / (1 − this)."""
+    translation: float = 0.15
+    """Uniform in ± this share of the width and height."""
+    perspective: float = 0.25
+    """How far the vanishing point may tilt; 0: affine only."""
+    mirror: float = 0.0
+    """Probability of a mirrored hand: a left hand makes the same signs mirrored."""
+    colour: float = 0.5
+    """Strength of brightness, contrast, saturation, hue and gamma changes, 0 to 1."""
+    blur: float = 0.3
+    """Probability of a blur."""
+    cutout: float = 0.3
+    """Probability of a grey rectangle over part of the photo (DeVries & Taylor 2017)."""
+    mixup_alpha: float = 0.0
+    """Beta parameter of mixup (Zhang et al. 2018); 0: none. Pairs are within a rank's micro-batch."""
+    cutmix_alpha: float = 0.0
+    """Beta parameter of cutmix (Yun et al. 2019); 0: none. With both, each batch takes one of the two."""
+    label_smoothing: float = 0.1
+    """Share of the target given to all classes alike (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        for name in ("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"):
+            _require(0 <= getattr(self, name) <= 1, f"--{name.replace('_', '-')} must be in [0, 1]")
+        _require(0 <= self.scale < 1, f"--scale must be in [0, 1), not {self.scale}")
+        _require(self.mixup_alpha >= 0 and self.cutmix_alpha >= 0, "mixup and cutmix alphas must not be negative")
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where and how it runs."""
+
+    backend: Literal["auto", "serial", "dp", "ddp", "horovod"] = "auto"
+    """auto reads the launcher's environment: horovodrun, mpirun, srun, torchrun or none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a GPU."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast in bf16, or in fp16 with a gradient scaler (CUDA); weights stay fp32."""
+    channels_last: bool = False
+    """NHWC memory format."""
+    compile: bool = False
+    """torch.compile the network."""
+    threads_per_rank: int | None = None
+    """torch's threads; none: usable cores ÷ ranks on this machine."""
+    adasum: bool = False
+    """Adasum in place of averaging (Horovod under MPI, a power of two of ranks)."""
+    fp16_compression: bool = False
+    """Send gradients as fp16 (Horovod)."""
+    deterministic: bool = False
+    """Refuse nondeterministic kernels; the CPU path is deterministic without."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    run: Path | None = None
+    """The run folder; none: runs/<date>-<model>. It must be new, or hold the run to resume."""
+    resume: Path | None = None
+    """Continue the run in this folder; its own config is used, and other flags are refused."""
+    epochs: int = 20
+    """Passes over the training photos."""
+    batch_size_per_replica: int = 32
+    """Photos per replica and optimizer step, accumulation apart; the global batch is this × replicas × accumulation."""
+    accumulation_steps: int = 1
+    """Backward passes per optimizer step (Horovod's backward_passes_per_step)."""
+    seed: int = 0
+    """Seeds weights, order and augmentation."""
+    save_every_steps: int | None = None
+    """Save a checkpoint after every so many steps, besides one at the end of each epoch."""
+    keep_top: int = 3
+    """Keep the weights of this many best epochs."""
+    stop_after_steps: int | None = None
+    """Save and leave after this many steps in all, as a preempted job would; `--resume` goes on."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"--epochs must be at least 1, not {self.epochs}")
+        _require(self.batch_size_per_replica >= 1, f"--batch-size-per-replica must be at least 1: {self.batch_size_per_replica}")
+        _require(self.accumulation_steps >= 1, f"--accumulation-steps must be at least 1: {self.accumulation_steps}")
+        _require(self.keep_top >= 1, f"--keep-top must be at least 1, not {self.keep_top}")
+        _require(self.save_every_steps is None or self.save_every_steps >= 1, "--save-every-steps must be at least 1")
+        _require(
+            not (self.execution.adasum and self.optimizer.clip_norm is not None),
+            "--adasum reduces whole updates, so gradients can't be clipped: add `--clip-norm None`",
+        )
+        _require(
+            not (self.execution.adasum and self.execution.precision == "fp16"),
+            "--adasum and --precision fp16 do not go together; use --precision bf16",
+        )
+        _require(
+            not (self.model.freeze_backbone and self.model.pretrained is None),
+            "--freeze-backbone without --pretrained would freeze random weights; name weights with --pretrained",
+        )

@@ -1,0 +1,101 @@
+"""Which photos each rank reads in each step: torch's DistributedSampler, cut into global batches.
+
+The sampler gives rank r the positions r, r + W, r + 2W, … of an order that depends on the seed and the epoch
+alone. Step k is the block of positions [k·G, (k+1)·G), and a rank's share of it is the part of its shard that
+falls in the block. So a step sees the same G photos whatever the number of ranks W, also where W divides
+neither G nor the number of photos, and a resume is an offset in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DistributedSampler
+
+from horovod_asl.errors import UserError
+
+# BatchNorm in training mode needs two values per channel, which one photo at 1×1 resolution does not give.
+_SMALLEST_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One rank's share of one step.
+
+    Attributes:
+        step: the step within the epoch.
+        indices: int64 (m,) into the training photos.
+        positions: int64 (m,) within the global batch, 0 ≤ position < G: they key the augmentation's draws.
+        weights: float32 (m,), 1 for a photo of the step and 0 for filler that only keeps the batch whole.
+        global_count: photos that the step sees on all ranks together.
+    """
+
+    step: int
+    indices: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    global_count: int
+
+    def micro_batches(self, count: int) -> Iterator[Shard]:
+        """The shard in `count` nearly equal parts, each with filler where it would be too small."""
+        for part in np.array_split(np.arange(len(self.indices)), count):
+            filler = np.zeros(max(0, _SMALLEST_BATCH - len(part)), dtype=np.int64)
+            chosen = np.concatenate([part, filler])
+            weights = self.weights[chosen]
+            weights[len(part) :] = 0.0
+            yield Shard(self.step, self.indices[chosen], self.positions[chosen], weights, self.global_count)
+
+
+class ShardedSteps:
+    """The steps of every epoch, for one rank of `world_size`."""
+
+    def __init__(self, num_photos: int, *, global_batch: int, world_size: int, rank: int, seed: int) -> None:
+        if num_photos < 1:
+            raise UserError("there are no training photos in this store")
+        if global_batch < world_size:
+            raise UserError(
+                f"a global batch of {global_batch} leaves some of {world_size} ranks without a photo; use fewer ranks"
+            )
+        self.num_photos, self.global_batch = num_photos, global_batch
+        self.rank, self.world_size = rank, world_size
+        self.steps_per_epoch = -(-num_photos // global_batch)
+        self._sampler: DistributedSampler[int] = DistributedSampler(
+            range(num_photos),  # type: ignore[arg-type]
+            num_replicas=world_size,
+            rank=rank,
+            shuffle=True,
+            seed=seed,
+            drop_last=False,
+        )
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Shard]:
+        """The shards of `epoch`, from step `first_step` on."""
+        self._sampler.set_epoch(epoch)
+        shard = np.fromiter(self._sampler, dtype=np.int64)
+        for step in range(first_step, self.steps_per_epoch):
+            yield self._share(shard, step)
+
+    def _share(self, shard: npt.NDArray[np.int64], step: int) -> Shard:
+        start, stop = step * self.global_batch, (step + 1) * self.global_batch
+        # Element j of the shard stands at position rank + j·world_size of the epoch's order.
+        first, last = (max(0, -(-(edge - self.rank) // self.world_size)) for edge in (start, stop))
+        places = np.arange(first, min(last, len(shard)))
+        if len(places) == 0:
+            places = np.array([len(shard) - 1])  # a short last step: this rank takes part with filler alone
+        positions = self.rank + places * self.world_size
+        real = (positions >= start) & (positions < min(stop, self.num_photos))
+        return Shard(
+            step=step,
+            indices=shard[places],
+            positions=np.where(real, positions - start, 0),
+            weights=real.astype(np.float32),
+            global_count=min(stop, self.num_photos) - start,
+        )
+
+
+def evaluation_shard(num_photos: int, *, world_size: int, rank: int) -> npt.NDArray[np.int64]:
+    """Unpadded: every photo on exactly one rank, so the summed counts are exact."""
+    return np.arange(rank, num_photos, world_size)

@@ -1,0 +1,170 @@
+"""Networks by name: torchvision's with a new head, and a small one of our own for 64 px."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from horovod_asl.errors import UserError
+from horovod_asl.torchvision_compat import torchvision_models
+
+TORCHVISION = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "alexnet",
+    "vgg19",
+    "googlenet",
+    "inception_v3",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+)
+NAMES = ("small_cnn", *TORCHVISION)
+# The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
+SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
+
+
+def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
+    """A classifier from float (n, 3, H, W) to logits (n, num_classes).
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: the width of the new head.
+        pretrained: None, `imagenet` (torchvision's hub), or a file of weights whose head may differ.
+
+    Raises:
+        UserError: unknown name, weights that cannot be fetched, read or matched.
+    """
+    if name not in NAMES:
+        raise UserError(f"no model {name!r}; there are: {', '.join(NAMES)}")
+    if name == "small_cnn":
+        if pretrained == "imagenet":
+            raise UserError("small_cnn has no ImageNet weights; choose a torchvision model, or a local file")
+        model: nn.Module = SmallCNN(num_classes)
+    else:
+        model = _torchvision_model(name, imagenet=pretrained == "imagenet")
+        replace_head(model, num_classes)
+    if pretrained not in (None, "imagenet"):
+        _load_matching(model, Path(str(pretrained)))
+    return model
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last linear layer: the part that transfer learning trains."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def replace_head(model: nn.Module, num_classes: int) -> None:
+    """Put a fresh linear layer of `num_classes` in place of the last one."""
+    old = head_of(model)
+    name = next(name for name, module in model.named_modules() if module is old)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, nn.Linear(old.in_features, num_classes))
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Leave gradients to the head alone. Pair it with `set_train_mode`, which keeps BatchNorm's statistics."""
+    model.requires_grad_(False)
+    head_of(model).requires_grad_(True)
+
+
+def set_train_mode(model: nn.Module) -> None:
+    """Training mode, except for frozen layers: their BatchNorm and dropout stay as in evaluation."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters(recurse=False))
+        frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Parameter groups that spare biases and normalisation layers (He et al. 2019, arXiv:1812.01187)."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
+    # Auxiliary classifiers help only long ImageNet training; without them every model returns plain logits.
+    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    if options and not imagenet:
+        options["init_weights"] = True
+    try:
+        model: nn.Module = torchvision_models().get_model(name, weights="DEFAULT" if imagenet else None, **options)
+    except OSError as error:  # URLError among them
+        raise UserError(
+            f"cannot fetch the ImageNet weights of {name} ({error}); on a machine without network, copy the file "
+            "from one that has it (~/.cache/torch/hub/checkpoints) and name it with --pretrained FILE"
+        ) from error
+    return model
+
+
+def _load_matching(model: nn.Module, path: Path) -> None:
+    """Load a file's tensors into `model`; only the head may be of another width, and then stays fresh."""
+    state, own = _read_weights(path), model.state_dict()
+    head = next(name for name, module in model.named_modules() if module is head_of(model))
+    if any(own[key].shape != state[key].shape for key in (f"{head}.weight", f"{head}.bias") if key in state):
+        state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+    absent = [key for key in own if key not in state and not key.startswith(f"{head}.")]
+    foreign = [key for key, value in state.items() if key not in own or own[key].shape != value.shape]
+    if absent or foreign:
+        fault = f"lacks {absent[0]}" if absent else f"holds {foreign[0]} {tuple(state[foreign[0]].shape)}"
+        raise UserError(f"the weights in {path} are of another network than this one: the file {fault}")
+    model.load_state_dict(state, strict=False)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise UserError(f"no file of weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    return state.get("state_dict", state) if isinstance(state, dict) else {}
+
+
+class SmallCNN(nn.Module):
+    """Seven 3×3 convolutions for 64 px photos: small enough to train on two cores in minutes.
+
+    Wide early layers see edges at full resolution once; three strides then leave 8×8, where most of the
+    work is done. Global average pooling makes it take other sizes too.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 32, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            _stage(3, width, stride=2),
+            _stage(width, 2 * width, stride=2),
+            _stage(2 * width, 2 * width),
+            _stage(2 * width, 4 * width, stride=2),
+            _stage(4 * width, 4 * width),
+            _stage(4 * width, 8 * width, stride=2),
+            _stage(8 * width, 8 * width),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (n, num_classes) of normalised float photos (n, 3, H, W)."""
+        pooled = self.pool(self.features(images)).flatten(1)
+        logits: torch.Tensor = self.head(self.dropout(pooled))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
