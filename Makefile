@@ -1,0 +1,37 @@
+# `make` lists what there is. On a bare Debian or Ubuntu, `make train` and `make test` set everything up first.
+#
+# NP=4           processes (default: one per GPU, or one per core)
+# ARGS="…"       options for train.py or pytest
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help setup train test test-long lint doctor ci clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s  %s\n' "$$name" "$$text"; done
+
+setup: ## install what is missing: system packages, .venv, torch, Horovod
+	@launch/setup.sh
+
+train: setup ## train on all GPUs or cores of this machine: make train ARGS="--epochs 3"
+	@launch/train.sh $(ARGS)
+
+test: setup ## the tests of seconds
+	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: setup ## the tests of minutes as well
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/mypy
+
+doctor: ## what is installed here, and what is missing for what
+	@test -x $(BIN)/horovod-asl || { echo "make doctor: nothing is installed yet: run \`make setup\` first" >&2; exit 1; }
+	@$(BIN)/horovod-asl doctor $(ARGS)
+
+ci: ## what CI runs: lint, then test
+	@.ci/run
+
+clean: ## remove caches and builds; runs, stores and .venv stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .setup-log.txt
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,28 @@
+# What the launch scripts share; each begins with `. launch/lib.sh`. Sets ROOT, PATH, NP and HOSTS.
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+if [ ! -x "$ROOT/.venv/bin/python" ]; then
+    echo "${0##*/}: no virtual environment in $ROOT/.venv: run \`make setup\` first" >&2
+    exit 1
+fi
+export PATH=$ROOT/.venv/bin:$PATH
+
+# need COMMAND REMEDY: stop with one line where the command is not there.
+need() {
+    command -v "$1" >/dev/null && return
+    echo "${0##*/}: $1 is missing: $2" >&2
+    exit 1
+}
+
+count_gpus() { (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU ' || true; }
+
+# One process per GPU; where there is none, one per core.
+default_np() {
+    local gpus
+    gpus=$(count_gpus)
+    if [ "$gpus" -gt 0 ]; then echo "$gpus"; else nproc; fi
+}
+
+NP=${NP:-$(default_np)}
+HOSTS=${HOSTS:-localhost:$NP}

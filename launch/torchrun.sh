@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Train under torchrun with torch's own DistributedDataParallel: NP processes on each machine. Needs no Horovod, no MPI.
+#
+#   launch/torchrun.sh --epochs 3
+#   NP=4 NNODES=2 MASTER=alpha:29500 launch/torchrun.sh          the same line on each of the two machines
+#   TORCHRUN="--max-restarts 3" launch/torchrun.sh               more of torchrun's own options
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need torchrun "run \`make setup\`"
+
+options=(--nproc-per-node "$NP")
+if [ "${NNODES:-1}" = 1 ]; then
+    options+=(--standalone)
+else
+    : "${MASTER:?torchrun.sh: with NNODES=$NNODES name the meeting point too, as MASTER=host:port}"
+    options+=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$MASTER" --rdzv-id "${JOB:-horovod_asl}")
+fi
+
+# shellcheck disable=SC2086  # TORCHRUN is a list of options
+exec torchrun "${options[@]}" ${TORCHRUN:-} "$ROOT/train.py" --backend ddp "$@"
