@@ -1,0 +1,162 @@
+"""Decode photos once into a store that training maps into memory.
+
+    horovod-asl prepare ~/asl_alphabet_train stores/asl
+    horovod-asl prepare archive.zip stores/asl --image-size 96 --samples 10000
+    horovod-asl prepare asl=archive.zip massey=~/massey stores/all --test-source massey
+    horovod-asl prepare synthetic stores/sample
+    mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
+
+A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
+(never unpacked), `kaggle` or `synthetic`; `NAME=SOURCE` gives it a name. A recording – one take of one person
+– is never split: by default the last recording of each source is the test split, and the one before is
+validation if two remain for training. Interrupted, it leaves nothing that looks complete; run again, photos
+that did not change are not decoded twice. Photos that cannot be used are listed in STORE/problems.csv with
+their reason.
+
+Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where all of them see it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from horovod_asl.cli import parse
+from horovod_asl.commands.progress import Progress
+from horovod_asl.data.build import PrepareReport, Tolerance, prepare_store
+from horovod_asl.data.decode import MAX_MEGAPIXELS
+from horovod_asl.data.sources import SyntheticOptions
+from horovod_asl.data.split import SplitRule
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Flags of `prepare`."""
+
+    sources: Positional[tuple[str, ...]]
+    """SOURCE …: folders of class folders, zips, `kaggle` or `synthetic`, each also as NAME=SOURCE."""
+
+    store: Positional[Path]
+    """STORE: the folder to make."""
+
+    image_size: int = 64
+    """Side of the stored pictures in pixels."""
+
+    group_by: tuple[str, ...] = ("auto",)
+    """What a recording is: auto, frames, subfolder, source, or a regular expression whose group names it in
+    the path; NAME=RULE for one source."""
+
+    split: Literal["recording", "random"] = "recording"
+    """`random` puts neighbours of training frames in the test set: only for comparing with published
+    figures."""
+
+    validation: tuple[str, ...] = ()
+    """Recordings (REC or SOURCE/REC) that are validation; with this or --test, all that is not named is
+    training."""
+
+    test: tuple[str, ...] = ()
+    """Recordings (REC or SOURCE/REC) that are test."""
+
+    test_source: str | None = None
+    """A source that is the test split as a whole; the last recordings of the others become validation."""
+
+    fraction: float = 0.1
+    """With --split random: the share that is test, and as much again validation."""
+
+    samples: int | None = None
+    """A class-balanced subset of this many photos, drawn from every recording alike."""
+
+    seed: int = 0
+    """Seed of --samples, --split random and the synthetic sample."""
+
+    synthetic_recordings: int = 4
+    """Recordings of the synthetic sample."""
+
+    synthetic_photos: int = 40
+    """Photos of the synthetic sample, per class and recording."""
+
+    allow_missing: bool = False
+    """Go on although some classes have no photo."""
+
+    skip_unknown: bool = False
+    """Leave out folders beside the class folders whose name is no class."""
+
+    drop_duplicates: bool = False
+    """Where a photo of the test or validation split is also in training, take it out of training."""
+
+    max_bad_share: float = 0.05
+    """Stop if more than this share of the photos cannot be used."""
+
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Larger pictures are left out, before they are decoded."""
+
+    workers: int | None = None
+    """Processes that decode; by default as many as usable cores. Under mpirun the ranks take their place."""
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a store and say what is in it."""
+    config = parse(PrepareConfig, argv, prog="horovod-asl prepare", description=__doc__)
+    with Progress("photos") as progress:
+        report = prepare_store(
+            sources=config.sources,
+            store=config.store,
+            image_size=config.image_size,
+            group_by=config.group_by,
+            split=_split_rule(config),
+            samples=config.samples,
+            synthetic=SyntheticOptions(config.synthetic_recordings, config.synthetic_photos, config.seed),
+            tolerance=_tolerance(config),
+            workers=config.workers,
+            across_ranks=True,
+            say=progress.say,
+            on_progress=progress.update,
+        )
+    if report is not None:
+        _summarise(report)
+    return 0
+
+
+def _split_rule(config: PrepareConfig) -> SplitRule:
+    return SplitRule(
+        kind=config.split,
+        validation=config.validation,
+        test=config.test,
+        test_source=config.test_source,
+        fraction=config.fraction,
+        seed=config.seed,
+    )
+
+
+def _tolerance(config: PrepareConfig) -> Tolerance:
+    return Tolerance(
+        allow_missing=config.allow_missing,
+        skip_unknown=config.skip_unknown,
+        drop_duplicates=config.drop_duplicates,
+        max_bad_share=config.max_bad_share,
+        max_megapixels=config.max_megapixels,
+    )
+
+
+def _summarise(report: PrepareReport) -> None:
+    state = "up to date" if report.up_to_date else "ready"
+    splits = ", ".join(f"{count} {name}" for name, count in report.splits.items())
+    print(f"{report.store} is {state}: {report.photos} photos ({splits}), digest {report.digest[:12]}")
+    for source in report.sources:
+        recordings = ", ".join(f"{name} ({count})" for name, count in source["recordings"].items())
+        print(
+            f"  {source['name']}: {source['photos']} photos, recordings by {source['group_by']}: {recordings}"
+        )
+    print(f"  {report.decoded} decoded, {report.reused} reused, {report.seconds:.1f} s")
+    if report.problems:
+        reasons = Counter(problem.reason.partition(":")[0] for problem in report.problems).most_common()
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        print(f"  {len(report.problems)} left out ({listed}): see {report.store / 'problems.csv'}")
+    print(
+        f"next: horovod-asl inspect {report.store} --contact-sheet sheet.png, then horovod-asl train "
+        f"{report.store}"
+    )

@@ -1,0 +1,1 @@
+"""From photos to the batches that a rank reads."""

@@ -1,0 +1,164 @@
+"""What a worker does: read some photos, decode those that are new, leave the pixels in a file of the work
+folder.
+
+A chunk file is one structured array (sha256, phash, pixels) that NumPy maps, so the results survive a kill
+and nothing large goes through a pipe. Every worker – on another host too – must therefore see the store's
+folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.decode import PhotoError, decode_photo
+from horovod_asl.data.hashing import phash
+from horovod_asl.data.photos import Origin
+from horovod_asl.errors import UserError
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTask:
+    """Photos for one worker; `known` is the file of digests that need no decoding, `target` the file to
+    write."""
+
+    origins: tuple[Origin, ...]
+    image_size: int
+    max_megapixels: float
+    known: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """For each photo its SHA-256 (empty if bad) and the reason it is bad (empty if good); how many were
+    decoded."""
+
+    digests: tuple[str, ...]
+    reasons: tuple[str, ...]
+    decoded: int
+
+
+def decode_chunk(task: ChunkTask) -> ChunkResult:
+    """Run in a worker: write the chunk file `task.target` (if any photo is new) and say what became of each
+    photo."""
+    known = _known_digests(task.known)
+    fresh: dict[str, Pixels] = {}
+    digests, reasons = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
+        for origin in task.origins:
+            try:
+                data = origin.read()
+                digest = hashlib.sha256(data).hexdigest()
+                if digest not in known and digest not in fresh:
+                    fresh[digest] = decode_photo(data, task.image_size, max_megapixels=task.max_megapixels)
+                digests.append(digest)
+                reasons.append("")
+            except PhotoError as error:
+                digests.append("")
+                reasons.append(str(error))
+    if fresh:
+        _write_chunk(Path(task.target), fresh, task.image_size)
+    return ChunkResult(tuple(digests), tuple(reasons), len(fresh))
+
+
+def chunk_dtype(image_size: int) -> np.dtype[Any]:
+    """One record of a chunk file."""
+    return np.dtype(
+        [("sha256", "S64"), ("phash", np.uint64), ("pixels", np.uint8, (image_size, image_size, 3))]
+    )
+
+
+class PixelBank:
+    """Decoded photos by SHA-256, wherever they lie: chunk files and an older store, all mapped."""
+
+    def __init__(self) -> None:
+        self._arrays: list[list[Pixels]] = []
+        self._places: dict[str, tuple[int, int, int]] = {}
+        self._hashes: dict[str, int] = {}
+
+    def add(
+        self, digests: Sequence[str], hashes: NDArray[np.uint64], shards: list[Pixels], shard_photos: int
+    ) -> None:
+        """Photos of `shards` (each of `shard_photos` but the last), in the order of `digests`."""
+        self._arrays.append(shards)
+        for row, (digest, value) in enumerate(zip(digests, hashes.tolist(), strict=True)):
+            self._places[digest] = (len(self._arrays) - 1, *divmod(row, shard_photos))
+            self._hashes[digest] = value
+
+    def add_chunks(self, folder: Path, image_size: int, *, pattern: str) -> None:
+        """Every whole chunk file in `folder` of this pattern and picture size; damaged ones are removed."""
+        for path in sorted(folder.glob(pattern)):
+            records = _read_chunk(path, image_size)
+            if records is None:
+                path.unlink()
+                continue
+            digests = [text.decode() for text in records["sha256"].tolist()]
+            self.add(digests, np.array(records["phash"]), [records["pixels"]], len(records))
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def pixels(self, digest: str) -> Pixels:
+        """uint8 (H, W, 3)."""
+        array, shard, row = self._places[digest]
+        return self._arrays[array][shard][row]
+
+    def hash(self, digest: str) -> int:
+        """The perceptual hash, 64 bits."""
+        return self._hashes[digest]
+
+
+def write_known(path: Path, digests: Iterable[str]) -> None:
+    """The file of digests that workers need not decode."""
+    np.save(path, np.array(sorted(digests), dtype="S64"))
+
+
+@lru_cache(maxsize=1)
+def _known_digests(path: str) -> frozenset[str]:
+    try:
+        return frozenset(text.decode() for text in np.load(path).tolist())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is not visible to this worker: under MPI the store must lie on a file system that "
+            f"all hosts share"
+        ) from error
+
+
+def _write_chunk(target: Path, fresh: dict[str, Pixels], image_size: int) -> None:
+    records = np.empty(len(fresh), chunk_dtype(image_size))
+    records["sha256"] = [digest.encode() for digest in fresh]
+    records["pixels"] = np.stack(list(fresh.values()))
+    records["phash"] = phash(records["pixels"])
+    temporary = target.with_suffix(".writing")
+    with temporary.open("wb") as file:
+        np.save(file, records)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(target)
+
+
+def _read_chunk(path: Path, image_size: int) -> NDArray[Any] | None:
+    try:
+        records: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError):
+        return None
+    return records if records.dtype == chunk_dtype(image_size) else None

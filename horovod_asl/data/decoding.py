@@ -1,0 +1,99 @@
+"""The stage that costs: every photo of a prepare through the workers, except those that an earlier run has
+decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from dataclasses import dataclass
+
+from horovod_asl.data.chunks import ChunkResult, ChunkTask, PixelBank, decode_chunk, write_known
+from horovod_asl.data.decode import DECODER_VERSION
+from horovod_asl.data.sources import SourcePhoto
+from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.workfolder import WorkFolder
+from horovod_asl.errors import UserError
+
+CHUNK_PHOTOS = 256
+"""Photos that a worker takes at a time: a fifth of a second's work, so a kill loses little."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """For each photo its SHA-256 (empty if bad) and why it is bad (empty if good); pixels and hashes by
+    SHA-256."""
+
+    digests: tuple[str, ...]
+    reasons: tuple[str, ...]
+    bank: PixelBank
+    count: int
+    """Photos that were decoded now rather than reused."""
+
+
+def decode_photos(
+    pool: Executor,
+    photos: Sequence[SourcePhoto],
+    work: WorkFolder,
+    *,
+    image_size: int,
+    max_megapixels: float,
+    on_progress: Callable[[int, int], None],
+) -> Decoded:
+    """Read every photo and decode those whose bytes neither the store nor an interrupted run holds at this
+    size."""
+    bank = _bank_of_earlier_runs(work, image_size)
+    run = f"v{DECODER_VERSION}-{time.time_ns():x}"
+    known = work.root / f"known-{run}.npy"
+    write_known(known, bank)
+    tasks = [
+        ChunkTask(
+            origins=tuple(photo.origin for photo in photos[start : start + CHUNK_PHOTOS]),
+            image_size=image_size,
+            max_megapixels=max_megapixels,
+            known=str(known),
+            target=str(work.chunks / f"{run}-{start:09d}.npy"),
+        )
+        for start in range(0, len(photos), CHUNK_PHOTOS)
+    ]
+    results = _run(pool, tasks, len(photos), on_progress)
+    bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy")
+    return Decoded(
+        digests=tuple(digest for result in results for digest in result.digests),
+        reasons=tuple(reason for result in results for reason in result.reasons),
+        bank=bank,
+        count=sum(result.decoded for result in results),
+    )
+
+
+def _bank_of_earlier_runs(work: WorkFolder, image_size: int) -> PixelBank:
+    """Pixels in the store that is there and in the chunks that an interrupted run left, if made as we would
+    make them."""
+    bank = PixelBank()
+    bank.add_chunks(work.chunks, image_size, pattern=f"v{DECODER_VERSION}-*.npy")
+    try:
+        store = Store.open(work.store)
+        if store.image_size == image_size and store.manifest["decoder"] == DECODER_VERSION:
+            bank.add(store.digests.tolist(), store.hashes, store.shards, SHARD_PHOTOS)
+    except UserError:
+        pass  # no store there, or an older or damaged one: all is decoded anew and it is replaced
+    return bank
+
+
+def _run(
+    pool: Executor, tasks: Sequence[ChunkTask], total: int, on_progress: Callable[[int, int], None]
+) -> list[ChunkResult]:
+    """The results in the order of the tasks, progress as they come."""
+    futures: list[Future[ChunkResult]] = [pool.submit(decode_chunk, task) for task in tasks]
+    done = 0
+    try:
+        for future in as_completed(futures):
+            done += len(future.result().digests)
+            on_progress(done, total)
+    except BrokenExecutor as error:
+        raise UserError(
+            "a worker process was killed (out of memory?): run the same prepare again, it goes on where "
+            "this one "
+            "stopped; fewer --workers need less memory"
+        ) from error
+    return [future.result() for future in futures]

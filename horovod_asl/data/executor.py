@@ -1,0 +1,73 @@
+"""One executor interface for processes of this machine and for MPI ranks (the only file that imports
+mpi4py)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+
+from horovod_asl.errors import UserError
+
+_WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on (cgroup sets and taskset count; hyper-threads are cores)."""
+    return len(os.sched_getaffinity(0))
+
+
+def mpi_world_size() -> int:
+    """Ranks that an MPI launcher says it started; 1 without a launcher. MPI is not touched."""
+    return max((int(os.environ.get(name) or 1) for name in _WORLD_SIZE_VARIABLES), default=1)
+
+
+@contextmanager
+def worker_pool(workers: int, *, across_ranks: bool = False) -> Iterator[Executor | None]:
+    """An executor of `workers` processes, or of the other MPI ranks when `across_ranks` and there are any.
+
+    Under MPI every rank must enter: rank 0 gets the executor, the others serve it inside this call and then
+    get None, so nothing that can fail on rank 0 alone may come before. An error in the block cancels what has
+    not begun.
+    """
+    if across_ranks and mpi_world_size() > 1:
+        with _rank_pool() as pool:
+            yield pool
+    else:
+        with _cancelling(_process_pool(workers)) as pool:
+            yield pool
+
+
+def _process_pool(workers: int) -> ProcessPoolExecutor:
+    """Never by fork: the parent may hold MPI, CUDA or threads (FACTS: fork after MPI_Init crashes)."""
+    return ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("forkserver"))
+
+
+@contextmanager
+def _rank_pool() -> Iterator[Executor | None]:
+    try:
+        from mpi4py.futures import MPICommExecutor
+    except ImportError as error:
+        raise UserError(
+            "started under MPI with several ranks, but mpi4py is missing: pip install "
+            "'horovod_asl[horovod]', "
+            "or start one process and let --workers use the cores"
+        ) from error
+    with MPICommExecutor() as pool:
+        if pool is None:
+            yield None
+        else:
+            with _cancelling(pool) as root_pool:
+                yield root_pool
+
+
+@contextmanager
+def _cancelling(pool: Executor) -> Iterator[Executor]:
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)

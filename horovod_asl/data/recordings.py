@@ -1,0 +1,116 @@
+"""Group photos into recordings: one take of one person. A split never cuts through a recording.
+
+Rules (`--group-by`):
+- `frames`: names of the ASL Alphabet, `A1.jpg` … `A3000.jpg`, `del12.jpg`: four takes, cut after frames 1000,
+  2000, 2500.
+- `subfolder`: the folders above or below the class folder (`anna/A/1.jpg`, `A/anna/1.jpg`).
+- `source`: everything in the source is one recording, `all`.
+- a regular expression: its group `recording`, or its first group, found in the path within the source.
+- `auto`: the first that fits every photo of a person's number in the name (`hand1_…`, `signer-2/…`),
+  `frames`, `subfolder` if that makes more than one, `source`. What was chosen is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from horovod_asl.data.photos import FoundPhoto
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASSES
+
+FRAME_CUTS = (1000, 2000, 2500)
+"""The ASL Alphabet's takes end after these frames; the last frame is 3000."""
+LAST_FRAME = 3000
+
+PERSON_PATTERN = r"(?<![a-z])(?P<recording>(?:hand|signer|subject|person|user)[ _-]?\d+)(?!\d)"
+
+
+def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[list[str], str]:
+    """A recording name for each photo, and the rule that gave it (as `auto` chose).
+
+    UserError if an explicit rule doesn't fit every photo, with counts and an example.
+    """
+    if rule == "auto":
+        return _by_first_that_fits(photos)
+    if rule == "frames":
+        return _complete(photos, [_frame_block(photo) for photo in photos], rule), rule
+    if rule == "subfolder":
+        return _complete(photos, _subfolders(photos), rule), rule
+    if rule == "source":
+        return ["all"] * len(photos), rule
+    return _complete(photos, _by_pattern(photos, _compiled(rule)), rule), rule
+
+
+def recording_order(names: Sequence[str]) -> list[str]:
+    """The different recordings in their order: numbers by value, so that hand2 comes before hand10."""
+    return sorted(set(names), key=_natural_key)
+
+
+def _by_first_that_fits(photos: Sequence[FoundPhoto]) -> tuple[list[str], str]:
+    candidates = {
+        "person": _by_pattern(photos, re.compile(PERSON_PATTERN, re.IGNORECASE)),
+        "frames": [_frame_block(photo) for photo in photos],
+        "subfolder": _subfolders(photos),
+    }
+    for rule, names in candidates.items():
+        found = [name for name in names if name is not None]
+        if len(found) == len(photos) and (rule != "subfolder" or len(set(found)) > 1):
+            return found, rule
+    return ["all"] * len(photos), "source"
+
+
+def _frame_block(photo: FoundPhoto) -> str | None:
+    """`1` … `4` for `A1.jpg` … `A3000.jpg` in class A; None for any other name."""
+    stem = PurePosixPath(photo.path).stem
+    number = stem.removeprefix(CLASSES[photo.label])
+    if number == stem or not number.isdecimal() or not 1 <= int(number) <= LAST_FRAME:
+        return None
+    return str(1 + sum(int(number) > cut for cut in FRAME_CUTS))
+
+
+def _subfolders(photos: Sequence[FoundPhoto]) -> list[str | None]:
+    """The folders beside the class folder, less those that all photos share."""
+    folders = [photo.group_folders for photo in photos]
+    shared = 0
+    while folders and len({parts[shared : shared + 1] for parts in folders}) == 1 and folders[0][shared:]:
+        shared += 1
+    return ["/".join(parts[shared:]) or (folders[0][-1] if folders[0] else None) for parts in folders]
+
+
+def _by_pattern(photos: Sequence[FoundPhoto], pattern: re.Pattern[str]) -> list[str | None]:
+    group = "recording" if "recording" in pattern.groupindex else 1
+    matches = [pattern.search(photo.path) for photo in photos]
+    return [match[group].casefold() if match and match[group] else None for match in matches]
+
+
+def _compiled(rule: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise UserError(
+            f"--group-by {rule!r} is no rule (auto, frames, subfolder, source) and no regular "
+            f"expression: {error}"
+        ) from error
+    if not pattern.groups:
+        raise UserError(
+            f"--group-by {rule!r} has no group: put parentheses round the part that names the recording, "
+            "or use auto, frames, subfolder or source"
+        )
+    return pattern
+
+
+def _complete(photos: Sequence[FoundPhoto], names: Sequence[str | None], rule: str) -> list[str]:
+    misses = [photo.path for photo, name in zip(photos, names, strict=True) if not name]
+    if misses:
+        raise UserError(
+            f"--group-by {rule!r} misses {len(misses)} of {len(photos)} photos, such as {misses[0]}: "
+            "correct the rule, or use --group-by auto"
+        )
+    return [name for name in names if name]
+
+
+def _natural_key(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]

@@ -1,0 +1,159 @@
+"""What the user names as SOURCE → photos with a class, a recording and a place to read them from.
+
+SOURCE is a folder of class folders, a zip of one, `kaggle` or `synthetic`; `NAME=PATH` gives it a name of the
+user's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
+from horovod_asl.data.recordings import group_recordings, recording_order
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASS_INDEX, CLASSES
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """How much the built-in sample holds."""
+
+    recordings: int = 4
+    photos_per_class_per_recording: int = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePhoto:
+    """One photo to prepare: label 0–28, and the recording within its source."""
+
+    source: str
+    path: str
+    label: int
+    recording: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source by name: its photos ordered by path, and the rule that grouped them into recordings."""
+
+    name: str
+    photos: tuple[SourcePhoto, ...]
+    group_by: str
+    unknown: dict[str, int]
+    ignored: int = 0
+
+    @property
+    def recordings(self) -> list[str]:
+        """The different recordings, in their order."""
+        return recording_order([photo.recording for photo in self.photos])
+
+
+def open_sources(
+    texts: Sequence[str], *, group_by: Sequence[str] = ("auto",), image_size: int, synthetic: SyntheticOptions
+) -> list[Source]:
+    """All sources, ordered by name (so that the order on the command line does not matter).
+
+    `group_by` holds a rule for all sources, or `NAME=RULE` for one of them.
+    """
+    named = [_split_name(text) for text in texts]
+    names = [name for name, _ in named]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"two sources are called {twice[0]}: give one another name, OTHER=PATH")
+    rules = _rules(group_by, names)
+    sources = [_open_source(name, place, rules[name], image_size, synthetic) for name, place in named]
+    return sorted(sources, key=lambda source: source.name)
+
+
+def check_classes(sources: Sequence[Source], *, allow_missing: bool, skip_unknown: bool) -> None:
+    """UserError, with counts and the flag that allows it, if classes are unknown, missing or empty."""
+    for source in sources:
+        if source.unknown and not skip_unknown:
+            listed = ", ".join(f"{name} ({count})" for name, count in list(source.unknown.items())[:8])
+            raise UserError(
+                f"{source.name} has {len(source.unknown)} folders that are no class, with "
+                f"{sum(source.unknown.values())} files: {listed}; rename them or leave them out with "
+                f"--skip-unknown"
+            )
+    check_covered({photo.label for source in sources for photo in source.photos}, sources, allow_missing)
+
+
+def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bool) -> None:
+    """UserError if the sources together have no photo of some class."""
+    missing = [name for name in CLASSES if CLASS_INDEX[name] not in labels]
+    if missing and not allow_missing:
+        names = " + ".join(f"{source.name} ({len(source.photos)} photos)" for source in sources)
+        raise UserError(
+            f"{names} has no photo of {len(missing)} of {len(CLASSES)} classes: {', '.join(missing)}; "
+            "add a source that has them, or go on without them with --allow-missing"
+        )
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """`(name, place)` of a SOURCE argument; a path that holds `=` and exists is a path."""
+    name, equals, place = text.partition("=")
+    if not equals or Path(text).exists():
+        path = Path(text)
+        return (text if text in ("kaggle", "synthetic") else _default_name(path)), text
+    if not name or not place or "/" in name:
+        raise UserError(f"{text!r} does not exist; a source is a PATH or NAME=PATH, NAME without a slash")
+    return name, place
+
+
+def _default_name(path: Path) -> str:
+    resolved = path.resolve()
+    return resolved.stem if resolved.suffix.lower() == ".zip" else resolved.name
+
+
+def _rules(group_by: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    general = "auto"
+    special: dict[str, str] = {}
+    for text in group_by:
+        name, equals, rule = text.partition("=")
+        if equals and name in names:
+            special[name] = rule
+        else:
+            general = text
+    return {name: special.get(name, general) for name in names}
+
+
+def _open_source(name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions) -> Source:
+    if place == "synthetic":
+        return _synthetic_source(name, image_size, synthetic)
+    if place == "kaggle":
+        from horovod_asl.data.kaggle import download_asl_alphabet
+
+        return _photo_source(name, find_photos(download_asl_alphabet()), rule)
+    return _photo_source(name, find_photos(Path(place).expanduser()), rule)
+
+
+def _photo_source(name: str, found: Found, rule: str) -> Source:
+    recordings, used = group_recordings(found.photos, rule)
+    photos = tuple(
+        _source_photo(name, photo, recording)
+        for photo, recording in zip(found.photos, recordings, strict=True)
+    )
+    return Source(name, photos, used, {**found.unknown, **dict.fromkeys(found.empty, 0)}, found.ignored)
+
+
+def _source_photo(name: str, photo: FoundPhoto, recording: str) -> SourcePhoto:
+    return SourcePhoto(name, photo.path, photo.label, recording, photo.origin)
+
+
+def _synthetic_source(name: str, image_size: int, options: SyntheticOptions) -> Source:
+    from horovod_asl.data.rendered import rendered_photos
+
+    photos = [
+        SourcePhoto(name, path, CLASS_INDEX[label], recording, origin)
+        for path, label, recording, origin in rendered_photos(
+            image_size,
+            recordings=options.recordings,
+            photos_per_class_per_recording=options.photos_per_class_per_recording,
+            seed=options.seed,
+        )
+    ]
+    return Source(name, tuple(sorted(photos, key=lambda photo: photo.path)), "drawn", {})

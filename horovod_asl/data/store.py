@@ -1,0 +1,195 @@
+"""The store: photos decoded once, in files that NumPy and a text editor can read. This is the reader.
+
+    STORE/images-00000.npy   (n_i, H, W, 3) uint8, 4096 photos in each but the last
+    STORE/labels.npy         (n,) int64, index into `classes`
+    STORE/index.csv          one row per photo: source, path, sha256, class, recording, split, phash
+    STORE/problems.csv       photos that were left out: source, path, reason
+    STORE/store.json         schema, decoder, image_size, classes, counts, sources, split rule, digests
+
+The files are mapped, so the page cache holds one copy for all ranks of a machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.split import SPLITS
+from horovod_asl.errors import UserError
+
+SCHEMA = 1
+SHARD_PHOTOS = 4096
+INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phash")
+PROBLEM_FIELDS = ("source", "path", "reason")
+MANIFEST, LABELS, INDEX, PROBLEMS = "store.json", "labels.npy", "index.csv", "problems.csv"
+
+Strings = NDArray[np.object_]
+
+
+def shard_name(number: int) -> str:
+    """`images-00007.npy` for shard 7."""
+    return f"images-{number:05d}.npy"
+
+
+def whole_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 over what the store means: everything in `store.json` but the digest itself and where it was
+    made."""
+    meaning = {key: value for key, value in manifest.items() if key not in ("digest", "made_with")}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store:
+    """A finished store, opened for reading. Rows are 0 … len(store) - 1, in order of source and path."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.digest: str = manifest["digest"]
+        self.image_size: int = manifest["image_size"]
+        self.classes: tuple[str, ...] = tuple(manifest["classes"])
+        self.source_names: tuple[str, ...] = tuple(source["name"] for source in manifest["sources"])
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a finished store is at `path` (it may still be of another schema: `open` tells)."""
+        return (Path(path) / MANIFEST).is_file()
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> Store:
+        """The store at `path`, its schema, files and sizes checked; with `verify` their digests too (reads
+        all).
+
+        UserError if it is missing, unfinished, of another schema, incomplete or damaged.
+        """
+        folder = Path(path)
+        manifest = _read_manifest(folder)
+        for name, entry in manifest["files"].items():
+            _check_file(folder / name, entry, verify=verify)
+        if verify and whole_digest(manifest) != manifest["digest"]:
+            raise UserError(
+                f"{folder / MANIFEST} was changed by hand: its digest does not match; run prepare again"
+            )
+        return cls(folder, manifest)
+
+    def __len__(self) -> int:
+        return int(self.manifest["counts"]["photos"])
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices, int64 (n,)."""
+        labels: NDArray[np.int64] = np.load(self.path / LABELS)
+        return labels
+
+    @property
+    def sources(self) -> Strings:
+        """The source's name for each photo, str (n,)."""
+        return self._index["source"]
+
+    @property
+    def paths(self) -> Strings:
+        """Path within its source for each photo, str (n,)."""
+        return self._index["path"]
+
+    @property
+    def recordings(self) -> Strings:
+        """Recording within its source for each photo, str (n,)."""
+        return self._index["recording"]
+
+    @property
+    def splits(self) -> Strings:
+        """`train`, `validation` or `test` for each photo, str (n,)."""
+        return self._index["split"]
+
+    @property
+    def digests(self) -> Strings:
+        """SHA-256 of the bytes of each photo, hexadecimal, str (n,)."""
+        return self._index["sha256"]
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Perceptual hash of each photo, uint64 (n,) (see `hashing.phash`)."""
+        return np.array([int(text, 16) for text in self._index["phash"]], np.uint64)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Rows of a split (or `all`), int64, ascending; empty if the store has no such photos."""
+        if split == "all":
+            return np.arange(len(self), dtype=np.int64)
+        if split not in SPLITS:
+            raise UserError(f"{split!r} is no split: use one of {', '.join(SPLITS)} or all")
+        return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def gather(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """A copy of the photos at `rows`, in that order: uint8 (len(rows), H, W, 3). IndexError outside 0 … n
+        - 1."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} … {rows.max()} of a store of {len(self)} photos")
+        out = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+        shards, places = np.divmod(rows, SHARD_PHOTOS)
+        for shard in np.unique(shards):
+            wanted = np.flatnonzero(shards == shard)
+            out[wanted] = self.shards[shard][places[wanted]]
+        return out
+
+    def problems(self) -> list[dict[str, str]]:
+        """Photos that were left out: source, path, reason."""
+        return read_csv(self.path / PROBLEMS, PROBLEM_FIELDS)
+
+    @cached_property
+    def shards(self) -> list[NDArray[np.uint8]]:
+        """The mapped image files in order, each uint8 (n_i, H, W, 3)."""
+        count = -(-len(self) // SHARD_PHOTOS)
+        return [np.load(self.path / shard_name(number), mmap_mode="r") for number in range(count)]
+
+    @cached_property
+    def _index(self) -> dict[str, Strings]:
+        rows = read_csv(self.path / INDEX, INDEX_FIELDS)
+        return {name: np.array([row[name] for row in rows], dtype=object) for name in INDEX_FIELDS}
+
+
+def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV with exactly these columns; UserError for others."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != fields:
+            raise UserError(f"{path} has other columns than {', '.join(fields)}: run prepare again")
+        return list(reader)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        unfinished = folder.with_name(folder.name + ".partial").exists()
+        hint = "an unfinished prepare is beside it; run the same prepare again" if unfinished else "make one"
+        raise UserError(f"{folder} is no store: {hint} with `horovod-asl prepare SOURCE {folder}`") from None
+    except ValueError as error:
+        raise UserError(f"{folder / MANIFEST} is damaged ({error}): run prepare again") from None
+    if manifest.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder} is a store of schema {manifest.get('schema')}, this version reads {SCHEMA}: run "
+            f"prepare again"
+        )
+    return manifest
+
+
+def _check_file(path: Path, entry: dict[str, Any], *, verify: bool) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != entry["bytes"]:
+        found = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}"
+        raise UserError(f"{path} {found}: the store is damaged, run prepare again")
+    if verify and file_digest(path) != entry["sha256"]:
+        raise UserError(f"{path} does not match its digest: the store is damaged, run prepare again")

@@ -1,0 +1,146 @@
+"""Write a finished store from decoded photos. Nothing here depends on who decoded what, so the digest does
+not either."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from horovod_asl import __version__
+from horovod_asl.data.chunks import PixelBank
+from horovod_asl.data.decode import DECODER_VERSION
+from horovod_asl.data.split import SPLITS
+from horovod_asl.data.store import (
+    INDEX,
+    INDEX_FIELDS,
+    LABELS,
+    MANIFEST,
+    PROBLEM_FIELDS,
+    PROBLEMS,
+    SCHEMA,
+    SHARD_PHOTOS,
+    file_digest,
+    shard_name,
+    whole_digest,
+)
+from horovod_asl.labels import CLASS_INDEX, CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One photo of the store: a row of `index.csv`, in its columns' order."""
+
+    source: str
+    path: str
+    sha256: str
+    label: str
+    recording: str
+    split: str
+    phash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A photo that was left out, and why: a row of `problems.csv`."""
+
+    source: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a store says, but for the pixels, which are found by SHA-256."""
+
+    rows: tuple[IndexRow, ...]
+    problems: tuple[Problem, ...]
+    image_size: int
+    sources: list[dict[str, Any]]
+    split_rule: dict[str, Any]
+
+
+def index_text(rows: Iterable[IndexRow]) -> bytes:
+    """The contents of `index.csv`."""
+    return _csv_text(INDEX_FIELDS, (astuple(row) for row in rows))
+
+
+def problems_text(problems: Iterable[Problem]) -> bytes:
+    """The contents of `problems.csv`."""
+    return _csv_text(PROBLEM_FIELDS, (astuple(problem) for problem in problems))
+
+
+def write_store(folder: Path, content: Content, bank: PixelBank) -> None:
+    """Write every file of a store into the empty `folder`, flushed to the disk, `store.json` last."""
+    rows = content.rows
+    names = [LABELS, INDEX, PROBLEMS]
+    _write_array(folder / LABELS, np.array([CLASS_INDEX[row.label] for row in rows], np.int64))
+    _write_bytes(folder / INDEX, index_text(rows))
+    _write_bytes(folder / PROBLEMS, problems_text(content.problems))
+    for number, start in enumerate(range(0, len(rows), SHARD_PHOTOS)):
+        digests = [row.sha256 for row in rows[start : start + SHARD_PHOTOS]]
+        _write_shard(folder / shard_name(number), digests, bank, content.image_size)
+        names.append(shard_name(number))
+    manifest = _manifest(content)
+    manifest["files"] = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
+        for name in sorted(names)
+    }
+    manifest["digest"] = whole_digest(manifest)
+    _write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def _manifest(content: Content) -> dict[str, Any]:
+    splits = Counter(row.split for row in content.rows)
+    return {
+        "schema": SCHEMA,
+        "decoder": DECODER_VERSION,
+        "made_with": {"horovod_asl": __version__, "pillow": PIL.__version__, "numpy": np.__version__},
+        "classes": list(CLASSES),
+        "image_size": content.image_size,
+        "counts": {
+            "photos": len(content.rows),
+            "problems": len(content.problems),
+            **{name: splits[name] for name in SPLITS},
+        },
+        "sources": content.sources,
+        "split_rule": content.split_rule,
+    }
+
+
+def _csv_text(fields: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows(rows)
+    return buffer.getvalue().encode("utf-8", errors="surrogateescape")  # file names may be any bytes
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_shard(path: Path, digests: Sequence[str], bank: PixelBank, image_size: int) -> None:
+    pixels = np.empty((len(digests), image_size, image_size, 3), np.uint8)
+    for row, digest in enumerate(digests):
+        pixels[row] = bank.pixels(digest)
+    _write_array(path, pixels)

@@ -1,0 +1,124 @@
+"""`STORE.partial`: where a store is built, and how it takes its name all at once.
+
+- One prepare at a time works on a store: the folder is locked (flock; the lock ends with the process, however
+  it ends).
+- Decoded chunks stay in `STORE.partial/chunks` until the store is finished, so an interrupted prepare loses
+  little.
+- The store is built in `STORE.partial/store` and renamed. An older store is set aside in
+  `STORE.partial/previous` first; if the process dies between the two renames the next prepare puts it back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from horovod_asl.data.store import MANIFEST, Store
+from horovod_asl.errors import UserError
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The locked folder in which the store at `store` is built."""
+
+    store: Path
+    root: Path
+
+    @property
+    def chunks(self) -> Path:
+        """Decoded photos of this and of interrupted runs."""
+        return self.root / "chunks"
+
+    @property
+    def draft(self) -> Path:
+        """The new store, while it is written."""
+        return self.root / "store"
+
+    @property
+    def previous(self) -> Path:
+        """The store that is being replaced, between two renames."""
+        return self.root / "previous"
+
+    def clear_draft(self) -> None:
+        """An empty draft folder."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        self.draft.mkdir()
+
+    def commit(self) -> None:
+        """The draft becomes the store; what it replaces is deleted afterwards."""
+        sync_folder(self.draft)
+        if self.store.exists():
+            self.store.rename(self.previous)
+        self.draft.rename(self.store)
+        sync_folder(self.store.parent)
+
+    def recover(self) -> None:
+        """After a kill between the renames of `commit`, put the older store back."""
+        if self.previous.exists() and not self.store.exists():
+            self.previous.rename(self.store)
+        shutil.rmtree(self.previous, ignore_errors=True)
+
+
+@contextmanager
+def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFolder]:
+    """Lock and enter the work folder of `store`; it is removed at the end unless an error leaves work to
+    resume.
+
+    UserError if something that is no store has that name, or the place cannot be written.
+    """
+    _refuse_foreign(store)
+    root = store.with_name(store.name + ".partial")
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(root, say)
+    except OSError as error:
+        raise UserError(
+            f"{root} cannot be written ({error.strerror}): choose another place for the store"
+        ) from error
+    try:
+        folder = WorkFolder(store, root)
+        folder.recover()
+        folder.chunks.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(root)
+    finally:
+        os.close(lock)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse_foreign(store: Path) -> None:
+    if store.exists() and not Store.exists(store) and (not store.is_dir() or any(store.iterdir())):
+        raise UserError(
+            f"{store} exists and is no store ({MANIFEST} is missing): choose another name or move it away"
+        )
+    if store.is_dir() and not any(store.iterdir()):
+        store.rmdir()
+
+
+def _locked(root: Path, say: Callable[[str], None]) -> int:
+    """A descriptor of the folder that holds its lock. The folder may vanish with its last owner: then take
+    the new one."""
+    while True:
+        root.mkdir(exist_ok=True)
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another prepare is at work in {root}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if root.exists() and os.fstat(handle).st_ino == root.stat().st_ino:
+            return handle
+        os.close(handle)
