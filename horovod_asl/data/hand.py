@@ -51,6 +51,9 @@ class Proportions:
     thickness: float = 1.0
 
 
+AVERAGE = Proportions()
+
+
 @dataclass(frozen=True)
 class Pose:
     """Joint angles and orientation of one sign, all in degrees.
@@ -107,9 +110,14 @@ def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Array:
     return np.asarray(roll @ pitch @ yaw)
 
 
-def bone_lengths(proportions: Proportions = Proportions()) -> Array:  # noqa: B008 - frozen
+def bone_lengths(proportions: Proportions = AVERAGE) -> Array:
     """The lengths of three bones per digit, root to tip: (5, 3) float64, hand lengths."""
     return np.asarray(_BONES * proportions.finger_length)
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """The cross product of the last axes: np.cross, without its overhead."""
+    return a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]
 
 
 def _digit_bases(pose: Pose) -> tuple[Array, Array]:
@@ -120,11 +128,11 @@ def _digit_bases(pose: Pose) -> tuple[Array, Array]:
     spread, lift, roll = np.radians(pose.thumb[:3])
     along[0] = np.sin(spread) * np.cos(lift), np.cos(spread) * np.cos(lift), np.sin(lift)
     facing_fingers = np.array([-np.cos(spread), np.sin(spread), 0.0])
-    pad[0] = np.cos(roll) * facing_fingers - np.sin(roll) * np.cross(along[0], facing_fingers)
+    pad[0] = np.cos(roll) * facing_fingers - np.sin(roll) * _cross(along[0], facing_fingers)
     return along, pad
 
 
-def pose_skeleton(pose: Pose, proportions: Proportions = Proportions()) -> Skeleton:  # noqa: B008 - frozen
+def pose_skeleton(pose: Pose, proportions: Proportions = AVERAGE) -> Skeleton:
     """Forward kinematics: the hand in its own frame, palm to the viewer, wrist at the origin."""
     along, pad = _digit_bases(pose)
     flexion = np.zeros((5, 3))
@@ -138,7 +146,7 @@ def pose_skeleton(pose: Pose, proportions: Proportions = Proportions()) -> Skele
     digits = np.concatenate([roots[:, None], chain], axis=1)
     joints = np.concatenate([np.zeros((1, 3)), digits.reshape(20, 3)])
     radii = np.concatenate([[0.085], _RADII.ravel()]) * proportions.thickness
-    return Skeleton(joints, radii, np.stack([np.cross(bone, pads), bone, pads], axis=2))
+    return Skeleton(joints, radii, np.stack([_cross(bone, pads), bone, pads], axis=2))
 
 
 def jittered(pose: Pose, rng: np.random.Generator, degrees: float) -> Pose:
@@ -156,51 +164,59 @@ def jittered(pose: Pose, rng: np.random.Generator, degrees: float) -> Pose:
 
 _UP = (0.0, 3.0, 6.0, 4.0)
 _FIST = (0.0, 82.0, 102.0, 58.0)
+_OVER = (0.0, 90.0, 75.0, 12.0)  # a finger laid over the thumb
+_CURVE = (0.0, 38.0, 48.0, 30.0)
+_ROUND = (0.0, 58.0, 58.0, 32.0)
+_TUCKED = (0.0, 62.0, 108.0, 48.0)
 _DOWN_RIGHT = (0.55, -0.83, -0.1)
 
 
 def _pose(
-    thumb: Angles, index: Angles = _FIST, middle: Angles = _FIST, ring: Angles = _FIST, pinky: Angles = _FIST,
-    view: Angles = (0.0, 0.0, 0.0), forearm: Angles = (0.0, -1.0, -0.12),
-) -> Pose:  # fmt: skip
+    thumb: Angles,
+    index: Angles = _FIST,
+    middle: Angles = _FIST,
+    ring: Angles = _FIST,
+    pinky: Angles = _FIST,
+    view: Angles = (0.0, 0.0, 0.0),
+    forearm: Angles = (0.0, -1.0, -0.12),
+) -> Pose:
+    """A fist, but for what is said."""
     return Pose(thumb, index, middle, ring, pinky, view, forearm)
 
 
-_OVER = (0.0, 92.0, 72.0, 12.0)
-_CURVE = (0.0, 38.0, 48.0, 30.0)
-_ACROSS = (20.0, 38.0, 55.0, 35.0, 30.0)  # the thumb lies over the folded fingers
-
+# The thumbs that touch another finger were fitted: a random search over the five angles for the point of contact,
+# with a penalty for flesh within flesh.
 POSES: MappingProxyType[str, Pose] = MappingProxyType(
     {
         "A": _pose((22, 12, 20, 6, 0)),
-        "B": _pose((5, 35, 50, 50, 40), (-2, 3, 4, 2), _UP, _UP, (3, 3, 5, 4)),
-        "C": _pose((40, 50, 60, 15, 15), *[_CURVE] * 4, view=(68, 0, 0)),
-        "D": _pose((28, 50, 50, 30, 20), _UP, (0, 60, 62, 28), (0, 64, 64, 30), (0, 68, 66, 30), view=(50, 0, 0)),
-        "E": _pose((8, 35, 50, 50, 60), *[(0, 62, 108, 48)] * 4),
-        "F": _pose((28, 45, 55, 25, 20), (0, 55, 62, 25), (4, 8, 8, 5), (-5, 3, 8, 5), (-16, 0, 8, 5), view=(12, 0, 0)),
+        "B": _pose((20, 39, 21, 60, 70), (-2, 3, 4, 2), _UP, _UP, (3, 3, 5, 4)),
+        "C": _pose((40, 50, 60, 15, 15), _CURVE, _CURVE, _CURVE, _CURVE, view=(68, 0, 0)),
+        "D": _pose((18, 64, 20, 11, 52), _UP, (0, 60, 62, 28), (0, 64, 64, 30), (0, 68, 66, 30), view=(50, 0, 0)),
+        "E": _pose((22, 52, 1, 60, 70), _TUCKED, _TUCKED, _TUCKED, _TUCKED),
+        "F": _pose((17, 50, -10, -8, 56), (0, 55, 62, 25), (4, 8, 8, 5), (-5, 3, 8, 5), (-16, 0, 8, 5)),
         "G": _pose((25, 25, 20, 0, 0), (0, 12, 6, 4), view=(10, 0, 68), forearm=_DOWN_RIGHT),
-        "H": _pose(_ACROSS, (-2, 8, 4, 3), (2, 8, 4, 3), view=(10, 0, 62), forearm=_DOWN_RIGHT),
-        "I": _pose(_ACROSS, pinky=_UP),
-        "J": _pose(_ACROSS, pinky=(-4, 3, 6, 4), view=(-8, 0, 52), forearm=(0.4, -0.9, -0.1)),
-        "K": _pose((15, 40, 40, 10, 5), (8, 2, 5, 3), (-6, 30, 6, 4)),
+        "H": _pose((18, 45, -8, 32, 62), (-2, 8, 4, 3), (2, 8, 4, 3), view=(10, 0, 62), forearm=_DOWN_RIGHT),
+        "I": _pose((35, 66, 12, 56, 18), pinky=_UP),
+        "J": _pose((35, 66, 12, 56, 18), pinky=(-4, 3, 6, 4), view=(-8, 0, 52), forearm=(0.4, -0.9, -0.1)),
+        "K": _pose((22, 20, 0, 27, 35), (8, 2, 5, 3), (-7, 30, 6, 4)),
         "L": _pose((75, 8, 10, -8, -8), (2, 2, 4, 3)),
-        "M": _pose((2, 40, 50, 50, 40), _OVER, _OVER, _OVER, _FIST),
-        "N": _pose((5, 40, 50, 45, 30), _OVER, _OVER),
-        "O": _pose((30, 55, 60, 25, 25), *[(0, 58, 58, 32)] * 4, view=(62, 0, 0)),
-        "P": _pose((15, 45, 40, 10, 5), (5, 8, 6, 4), (-4, 62, 8, 4), view=(-72, 0, 92), forearm=_DOWN_RIGHT),
+        "M": _pose((21, 31, -10, 58, 48), _OVER, _OVER, (2, 88, 75, 12), (-6, 88, 102, 58)),
+        "N": _pose((-4, 45, 43, -2, 72), _OVER, (2, 90, 75, 12), (-4, 82, 102, 58)),
+        "O": _pose((3, 62, 77, -1, 57), _ROUND, _ROUND, _ROUND, _ROUND, view=(62, 0, 0)),
+        "P": _pose((36, 39, 26, 56, 22), (5, 8, 6, 4), (-4, 62, 8, 4), view=(-72, 0, 92), forearm=_DOWN_RIGHT),
         "Q": _pose((25, 50, 40, 5, 10), (0, 25, 14, 8), view=(-72, 0, 100), forearm=_DOWN_RIGHT),
-        "R": _pose(_ACROSS, (-9, 12, 4, 3), (10, 0, 4, 3)),
-        "S": _pose((15, 45, 50, 50, 40)),
-        "T": _pose((12, 30, 30, 15, 10), (6, 70, 92, 50)),
-        "U": _pose(_ACROSS, (-2, 2, 4, 3), (2, 2, 4, 3)),
-        "V": _pose(_ACROSS, (10, 2, 4, 3), (-10, 2, 4, 3)),
-        "W": _pose((5, 40, 50, 55, 40), (12, 2, 4, 3), (0, 2, 4, 3), (-12, 2, 4, 3), (0, 75, 85, 40)),
-        "X": _pose(_ACROSS, (0, 12, 88, 50), view=(25, 0, 0)),
+        "R": _pose((18, 45, -8, 32, 62), (-10, 15, 4, 3), (13, -2, 4, 3), view=(8, 0, 0)),
+        "S": _pose((35, 66, 12, 56, 18)),
+        "T": _pose((33, 25, -10, 56, -10), (4, 72, 95, 50), (-2, 82, 102, 58)),
+        "U": _pose((18, 45, -8, 32, 62), (-2, 2, 4, 3), (2, 2, 4, 3)),
+        "V": _pose((18, 45, -8, 32, 62), (10, 2, 4, 3), (-10, 2, 4, 3)),
+        "W": _pose((4, 52, 25, 31, 72), (12, 2, 4, 3), (0, 2, 4, 3), (-12, 2, 4, 3), (0, 75, 90, 45)),
+        "X": _pose((-4, 66, 66, 21, 66), (0, 12, 88, 50), view=(25, 0, 0)),
         "Y": _pose((65, 8, 10, -5, -8), pinky=(-22, 2, 4, 3)),
-        "Z": _pose(_ACROSS, (2, 4, 4, 3), view=(5, 0, -38)),
-        "del": _pose((15, 30, 20, 5, 5), *[(0, 68, 14, 8)] * 4, view=(-62, 0, 88), forearm=_DOWN_RIGHT),
+        "Z": _pose((-4, 66, 66, 21, 66), (2, 4, 4, 3), view=(5, 0, -38)),
+        "del": _pose((5, 22, 20, 5, 5), *[(0.0, 68.0, 14.0, 8.0)] * 4, view=(-62, 0, 88), forearm=_DOWN_RIGHT),
         "nothing": _pose((45, 15, 0, 0, 0), _UP, _UP, _UP, _UP),
-        "space": _pose((70, 45, 30, -5, -5), *[(0, 32, 42, 22)] * 4, view=(72, 0, 78), forearm=_DOWN_RIGHT),
+        "space": _pose((70, 45, 30, -5, -5), *[(0.0, 32.0, 42.0, 22.0)] * 4, view=(72, 0, 78), forearm=_DOWN_RIGHT),
     }
 )
-"""One pose per class. `nothing` has a resting hand that is never drawn."""
+"""One pose per class. `nothing` has an open hand, which is never drawn."""

@@ -1,7 +1,6 @@
-"""Solid hands on a grid of pixels: tapered capsules → a height field and part numbers → shaded skin.
+"""Solids on a grid of pixels: round cones → a height field, part numbers and normals.
 
-Picture coordinates: x right, y down, z towards the viewer, all in pixels. A light's direction points at the light.
-Arrays are float32 in linear light unless said otherwise.
+Picture coordinates: x right, y down, z towards the viewer, all in pixels. Everything is float32.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Array = NDArray[np.float32]
 
@@ -22,7 +22,8 @@ class Capsules:
     """n round cones, the convex hulls of two spheres each, in drawing order.
 
     `start`, `end` (n, 3) and `start_radius`, `end_radius` (n,) in pixels; `blend` (n,): over how many pixels of
-    depth a cone flows into what was drawn before it, 0 for a sharp seam.
+    depth a cone flows into what was drawn before it, 0 for a sharp seam. `runs`: how many cones in a row are of
+    like size and computed at once, summing to n; the first `soft_runs` of them are one soft mass.
     """
 
     start: Array
@@ -30,85 +31,124 @@ class Capsules:
     start_radius: Array
     end_radius: Array
     blend: Array
+    runs: tuple[int, ...]
+    soft_runs: int
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What the camera sees: `height` (H, W) float32, FAR where there is nothing, and `part` (H, W) int64."""
+    """What the camera sees: `height` (H, W) float32, FAR where there is nothing, and `part` (H, W), −1 there."""
 
     height: Array
     part: NDArray[np.int64]
 
 
-def _cap(x: Array, y: Array, centre: Array, radius: float) -> Array:
+def _cap(dx: Array, dy: Array, z: Array, radius: Array) -> Array:
     """The upper half of a sphere, FAR beside it."""
-    left = radius * radius - (x - centre[0]) ** 2 - (y - centre[1]) ** 2
-    return np.where(left > 0, np.sqrt(np.maximum(left, 0)) + centre[2], FAR)
+    left = (radius * radius - dx * dx) - dy * dy
+    return np.where(left > 0, np.sqrt(np.abs(left)) + z, FAR)
 
 
-def _cone(x: Array, y: Array, a: Array, b: Array, ra: float, rb: float) -> Array:
-    """The upper side of a round cone, seen along z: Quilez, "Ellipsoid and round cone intersectors" (2018)."""
-    height = np.maximum(_cap(x, y, a, ra), _cap(x, y, b, rb))
-    axis = b - a
-    length2 = float(axis @ axis)
+def cone_heights(x: Array, y: Array, start: Array, end: Array, start_radius: Array, end_radius: Array) -> Array:
+    """The upper sides of n round cones at the pixels x (n, 1, w), y (n, h, 1): (n, h, w), FAR beside them.
+
+    Quilez, "Rounded cone – intersection", iquilezles.org/articles/intersectors, for rays along z.
+    """
+    ra, rb = start_radius[:, None, None], end_radius[:, None, None]
+    sx, sy, sz = start.T[:, :, None, None]
+    ax, ay, az = (end - start).T[:, :, None, None]
+    dx, dy = x - sx, y - sy
+    length2, taper = ax * ax + ay * ay + az * az, ra * (ra - rb)
     d2 = length2 - (ra - rb) ** 2
-    k2 = d2 - float(axis[2]) ** 2
-    if d2 <= 0 or k2 <= 1e-6 * length2:  # one sphere holds the other, or the axis points at the viewer
-        return height
-    dx, dy, az = x - a[0], y - a[1], float(a[2])
-    m1 = axis[0] * dx + axis[1] * dy - axis[2] * az
-    m5 = dx * dx + dy * dy + az * az
-    m2 = -float(axis[2])
-    k1 = d2 * az - m1 * m2 + m2 * ra * (ra - rb)
-    k0 = d2 * m5 - m1 * m1 + m1 * (2 * ra * (ra - rb)) - length2 * ra * ra
-    h = k1 * k1 - k0 * k2
-    t = (-np.sqrt(np.maximum(h, 0)) - k1) / k2
-    along = m1 - ra * (ra - rb) + t * m2
-    inside = (h > 0) & (along > 0) & (along < d2)
-    return np.maximum(height, np.where(inside, -t, FAR))
+    k2 = d2 - az * az
+    # No side is seen if one sphere holds the other or the axis points at the viewer: the caps are all.
+    sided = (d2 > 0) & (k2 > 1e-4 * length2)
+    side = (ax * dx - taper) + ay * dy
+    h = side * side - (k2 * (dx * dx - ra * ra) + k2 * (dy * dy))
+    z = (np.sqrt(np.abs(h) * d2) + side * az) / np.where(sided, k2, 1)
+    along = side + z * az
+    body = np.where(sided & (h > 0) & (along > 0) & (along < d2), z + sz, FAR)
+    caps = np.maximum(_cap(dx, dy, sz, ra), _cap(dx - ax, dy - ay, sz + az, rb))
+    return np.maximum(body, caps)
+
+
+def _patches(capsules: Capsules, run: slice, size: int) -> tuple[Array, list[list[int]]]:
+    """The run's cones on equal square patches that hold them: heights (n, p, p) and each patch's x and y."""
+    start, end = capsules.start[run], capsules.end[run]
+    ra, rb = capsules.start_radius[run], capsules.end_radius[run]
+    radius = np.maximum(ra, rb)[:, None]
+    low = np.clip(np.floor(np.minimum(start, end)[:, :2] - radius), 0, size)
+    high = np.clip(np.ceil(np.maximum(start, end)[:, :2] + radius), 0, size)
+    patch = max(int((high - low).max()), 1)
+    corner = np.minimum(low, size - patch).astype(np.float32)
+    grid = np.arange(patch, dtype=np.float32) + np.float32(0.5)
+    x, y = (corner[:, axis, None] + grid for axis in (0, 1))
+    corners: list[list[int]] = corner.astype(int).tolist()
+    return cone_heights(x[:, None, :], y[:, :, None], start, end, ra, rb), corners
 
 
 def draw(capsules: Capsules, size: int) -> Surface:
     """Draw the cones on `size` × `size` pixels, nearest on top."""
     height = np.full((size, size), FAR, np.float32)
     part = np.full((size, size), -1, np.int64)
-    radius = np.maximum(capsules.start_radius, capsules.end_radius)[:, None]
-    low = np.minimum(capsules.start, capsules.end)[:, :2] - radius
-    high = np.maximum(capsules.start, capsules.end)[:, :2] + radius
-    corners = np.clip(np.concatenate([np.floor(low), np.ceil(high) + 1], axis=1), 0, size).astype(int).tolist()
-    grid = np.arange(size, dtype=np.float32) + np.float32(0.5)
-    for index, (x0, y0, x1, y1) in enumerate(corners):
-        if x0 >= x1 or y0 >= y1:
-            continue
-        new = _cone(
-            grid[None, x0:x1], grid[y0:y1, None], capsules.start[index], capsules.end[index],
-            float(capsules.start_radius[index]), float(capsules.end_radius[index]),
-        )  # fmt: skip
-        old = height[y0:y1, x0:x1]
-        nearer = new > old
-        if (blend := float(capsules.blend[index])) > 0:  # polynomial smooth maximum
-            overlap = np.maximum(1 - np.abs(new - old) / blend, 0)
-            new = np.maximum(new, old) + overlap * overlap * (blend / 4)
-            old[...] = new
-        else:
-            np.copyto(old, new, where=nearer)
-        part[y0:y1, x0:x1][nearer] = index
+    first = 0
+    for number, length in enumerate(capsules.runs):
+        if number == capsules.soft_runs:
+            height = softened(height)
+        patches, corners = _patches(capsules, slice(first, first + length), size)
+        side = patches.shape[1]
+        for index, (new, (x, y)) in enumerate(zip(patches, corners, strict=True), first):
+            old = height[y : y + side, x : x + side]
+            np.copyto(part[y : y + side, x : x + side], index, where=new > old)
+            _merge(old, new, float(capsules.blend[index]))
+        first += length
     return Surface(height, part)
+
+
+def _merge(old: Array, new: Array, blend: float) -> None:
+    """Raise `old` to `new`; where the two are within `blend` of each other, by a polynomial smooth maximum."""
+    overlap = np.maximum(1 - np.abs(new - old) / np.float32(blend), 0) if blend > 0 else None
+    np.maximum(old, new, out=old)
+    if overlap is not None:
+        old += overlap * overlap * np.float32(blend / 4)
+
+
+def _resized(image: Array, size: int, how: Image.Resampling) -> Array:
+    return np.asarray(Image.fromarray(image).resize((size, size), how))
+
+
+def blurred(height: Array) -> tuple[Array, Array]:
+    """The height's mean over what is drawn within about a 32nd of the picture, and the share of that, 0–1."""
+    size = height.shape[0]
+    drawn = (height > FAR / 2).astype(np.float32)
+    total, cover = (
+        _resized(_resized(image, 32, Image.Resampling.BOX), size, Image.Resampling.BICUBIC)
+        for image in (height * drawn, drawn)
+    )
+    return total / np.maximum(cover, np.float32(0.05)), cover
+
+
+def softened(height: Array) -> Array:
+    """The same shape with the seams inside it smoothed away and its round rim kept."""
+    smooth, cover = blurred(height)
+    inside = np.clip((cover - np.float32(0.6)) / np.float32(0.4), 0, 1)
+    return np.where(height > FAR / 2, height + inside * (smooth - height), FAR)
 
 
 def _slope(height: Array, axis: int, limit: float) -> Array:
     """The one-sided difference that is smaller: a finger's edge is not bent by what lies behind it."""
-    step = np.diff(height, axis=axis)
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (1, 0)
-    back = np.pad(step, pad, constant_values=limit)
-    pad[axis] = (0, 1)
-    ahead = np.pad(step, pad, constant_values=limit)
+    step = np.full(height.shape[:axis] + (height.shape[axis] + 1,) + height.shape[axis + 1 :], limit, np.float32)
+    inner = step[1:-1] if axis == 0 else step[:, 1:-1]
+    inner[...] = np.diff(height, axis=axis)
+    back, ahead = (step[:-1], step[1:]) if axis == 0 else (step[:, :-1], step[:, 1:])
     return np.clip(np.where(np.abs(back) < np.abs(ahead), back, ahead), -limit, limit)
 
 
-def normals(surface: Surface) -> Array:
+def normals(height: Array) -> Array:
     """Unit normals (H, W, 3), towards the viewer."""
-    slope_x, slope_y = (_slope(surface.height, axis, 4.0) for axis in (1, 0))
-    scale = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
-    return np.stack([-slope_x * scale, -slope_y * scale, scale], axis=2)
+    normal = np.empty((*height.shape, 3), np.float32)
+    slope_x, slope_y = _slope(height, 1, 4.0), _slope(height, 0, 4.0)
+    normal[..., 2] = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
+    normal[..., 0] = -slope_x * normal[..., 2]
+    normal[..., 1] = -slope_y * normal[..., 2]
+    return normal

@@ -1,6 +1,6 @@
-"""Flesh on the bones: a posed skeleton → tapered capsules → shaded, anti-aliased skin.
+"""Skin: the colour of each pixel of the hand, and how a lamp and a room light it.
 
-Light is linear and float32 throughout; colours are (r, g, b) reflectances in 0–1.
+Light is linear; colours are (r, g, b) reflectances in 0–1. Everything is float32; n is the number of hand pixels.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from horovod_asl.data.hand import Skeleton
-from horovod_asl.data.raster import FAR, Capsules, Surface, draw, normals
+from horovod_asl.data.flesh import FINGER, FINGER_TIP, FOREARM, PALM, THUMB_TIP, Flesh
+from horovod_asl.data.raster import FAR, Surface, blurred, draw, normals
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 RGB = tuple[float, float, float]
 
-_CAMERA_DISTANCE = 4.5  # hand lengths; how strongly near parts grow
-FOREARM, PALM, FINGER, TIP, THUMB_TIP = range(5)
+_SLEEVE_FROM = 0.42  # hand lengths from the wrist
+_REACH = (0.05, 0.09, 0.14, 0.2, 0.28)  # how far shadows are sought, hand lengths
 
 
 @dataclass(frozen=True)
@@ -41,169 +41,153 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Flesh:
-    """Capsules in pixels, and per capsule its kind, its frame (across, along, out of the pad) and the palm's frame."""
+class Pixels:
+    """The hand's pixels in one list: where each is, what it belongs to, and where on that it lies (hand lengths)."""
 
-    capsules: Capsules
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    height: Array
+    normal: Array
     kind: NDArray[np.int64]
-    frame: Array
-    palm_origin: Array
-    palm_axes: Array
-    scale: float
+    length: Array
+    across: Array
+    along: Array
+    facing: Array
+    """The normal's share out of the pad: 1 on the palm's side, −1 on the back."""
+    palm_across: Array
+    palm_along: Array
 
 
-# The palm in the hand's frame: start, end (as x width, y, z), radii. Four metacarpals, the little finger's mound,
-# the thumb's mound and the web between thumb and index.
-_METACARPAL_FEET = np.array([[0.055, 0.06, 0.0], [0.02, 0.05, -0.01], [-0.02, 0.05, -0.01], [-0.055, 0.06, 0.0]])
-
-
-def _palm(skeleton: Skeleton, width: float, thickness: float) -> list[tuple[np.ndarray, np.ndarray, float, float, float]]:
-    place = lambda u, v, w: np.array([u * width, v, w]) @ skeleton.basis  # noqa: E731
-    joints = skeleton.joints
-    cones = [
-        (place(*foot), joints[5 + 4 * i] - 0.008 * skeleton.basis[2], 0.066 * thickness, 0.060 * thickness, 0.07)
-        for i, foot in enumerate(_METACARPAL_FEET)
-    ]
-    cones.append((place(-0.085, 0.10, 0.022), place(-0.115, 0.29, 0.016), 0.058 * thickness, 0.05 * thickness, 0.08))
-    cones.append((place(0.04, 0.08, 0.02), joints[2], 0.075 * thickness, 0.06 * thickness, 0.08))
-    web = 0.45 * joints[1] + 0.55 * joints[2]
-    cones.append((web, place(0.10, 0.33, 0.0), 0.042 * thickness, 0.042 * thickness, 0.08))
-    return cones
-
-
-def _forearm(skeleton: Skeleton, direction: np.ndarray, thickness: float):
-    side = skeleton.basis[0] - (skeleton.basis[0] @ direction) * direction
-    side /= max(float(np.linalg.norm(side)), 1e-6)
-    return [
-        (sign * 0.052 * side, 1.7 * direction + sign * 0.095 * side, 0.078 * thickness, 0.115 * thickness, 0.09)
-        for sign in (-1.0, 1.0)
-    ]
-
-
-def flesh_out(skeleton: Skeleton, forearm: np.ndarray, width: float, thickness: float, centre, scale: float) -> Flesh:
-    """Clothe a skeleton that stands in the camera's frame; its wrist is drawn at `centre`, `scale` pixels a unit."""
-    direction = np.asarray(forearm, float) / np.linalg.norm(forearm)
-    cones = _forearm(skeleton, direction, thickness) + _palm(skeleton, width, thickness)
-    kinds = [FOREARM] * 2 + [PALM] * 7
-    frames = [skeleton.basis] * 9
-    for digit in (0, 4, 3, 2, 1):
-        for bone in range(3):
-            if digit == 0 and bone == 0:
-                continue
-            joint = 1 + 4 * digit + bone
-            blend = 0.035 if bone == int(digit == 0) else 0.0
-            cones.append((skeleton.joints[joint], skeleton.joints[joint + 1], skeleton.radii[joint],
-                          skeleton.radii[joint + 1], blend))
-            kinds.append(FINGER if bone < 2 else THUMB_TIP if digit == 0 else TIP)
-            frames.append(skeleton.frames[digit, bone])
-    start, end, r0, r1, blend = (np.array(column) for column in zip(*cones, strict=True))
-    f0, f1 = (1 / (1 - points[:, 2] / _CAMERA_DISTANCE) for points in (start, end))
-    flip = np.array([1.0, -1.0, 1.0])
-    offset = np.array([*centre, 0.0])
-    as32 = lambda a: np.asarray(a, np.float32)  # noqa: E731
-    capsules = Capsules(
-        as32(offset + scale * f0[:, None] * start * flip), as32(offset + scale * f1[:, None] * end * flip),
-        as32(scale * f0 * r0), as32(scale * f1 * r1), as32(scale * blend),
-    )
-    return Flesh(capsules, np.array(kinds), as32(np.array(frames) * flip), as32(offset), as32(skeleton.basis * flip), scale)
+def _pixels(surface: Surface, flesh: Flesh) -> Pixels:
+    rows, cols = np.nonzero(surface.part >= 0)
+    flat = rows * surface.part.shape[1] + cols
+    part, height = surface.part.take(flat), surface.height.take(flat)
+    normal = normals(surface.height).reshape(-1, 3).take(flat, axis=0)
+    point = np.ones((len(flat), 4), np.float32)
+    point[:, 0], point[:, 1], point[:, 2] = cols + 0.5, rows + 0.5, height
+    across, along = (np.einsum("ni,ni->n", flesh.local[:, k].take(part, axis=0), point) for k in (0, 1))
+    facing = np.einsum("ni,ni->n", normal, flesh.frame[:, 2].take(part, axis=0))
+    palm = flesh.palm[:2] @ point.T
+    kind, length = flesh.kind.take(part), flesh.length.take(part)
+    return Pixels(rows, cols, height, normal, kind, length, across, along, facing, palm[0], palm[1])
 
 
 def _smoothstep(low: float, high: float, x: Array) -> Array:
     t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
-def _bump(x: Array, width: float) -> Array:
-    return np.exp(-np.square(x / width))
+def _line(distance: Array, width: float) -> Array:
+    """A soft line where the distance is nought."""
+    return np.maximum(1 - np.square(distance / width), 0)
 
 
-def _occlusion(height: Array, scale: float) -> Array:
-    """How much deeper each pixel lies than its surroundings, in hand lengths: creases and gaps are dark."""
-    small = height.shape[0] // 4
-    here = height > FAR / 2
-    total = np.where(here, height, 0).reshape(small, 4, small, 4).sum((1, 3))
-    count = here.reshape(small, 4, small, 4).sum((1, 3)).astype(np.float32)
-    kernel = np.ones(3, np.float32)
-    for axis in (0, 1):
-        total, count = (sum(np.roll(a, k, axis) for k in (-1, 0, 1)) for a in (total, count))
-    mean = Image.fromarray((total / np.maximum(count, 1)).astype(np.float32)).resize(height.shape, Image.Resampling.BILINEAR)
-    return (np.asarray(mean) - height) / scale
+def _palm_lines(pixels: Pixels) -> Array:
+    """The lines of life, head and heart: their strength at each pixel, 0–1."""
+    lines = np.zeros_like(pixels.height)
+    palm = np.nonzero((pixels.kind == PALM) & (pixels.facing > 0.5))[0]
+    u, v = pixels.palm_across[palm], pixels.palm_along[palm]
+    life = _line(np.hypot(u - 0.115, v - 0.14) - 0.135, 0.013) * (u < 0.1)
+    head = _line(v - (0.30 + 0.35 * (u - 0.05)), 0.011) * (np.abs(u) < 0.1)
+    heart = _line(v - (0.355 + 0.45 * u + 1.2 * u * u), 0.011) * (u > -0.14) * (u < 0.06)
+    lines[palm] = np.maximum(np.maximum(life, head), heart)
+    return lines
 
 
-def _shadow(surface: Surface, rows, cols, direction: Array, scale: float) -> Array:
-    """How much of the lamp is hidden from each hand pixel by other parts of the hand: 0–1."""
-    size = surface.height.shape[0]
-    here = surface.height[rows, cols]
-    hidden = np.zeros_like(here)
-    for reach in (0.05, 0.09, 0.14, 0.2, 0.28):
-        x = np.clip(cols + int(round(reach * scale * direction[0])), 0, size - 1)
-        y = np.clip(rows + int(round(reach * scale * direction[1])), 0, size - 1)
-        above = surface.height[y, x] - here - reach * scale * direction[2]
-        np.maximum(hidden, np.clip(above / (0.05 * scale), 0, 1), out=hidden)
-    return hidden
+def _joint_lines(pixels: Pixels, finger: NDArray[np.int64]) -> Array:
+    """The creases on the pads and the wrinkles on the knuckles of the finger's pixels, 0–1."""
+    along, facing = pixels.along[finger], pixels.facing[finger]
+    crease = _line(along, 0.012) * np.clip(facing, 0, 1)
+    knuckle = _line(np.abs(along) - 0.014, 0.008) * np.clip(-facing - 0.3, 0, 1)
+    return np.asarray(np.maximum(crease, knuckle) * (np.abs(pixels.across[finger]) < 0.034))
 
 
-def _albedo(flesh: Flesh, skin: Skin, part, point: Array, normal: Array) -> Array:
-    capsules, scale = flesh.capsules, np.float32(flesh.scale)
-    kind = flesh.kind[part]
-    frame = flesh.frame[part]
-    rel = point - capsules.start[part]
-    across, along, out = (np.einsum("nk,nk->n", rel, frame[:, k]) / scale for k in range(3))
-    facing = np.einsum("nk,nk->n", normal, frame[:, 2])
-    length = (np.linalg.norm(capsules.end - capsules.start, axis=1) / scale)[part]
-    t = _smoothstep(-0.35, 0.45, facing)[:, None]
-    colour = np.float32(skin.back) * (1 - t) + np.float32(skin.palm) * t
-    finger = kind >= FINGER
-    tip = kind >= TIP
-    # blood shows at fingertips and knuckles
-    blush = finger * (0.5 * _bump(along, 0.05) * (facing < 0.2) + tip * _smoothstep(0.0, 0.12, along))
-    # flexion creases on the pad side of every joint but the first
-    crease = finger * t[:, 0] * _bump(along, 0.010)
-    wrinkle = finger * (1 - t[:, 0]) * (_bump(along + 0.012, 0.008) + _bump(along - 0.012, 0.008)) * 0.5
-    palm = (kind == PALM)
-    u, v = ((point - flesh.palm_origin) @ flesh.palm_axes[k] / scale for k in (0, 1))
-    life = _bump(np.hypot(u - 0.115, v - 0.14) - 0.135, 0.009) * (u < 0.1)
-    head = _bump(v - (0.30 + 0.35 * (u - 0.05)), 0.008) * (np.abs(u) < 0.1)
-    heart = _bump(v - (0.355 + 0.45 * u + 1.2 * u * u), 0.008) * (u > -0.14) * (u < 0.06)
-    crease = np.maximum(crease, palm * (t[:, 0] > 0.6) * np.maximum(np.maximum(life, head), heart))
-    colour *= (1 - np.outer(blush, np.float32([0.04, 0.16, 0.14])))
-    colour *= (1 - np.outer(np.maximum(crease, wrinkle), np.float32([0.28, 0.40, 0.42])))
-    wide = np.where(kind == THUMB_TIP, 0.034, 0.027).astype(np.float32)
-    middle = length * 0.72
-    nail = tip & (facing < -0.15)
-    shape = np.abs(across / wide) ** 3 + np.abs((along - middle) / (wide * 1.25)) ** 3
-    colour = np.where((nail & (shape < 1))[:, None], np.float32(skin.nail), colour)
-    colour = np.where((nail & (shape < 1) & (along > middle + 0.7 * wide))[:, None], np.float32(skin.nail) * 1.12, colour)
+def _blush(pixels: Pixels, finger: NDArray[np.int64]) -> Array:
+    """Where blood shows: fingertips and knuckles, 0–1."""
+    along = pixels.along[finger]
+    knuckle = 0.5 * _line(along, 0.08) * (pixels.facing[finger] < 0.2)
+    return np.asarray(knuckle + (pixels.kind[finger] >= FINGER_TIP) * _smoothstep(0.0, 0.12, along))
+
+
+def _paint_nails(colour: Array, pixels: Pixels, nail: Array) -> None:
+    """Rounded squares on the backs of the last bones, paler at the free edge and in the moon."""
+    tip = np.nonzero((pixels.kind >= FINGER_TIP) & (pixels.facing < -0.15))[0]
+    half = np.where(pixels.kind[tip] == THUMB_TIP, 0.033, 0.026).astype(np.float32)
+    u = pixels.across[tip] / half
+    v = (pixels.along[tip] - 0.74 * pixels.length[tip]) / (1.25 * half)
+    inside = u * u * u * u + v * v * v * v < 1
+    pale = 0.92 + 0.20 * (v > 0.62) + 0.08 * (u * u + np.square(v + 1) < 0.3)
+    colour[tip[inside]] = nail * pale[inside, None]
+
+
+def _albedo(pixels: Pixels, skin: Skin) -> Array:
+    """The colour of each pixel before it is lit: (n, 3)."""
+    pad = _smoothstep(-0.6, 0.6, pixels.facing)[:, None]
+    back, palm = np.float32(skin.back), np.float32(skin.palm)
+    colour: Array = back + pad * (palm - back)
+    finger = np.nonzero(pixels.kind >= FINGER)[0]
+    colour[finger] *= 1 - _blush(pixels, finger)[:, None] * np.float32([0.03, 0.15, 0.13])
+    lines = _palm_lines(pixels)
+    lines[finger] = _joint_lines(pixels, finger)
+    colour *= 1 - lines[:, None] * np.float32([0.26, 0.38, 0.40])
+    _paint_nails(colour, pixels, np.float32(skin.nail))
     if skin.sleeve is not None:
-        colour = np.where(((kind == FOREARM) & (along < -0.38))[:, None], np.float32(skin.sleeve), colour)
+        arm = pixels.kind == FOREARM
+        colour[arm & (pixels.along < -_SLEEVE_FROM)] = np.float32(skin.sleeve)
+        colour[arm & (np.abs(pixels.along + _SLEEVE_FROM + 0.05) < 0.006)] *= np.float32(0.6)  # the seam of the cuff
     return colour
 
 
-def shade(flesh: Flesh, skin: Skin, light: Light, size: int) -> tuple[Array, Array]:
-    """Paint the hand: premultiplied linear light (size, size, 3) and coverage (size, size)."""
-    surface = draw(flesh.capsules, size)
-    rows, cols = np.nonzero(surface.part >= 0)
-    part = surface.part[rows, cols]
-    height = surface.height[rows, cols]
-    normal = normals(surface)[rows, cols]
-    point = np.stack([cols + 0.5, rows + 0.5, height], axis=1).astype(np.float32)
-    albedo = _albedo(flesh, skin, part, point, normal)
-    direction = np.float32(light.direction)
-    facing = normal @ direction
-    hidden = _shadow(surface, rows, cols, direction, flesh.scale)
-    # red light travels farther under the skin, so that the edge of shade is warm
-    wrap = np.float32([0.42, 0.26, 0.22])
-    lit = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, 1) * (1 - hidden * 0.85)[:, None]
-    deep = np.clip(_occlusion(surface.height, flesh.scale)[rows, cols] / 0.10, 0, 1)
-    padded = np.pad(surface.height, 1, constant_values=FAR)
-    around = np.max([padded[1 + dy : 1 + dy + size, 1 + dx : 1 + dx + size] for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))], axis=0)
-    edge = np.clip((around[rows, cols] - height) / (0.03 * flesh.scale) - 0.5, 0, 1)
-    sky = (0.75 - 0.25 * normal[:, 1] )* (1 - 0.6 * deep) * (0.55 + 0.45 * normal[:, 2])
-    radiance = albedo * (lit * np.float32(light.lamp) + sky[:, None] * np.float32(light.room))
+def _hidden(surface: Surface, pixels: Pixels, direction: Array, scale: float) -> Array:
+    """How much of the lamp other parts of the hand hide from each pixel: (n,), 0–1."""
+    last = surface.height.shape[0] - 1
+    hidden = np.zeros_like(pixels.height)
+    for reach in _REACH:
+        step = reach * scale * direction
+        x = np.clip(pixels.cols + round(float(step[0])), 0, last)
+        y = np.clip(pixels.rows + round(float(step[1])), 0, last)
+        above = surface.height[y, x] - pixels.height - step[2]
+        np.maximum(hidden, np.clip(above / np.float32(0.05 * scale), 0, 1), out=hidden)
+    return hidden
+
+
+def _edge(surface: Surface, pixels: Pixels, scale: float) -> Array:
+    """The line drawn where one part passes before another: (n,), 0–1."""
+    height = surface.height
+    around = height.copy()
+    np.maximum(around[1:], height[:-1], out=around[1:])
+    np.maximum(around[:-1], height[1:], out=around[:-1])
+    np.maximum(around[:, 1:], height[:, :-1], out=around[:, 1:])
+    np.maximum(around[:, :-1], height[:, 1:], out=around[:, :-1])
+    step = around[pixels.rows, pixels.cols] - pixels.height
+    return np.asarray(np.clip(step / np.float32(0.03 * scale) - 0.5, 0, 1))
+
+
+def _lit(albedo: Array, pixels: Pixels, hidden: Array, deep: Array, light: Light) -> Array:
+    """Diffuse light from the lamp and the room, and a little gloss: radiance (n, 3)."""
+    direction, lamp = np.float32(light.direction), np.float32(light.lamp)
+    wrap = np.float32([0.42, 0.26, 0.22])  # red travels farther under the skin: the edge of shade is warm
+    diffuse = np.clip(((pixels.normal @ direction)[:, None] + wrap) / (1 + wrap), 0, 1)
+    diffuse *= (1 - 0.85 * hidden)[:, None] * lamp
+    up, front = -pixels.normal[:, 1], pixels.normal[:, 2]
+    room = (0.78 + 0.22 * up) * (0.55 + 0.45 * front) * (1 - 0.6 * deep)
+    diffuse += room[:, None] * np.float32(light.room)
     half = direction + np.float32([0, 0, 1])
-    gloss = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 24 * (1 - hidden)
-    radiance += 0.05 * gloss[:, None] * np.float32(light.lamp)
-    radiance *= 1 - np.outer(np.maximum(edge * 0.55, (1 - normal[:, 2]) ** 3 * 0.35), np.float32([0.8, 1, 1]))
+    gloss = np.clip(pixels.normal @ (half / np.linalg.norm(half)), 0, 1)
+    gloss = np.square(np.square(np.square(np.square(gloss)))) * (1 - hidden)
+    return np.asarray(albedo * diffuse + (0.05 * gloss)[:, None] * lamp)
+
+
+def paint(flesh: Flesh, skin: Skin, light: Light, size: int) -> tuple[Array, Array]:
+    """Draw the hand: linear light (size, size, 3), nought beside the hand, and coverage (size, size), 0 or 1."""
+    surface = draw(flesh.capsules, size)
+    pixels = _pixels(surface, flesh)
+    hidden = _hidden(surface, pixels, np.float32(light.direction), flesh.scale)
+    hollow = (blurred(surface.height)[0][pixels.rows, pixels.cols] - pixels.height) / np.float32(0.10 * flesh.scale)
+    radiance = _lit(_albedo(pixels, skin), pixels, hidden, np.clip(hollow, 0, 1), light)
+    rim = 0.35 * (1 - pixels.normal[:, 2]) ** 3
+    outline = np.maximum(0.55 * _edge(surface, pixels, flesh.scale), rim)
+    radiance *= 1 - outline[:, None] * np.float32([0.8, 1, 1])
     picture = np.zeros((size, size, 3), np.float32)
-    picture[rows, cols] = radiance
-    return picture, (surface.part >= 0).astype(np.float32)
+    picture[pixels.rows, pixels.cols] = radiance
+    return picture, (surface.height > FAR / 2).astype(np.float32)

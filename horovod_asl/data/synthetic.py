@@ -14,23 +14,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from horovod_asl.data import rooms
+from horovod_asl.data.flesh import flesh_out
 from horovod_asl.data.hand import POSES, Proportions, Skeleton, jittered, pose_skeleton, rotation_matrix
-from horovod_asl.data.skin import RGB, Light, Skin, flesh_out, shade
+from horovod_asl.data.skin import RGB, Light, Skin, paint
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 
-_SUPERSAMPLING = 2
 # Skin from light to deep, sRGB, back of the hand then palm, after the ten tones of Monk's scale (2023).
 _TONES = np.array(
     [
-        [[0.96, 0.82, 0.74], [0.97, 0.80, 0.73]],
-        [[0.91, 0.74, 0.63], [0.95, 0.77, 0.69]],
-        [[0.83, 0.64, 0.50], [0.91, 0.71, 0.61]],
-        [[0.70, 0.49, 0.35], [0.86, 0.65, 0.53]],
-        [[0.53, 0.35, 0.25], [0.78, 0.57, 0.46]],
-        [[0.38, 0.25, 0.19], [0.68, 0.48, 0.39]],
-        [[0.27, 0.18, 0.15], [0.58, 0.41, 0.35]],
+        [[0.95, 0.80, 0.72], [0.97, 0.81, 0.74]],
+        [[0.91, 0.74, 0.63], [0.94, 0.76, 0.67]],
+        [[0.83, 0.63, 0.50], [0.88, 0.68, 0.57]],
+        [[0.70, 0.49, 0.36], [0.80, 0.59, 0.47]],
+        [[0.53, 0.35, 0.25], [0.70, 0.50, 0.40]],
+        [[0.39, 0.25, 0.19], [0.60, 0.42, 0.34]],
+        [[0.28, 0.19, 0.15], [0.52, 0.37, 0.30]],
     ]
 )
+# Two walls and two accents that go together, sRGB.
+_PALETTES: tuple[tuple[RGB, ...], ...] = (
+    ((0.87, 0.82, 0.74), (0.72, 0.66, 0.58), (0.45, 0.33, 0.25), (0.80, 0.52, 0.36)),  # plaster
+    ((0.74, 0.79, 0.72), (0.52, 0.60, 0.54), (0.86, 0.80, 0.66), (0.32, 0.42, 0.40)),  # sage
+    ((0.62, 0.70, 0.80), (0.36, 0.44, 0.58), (0.90, 0.78, 0.62), (0.80, 0.50, 0.42)),  # dusk
+    ((0.85, 0.66, 0.54), (0.62, 0.42, 0.35), (0.95, 0.87, 0.75), (0.30, 0.42, 0.45)),  # terracotta
+    ((0.32, 0.34, 0.38), (0.18, 0.19, 0.23), (0.95, 0.75, 0.45), (0.55, 0.70, 0.80)),  # charcoal
+    ((0.88, 0.78, 0.52), (0.60, 0.52, 0.36), (0.28, 0.38, 0.46), (0.93, 0.90, 0.82)),  # mustard
+    ((0.82, 0.74, 0.74), (0.58, 0.48, 0.52), (0.94, 0.88, 0.80), (0.40, 0.34, 0.45)),  # rose
+    ((0.90, 0.93, 0.91), (0.66, 0.76, 0.74), (0.35, 0.52, 0.55), (0.92, 0.72, 0.50)),  # mint
+)
+_SLEEVES: tuple[RGB, ...] = (
+    (0.16, 0.24, 0.38), (0.75, 0.33, 0.24), (0.24, 0.40, 0.36), (0.85, 0.82, 0.76), (0.82, 0.62, 0.25), (0.22, 0.22, 0.24),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def _skin(tone: float, rng: np.random.Generator) -> Skin:
     low = min(int(at), len(_TONES) - 2)
     back, palm = (1 - at + low) * _TONES[low] + (at - low) * _TONES[low + 1]
     nail = 0.55 * palm + 0.45 * np.array([0.97, 0.80, 0.78])
-    sleeve = _rgb(rng.uniform(0.05, 0.8, 3) ** 2) if rng.random() < 0.6 else None
+    sleeve = _rgb(np.array(_SLEEVES[int(rng.integers(len(_SLEEVES)))]) ** 2) if rng.random() < 0.6 else None
     return Skin(_rgb(back**2), _rgb(palm**2), _rgb(nail**2), sleeve)
 
 
@@ -101,14 +115,9 @@ def _light(rng: np.random.Generator) -> Light:
 
 
 def _room_colours(rng: np.random.Generator) -> tuple[RGB, ...]:
-    """A wall, a second wall and two accents, of related hues."""
-    hue = rng.uniform(0, 1)
-    shades = [(0.0, 0.16, 0.85), (0.08, 0.28, 0.62), (0.5, 0.45, 0.66), (0.58, 0.35, 0.45)]
-    wheel = [hue + shift + rng.uniform(-0.05, 0.05) for shift, _, _ in shades]
-    return tuple(
-        _rgb(value * (1 - saturation * (0.5 + 0.5 * np.cos(2 * np.pi * (h + np.array([0, 1, 2]) / 3)))))
-        for h, (_, saturation, value) in zip(wheel, shades, strict=True)
-    )
+    """Two walls and two accents: a palette, shifted a little."""
+    palette = _PALETTES[int(rng.integers(len(_PALETTES)))]
+    return tuple(_rgb(np.clip(np.array(colour) + rng.normal(0, 0.025, 3), 0, 1)) for colour in palette)
 
 
 @lru_cache(maxsize=64)
@@ -155,21 +164,33 @@ def _place(skeleton: Skeleton, look: Look, size: int, rng: np.random.Generator) 
 def _develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Exposure, a camera's noise, and eight bits."""
     exposed = np.sqrt(np.clip(light * np.float32(rng.uniform(0.85, 1.12)), 0, 1)) * 255
-    noise = rng.standard_normal(light.shape[:2], np.float32)[:, :, None] * np.float32(rng.uniform(1.0, 3.5))
+    noise = rng.standard_normal(light.shape[:2], np.float32)[:, :, None] * np.float32(rng.uniform(0.5, 2.5))
     return np.asarray(np.clip(exposed + noise, 0, 255), np.uint8)
+
+
+def _coarser(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Halve height and width by the mean of each 2 × 2 pixels."""
+    return (fine[0::2, 0::2] + fine[1::2, 0::2] + fine[0::2, 1::2] + fine[1::2, 1::2]) * np.float32(0.25)
+
+
+def _wall_shadow(coverage: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
+    """The share of the wall's light that is left, (H, W): the hand's shadow, far off and very soft."""
+    size = coverage.shape[0]
+    soft = Image.fromarray(coverage).resize((16, 16), Image.Resampling.BOX)
+    x, y = (-0.09 * size * component for component in light.direction[:2])
+    moved = soft.transform((16, 16), Image.Transform.AFFINE, (1, 0, -x * 16 / size, 0, 1, -y * 16 / size),
+                           Image.Resampling.BILINEAR)  # fmt: skip
+    return 1 - np.float32(0.4) * np.clip(np.asarray(moved.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
 
 
 def render(label: str, look: Look, rng: np.random.Generator, image_size: int) -> NDArray[np.uint8]:
     """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB."""
     scene = rooms.crop_room(_room(look, 2 * image_size), image_size, rng)
-    if label == "nothing":
-        return _develop(scene, rng)
-    fine = image_size * _SUPERSAMPLING
-    skeleton, forearm = posed(label, look, rng)
-    centre, scale = _place(skeleton, look, fine, rng)
-    flesh = flesh_out(skeleton, forearm, look.proportions.palm_width, look.proportions.thickness, centre, scale)
-    hand, coverage = shade(flesh, look.skin, look.light, fine)
-    k = _SUPERSAMPLING
-    hand = hand.reshape(image_size, k, image_size, k, 3).mean((1, 3))
-    coverage = coverage.reshape(image_size, k, image_size, k).mean((1, 3))
-    return _develop(scene * (1 - coverage[:, :, None]) + hand, rng)
+    if label != "nothing":
+        fine = 2 * image_size
+        skeleton, forearm = posed(label, look, rng)
+        wrist, scale = _place(skeleton, look, fine, rng)
+        hand, coverage = paint(flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, fine)
+        coverage = _coarser(coverage)
+        scene = scene * ((1 - coverage) * _wall_shadow(coverage, look.light))[:, :, None] + _coarser(hand)
+    return _develop(scene, rng)
