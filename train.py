@@ -1,3 +1,5 @@
 """`horovodrun -np 4 python train.py`: the same as `horovod-asl train`."""
 from horovod_asl.__main__ import main
-main("train")
+
+if __name__ == "__main__":
+    main("train")

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +87,31 @@ def newest_sound(parent: Path, pattern: str = "step-*") -> tuple[Path, dict[str,
     Raises:
         UserError: there are checkpoints, and every one is damaged.
     """
-    folders = sorted(parent.glob(pattern), reverse=True)
+    return first_sound(sorted(parent.glob(pattern), reverse=True))
+
+
+def first_sound(folders: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """The first of `folders` that is whole, with its manifest; each damaged one before it is warned of."""
     for folder in folders:
         try:
             return folder, read_manifest(folder)
         except UserError as error:
             warnings.warn(f"{error}; trying the one before", stacklevel=2)
     if folders:
-        raise UserError(f"every checkpoint in {parent} is damaged; start the run anew")
+        raise UserError(f"every checkpoint in {folders[0].parent} is damaged; start the run anew")
     return None
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint, its manifest first, so that a crash in between leaves none that looks whole."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def keep_newest(parent: Path, count: int, pattern: str = "step-*") -> None:
     """Remove all but the newest `count` checkpoints."""
     for folder in sorted(parent.glob(pattern))[:-count]:
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 def weights_digest(weights: Weights) -> str:

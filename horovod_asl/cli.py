@@ -76,7 +76,7 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
             if not inline and position + 1 == len(argv):
                 raise UserError("--config needs the path of a YAML file")
             name = inline or argv[position + 1]
-            expanded += _flags_of_file(config_class, Path(name))
+            expanded += flags_of_file(config_class, Path(name))
             position += 1 if inline else 2
         else:
             expanded.append(word)
@@ -84,7 +84,12 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
     return expanded
 
 
-def _flags_of_file(config_class: type[Any], path: Path) -> list[str]:
+def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
+    """The flags that a YAML file of `config_class` stands for.
+
+    Raises:
+        UserError: no such file, not a YAML mapping, or a key that the config lacks.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

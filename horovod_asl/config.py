@@ -142,7 +142,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    run: Path | None = None
+    run_folder: Path | None = None
     """The run folder; none: runs/<date>-<model>. It must be new, or hold the run to resume."""
     resume: Path | None = None
     """Continue the run in this folder; its own config is used, and other flags are refused."""

@@ -25,11 +25,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReductionOptions:
-    """How gradients travel: only Horovod offers a choice."""
+    """How gradients travel. `deterministic`: sums in an order that does not depend on timing."""
 
     backward_passes_per_step: int = 1
     adasum: bool = False
     fp16_compression: bool = False
+    deterministic: bool = False
 
 
 class Backend(Protocol):

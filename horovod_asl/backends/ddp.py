@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -40,12 +41,17 @@ class DistributedDataParallel(Serial):
 
     def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
         # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
-        module = nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer torch has a second name for broadcast_buffers
+            module = nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                # Without, DDP lays out its buckets anew after the first step, and with it the order of its sums:
+                # over three ranks and more a resumed run would differ in the last bit.
+                find_unused_parameters=options.deterministic,
+            )
         return module, optimizer
 
     @contextlib.contextmanager

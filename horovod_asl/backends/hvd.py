@@ -26,7 +26,7 @@ from horovod_asl.errors import UserError
 T = TypeVar("T")
 
 _CPU_SETTINGS = {"OMPI_MCA_mpi_yield_when_idle": "1", "HOROVOD_CYCLE_TIME": "25"}
-_ALL_SETTINGS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "30", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120"}
+_ALL_SETTINGS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "30", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120", "HOROVOD_DISABLE_GROUP_FUSION": "1"}
 # The values in force when the variables are unset (Horovod's documentation says 64 MB; its code 128).
 _DEFAULT_FUSION_MIB, _DEFAULT_CYCLE_MS = 128, 1.0
 
@@ -54,6 +54,9 @@ class Horovod(Serial):
             compression=_contiguous(hvd.Compression.fp16 if options.fp16_compression else hvd.Compression.none),
             backward_passes_per_step=options.backward_passes_per_step,
             op=hvd.Adasum if options.adasum else hvd.Average,
+            # One group, fused with nothing else, is laid out alike in every step: over three ranks and more the
+            # order of a ring's sums, and so their last bit, would otherwise depend on which gradient came first.
+            groups=1 if options.deterministic else None,
         )
         return model, optimizer
 

@@ -1,0 +1,79 @@
+"""Read photos with a run.
+
+    horovod-asl predict runs/RUN photo.jpg other.png --top 3
+    horovod-asl predict runs/RUN ~/photos                  # all pictures below a folder
+    find . -name '*.jpg' | horovod-asl predict runs/RUN -  # a list of paths on standard input
+    horovod-asl predict runs/RUN photo.jpg --json          # one JSON object per line
+
+A photo that cannot be read gets a line on standard error, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from horovod_asl.cli import parse
+from horovod_asl.errors import UserError
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Flags of `predict`."""
+
+    run: Positional[Path]
+    """RUN: a run folder."""
+    photos: Positional[tuple[Path, ...]]
+    """PHOTO …: files, folders, or `-` for a list of paths on standard input."""
+    top: int = 1
+    """How many answers per photo."""
+    json: bool = False
+    """One JSON object per photo and line, for programs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 when every photo was read, 1 otherwise."""
+    config = parse(PredictConfig, argv, prog="horovod-asl predict", description=__doc__)
+    if not 1 <= config.top <= 29:
+        raise UserError(f"--top must be between 1 and 29, not {config.top}")
+    paths = _expand(config.photos)
+
+    from horovod_asl.data.folder import load_photos
+    from horovod_asl.inference import Predictor
+
+    predictor = Predictor.from_run(config.run)
+    loaded = load_photos(paths, image_size=predictor.image_size)
+    for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
+        _print_answers(path, answers, as_json=config.json)
+    for path, reason in loaded.problems:
+        print(f"{path}: {reason}", file=sys.stderr)
+    return 1 if loaded.problems else 0
+
+
+def _expand(given: Sequence[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for path in given:
+        if str(path) == "-":
+            paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
+        elif path.is_dir():
+            paths += sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+        else:
+            paths.append(path)
+    if not paths:
+        raise UserError("no photos: name files, folders that hold pictures, or - for a list on standard input")
+    return paths
+
+
+def _print_answers(path: str, answers: list[tuple[str, float]], *, as_json: bool) -> None:
+    if as_json:
+        top = [{"class": name, "probability": share} for name, share in answers]
+        print(json.dumps({"photo": path, "class": answers[0][0], "top": top}))
+    else:
+        print(f"{path}  " + "  ".join(f"{name} {share:.1%}" for name, share in answers))

@@ -1,0 +1,230 @@
+"""The training step and the evaluation loop, blind to the backend: it only meets the verbs of `Backend`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from horovod_asl.backends import Backend
+from horovod_asl.config import AugmentConfig
+from horovod_asl.data.loader import Shard, evaluation_shard
+from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
+from horovod_asl.errors import UserError
+from horovod_asl.metrics import Scores, Tally
+
+Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A set of photos to train on or to score: `gather(i)` gives uint8 (len(i), H, W, 3), `labels` int64 (n,)."""
+
+    gather: Gather
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Photos uint8 (m, H, W, 3) and labels int64 (m,) on `device`; the copy to a GPU does not block."""
+        return _to_device(self.gather(indices), device), _to_device(self.labels[indices], device)
+
+
+@dataclass
+class Learner:
+    """What a step changes: `module` (the wrapped `model`) is called, `optimizer` stepped, `ema` follows."""
+
+    model: nn.Module
+    module: nn.Module
+    optimizer: Optimizer
+    ema: torch.optim.swa_utils.AveragedModel | None = None
+    scaler: torch.amp.GradScaler | None = None
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What every step has in common."""
+
+    augment: AugmentConfig
+    num_classes: int
+    global_batch: int
+    seed: int
+    precision: str = "fp32"
+    accumulation_steps: int = 1
+    clip_norm: float | None = None
+    smallest_px: int = 0
+    channels_last: bool = False
+
+
+def train_step(
+    learner: Learner, backend: Backend, photos: Photos, shard: Shard, options: StepOptions, *, step: int, learning_rate: float
+) -> Tensor:
+    """One optimizer step on this rank's shard of the global batch.
+
+    The loss is the sum over the photos of the whole global batch ÷ their number: each rank weighs its photos
+    by world_size ÷ global_count, and the backend takes the mean over ranks. N ranks at batch B thus take the
+    step of one process at batch N·B, also where the last batch is short and ranks hold unequal shares.
+
+    Args:
+        step: the step of the run, from 0; it keys augmentation and dropout.
+
+    Returns:
+        float64 (3,) on the device: summed loss, hits and photos of this rank, for the epoch's log.
+
+    Raises:
+        UserError: the gradient is not finite (seen by all ranks, before the weights change).
+    """
+    for group in learner.optimizer.param_groups:
+        group["lr"] = learning_rate
+    torch.manual_seed(int(np.random.SeedSequence([options.seed, step, backend.rank]).generate_state(1)[0]))
+    learner.optimizer.zero_grad()
+    sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
+    for index, part in enumerate(shard.micro_batches(options.accumulation_steps)):
+        last = index + 1 == options.accumulation_steps
+        with backend.gradients(learner.module, last=last):
+            sums += _backward(learner, backend, photos, part, options, step)
+    _update(learner, backend, options.clip_norm, step)
+    return sums
+
+
+def _backward(
+    learner: Learner, backend: Backend, photos: Photos, part: Shard, options: StepOptions, step: int
+) -> Tensor:
+    images, labels = photos.batch(part.indices, backend.device)
+    inputs, targets = _prepare(images, labels, part, options, step)
+    weights = _to_device(part.weights, backend.device)
+    with autocast(backend.device, options.precision):
+        logits = learner.module(inputs)
+    losses = -(targets * torch.log_softmax(logits.float(), 1)).sum(1) * weights
+    loss = losses.sum() * (backend.world_size / part.global_count)
+    (loss if learner.scaler is None else learner.scaler.scale(loss)).backward()
+    with torch.no_grad():
+        hits = ((logits.argmax(1) == labels) * weights).sum()
+        return torch.stack([losses.sum(), hits, weights.sum()]).double()
+
+
+def _prepare(
+    images: Tensor, labels: Tensor, part: Shard, options: StepOptions, step: int
+) -> tuple[Tensor, Tensor]:
+    batch = to_unit(images, smallest_px=options.smallest_px)
+    config = options.augment
+    targets = F.one_hot(labels, options.num_classes).float()
+    if config.label_smoothing:
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / options.num_classes
+    if config.augment:
+        batch = Augment(config)(batch, draws(options.seed, step, part.positions, options.global_batch))
+        batch, targets = mix(batch, targets, config, seed=options.seed, step=step)
+    batch = normalise(batch)
+    if options.channels_last:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    return batch, targets
+
+
+def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: int) -> None:
+    optimizer, scaler = learner.optimizer, learner.scaler
+    backend.reduce_gradients(optimizer)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
+    norm = nn.utils.clip_grad_norm_(trained, clip_norm if clip_norm is not None else float("inf"))
+    if scaler is None:
+        _refuse_if_not_finite(norm, optimizer, step)
+    backend.apply(optimizer, scaler)
+    if scaler is not None:
+        scaler.update()
+    if learner.ema is not None:
+        learner.ema.update_parameters(learner.model)
+
+
+def _refuse_if_not_finite(norm: Tensor, optimizer: Optimizer, step: int) -> None:
+    """Stop before the step. The norm is of the averaged gradients, so every rank sees the same and stops.
+
+    On a GPU nobody waits for the norm: `found_inf` has the fused optimizer skip the step on the device, and
+    the flag is read one step later, when it has long arrived.
+    """
+    if norm.device.type == "cpu":
+        bad, at = not bool(torch.isfinite(norm)), step
+    else:
+        previous = getattr(optimizer, "found_inf", None)
+        bad, at = previous is not None and bool(previous), step - 1
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    if bad:
+        raise UserError(
+            f"the loss or its gradient is not finite at step {at}: the weights were left as before it; "
+            "lower --learning-rate, lengthen --warmup-epochs, or set --clip-norm"
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    backend: Backend,
+    photos: Photos,
+    *,
+    num_classes: int,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    smallest_px: int = 0,
+) -> Scores:
+    """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank."""
+    model.eval()
+    tally = Tally(num_classes, backend.device)
+    shard = evaluation_shard(len(photos), world_size=backend.world_size, rank=backend.rank)
+    for indices in _chunks(shard, batch_size):
+        images, labels = photos.batch(indices, backend.device)
+        with autocast(backend.device, precision):
+            logits = model(normalise(to_unit(images, smallest_px=smallest_px)))
+        tally.add(logits.float(), labels)
+    return tally.scores(backend.sum)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision of the forward pass: `fp32` (none), `bf16` or `fp16`."""
+    dtype = _AUTOCAST[precision]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def train_epoch(
+    learner: Learner,
+    backend: Backend,
+    photos: Photos,
+    shards: Iterable[Shard],
+    options: StepOptions,
+    *,
+    first_step: int,
+    learning_rate_at: Callable[[int], float],
+    after_step: Callable[[int, Tensor], bool],
+) -> bool:
+    """Take the steps of `shards`; the first is step `first_step` of the run.
+
+    Args:
+        learning_rate_at: the learning rate of a step of the run.
+        after_step: told the number of steps taken in the run and this step's sums; True ends the epoch early.
+
+    Returns:
+        Whether all of `shards` was used up.
+    """
+    for step, shard in enumerate(shards, start=first_step):
+        rate = learning_rate_at(step)
+        sums = train_step(learner, backend, photos, shard, options, step=step, learning_rate=rate)
+        if after_step(step + 1, sums):
+            return False
+    return True

@@ -1,0 +1,91 @@
+"""A run folder as a reader of photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from horovod_asl import models
+from horovod_asl.backends import Backend, Serial
+from horovod_asl.data.transforms import normalise, to_unit
+from horovod_asl.engine import Photos, autocast, evaluate
+from horovod_asl.errors import UserError
+from horovod_asl.metrics import Scores
+from horovod_asl.runfolder import RunFolder
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The best weights of a run, ready to score or to read photos.
+
+    Attributes:
+        model: in evaluation mode, on the backend's device.
+        classes: the names of its outputs, in order.
+        image_size: side in pixels of the photos that it takes.
+        epoch: the epoch that the weights are of, None for a run that has not finished one.
+        facts: `run.json`.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    image_size: int
+    epoch: int | None
+    facts: dict[str, Any]
+    backend: Backend
+
+    @classmethod
+    def from_run(cls, run: Path, backend: Backend | None = None) -> Predictor:
+        """Load the best sound weights of the run folder `run`; UserError if it holds none."""
+        backend = backend or Serial(torch.device("cpu"))
+        folder = RunFolder(run)
+        facts = folder.facts()
+        manifest, weights = folder.best_weights()
+        model = models.build_model(facts["model"], num_classes=len(facts["classes"]))
+        try:
+            model.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise UserError(f"the weights in {run} do not fit {facts['model']}: {str(error).splitlines()[0]}") from error
+        model.to(backend.device).eval()
+        return cls(model, tuple(facts["classes"]), facts["image_size"], manifest.get("epoch"), facts, backend)
+
+    @property
+    def _smallest_px(self) -> int:
+        return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
+
+    def score(self, photos: Photos) -> Scores:
+        """Scores over all ranks of the backend."""
+        return evaluate(
+            self.model,
+            self.backend,
+            photos,
+            num_classes=len(self.classes),
+            precision=self.facts["precision"],
+            smallest_px=self._smallest_px,
+        )
+
+    @torch.no_grad()
+    def probabilities(self, images: npt.NDArray[np.uint8], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
+        """float32 (n, classes), each row summing to 1, for photos uint8 (n, H, W, 3) of this `image_size`."""
+        parts = [
+            self._batch_probabilities(images[start : start + batch_size]) for start in range(0, len(images), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+
+    def _batch_probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.backend.device)
+        with autocast(self.backend.device, self.facts["precision"]):
+            logits = self.model(normalise(to_unit(batch, smallest_px=self._smallest_px)))
+        result: npt.NDArray[np.float32] = torch.softmax(logits.float(), 1).cpu().numpy()
+        return result
+
+    def top(self, images: npt.NDArray[np.uint8], count: int) -> list[list[tuple[str, float]]]:
+        """For each photo its `count` likeliest classes with their probabilities, likeliest first."""
+        probabilities = self.probabilities(images)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        return [[(self.classes[k], float(row[k])) for k in best] for row, best in zip(probabilities, order, strict=True)]

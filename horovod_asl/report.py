@@ -1,0 +1,177 @@
+"""What a person looks at after a run: curves, confusion matrix, per-class bars, and one page that holds them."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from horovod_asl.runfolder import METRICS, RESULT, RunFolder, write_atomically
+
+_NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
+_BLUE, _ORANGE, _GREY = "#2f6db3", "#d9742b", "#8a8f98"
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Draw the plots of a finished run and write report.html; the page's path."""
+    history = [json.loads(line) for line in (folder.path / METRICS).read_text().splitlines()]
+    result = json.loads((folder.path / RESULT).read_text())
+    split = next(name for name in ("test", "validation", "train") if name in result["scores"])
+    scores = result["scores"][split]
+    plot_curves(history, folder.path / "curves.png")
+    plot_confusion(scores, f"{_NAMES[split]}: {scores['top1']:.1%} of {scores['n']:,}", folder.path / "confusion.png")
+    plot_per_class(scores, _NAMES[split], folder.path / "per_class.png")
+    page = folder.path / "report.html"
+    write_atomically(page, _page(folder, result, scores, split))
+    return page
+
+
+def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss and accuracy over epochs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(epochs) < 3 else None
+    left.plot(epochs, [row["train_loss"] for row in history], color=_BLUE, marker=marker, label="training (augmented)")
+    right.plot(epochs, [100 * row["train_top1"] for row in history], color=_BLUE, marker=marker, label="training (augmented)")
+    if history and "validation_top1" in history[0]:
+        left.plot(epochs, [row["validation_nll"] for row in history], color=_ORANGE, marker=marker, label="validation")
+        right.plot(epochs, [100 * row["validation_top1"] for row in history], color=_ORANGE, marker=marker, label="validation")
+    left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
+    for axes in (left, right):
+        _plain_axes(axes)
+    right.legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def plot_confusion(scores: Mapping[str, Any], title: str, path: Path) -> None:
+    """The confusion matrix as shares of each true class; numbers where at least 1 %."""
+    confusion = np.array(scores["confusion"], dtype=float)
+    shares = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    classes = scores["classes"]
+    figure, axes = plt.subplots(figsize=(10, 9.4), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(shares >= 1), strict=True):
+        colour = "white" if shares[row, column] > 55 else "#333333"
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="read as", ylabel="shown", title=title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, shrink=0.6, label="% of the class", pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+    _save(figure, path)
+
+
+def plot_per_class(scores: Mapping[str, Any], title: str, path: Path) -> None:
+    """Recall and precision of every class that occurs, worst recall first."""
+    rows = [(name, row) for name, row in scores["per_class"].items() if row["n"]]
+    rows.sort(key=lambda item: item[1]["recall"])
+    figure, axes = plt.subplots(figsize=(10, 3.8), layout="constrained")
+    places = np.arange(len(rows))
+    axes.bar(places, [100 * row["recall"] for _, row in rows], color=_BLUE, width=0.7, label="recall")
+    axes.plot(places, [100 * row["precision"] for _, row in rows], "o", color=_ORANGE, markersize=4, label="precision")
+    axes.set_xticks(places, [name for name, _ in rows])
+    axes.set(ylabel="%", ylim=(0, 104), xlim=(-0.6, len(rows) - 0.4))
+    axes.set_title(f"{title}: worst class first", loc="left", fontsize=11)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    _plain_axes(axes)
+    _save(figure, path)
+
+
+def most_confused(scores: Mapping[str, Any], count: int = 8) -> list[tuple[str, str, int, int]]:
+    """The pairs (shown, read as, photos, photos of the class) that cost the most photos."""
+    confusion = np.array(scores["confusion"])
+    totals = confusion.sum(1)
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(wrong, axis=None)[::-1][:count]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    classes = scores["classes"]
+    return [(classes[i], classes[j], int(wrong[i, j]), int(totals[i])) for i, j in places if wrong[i, j]]
+
+
+def _plain_axes(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e8eb")
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+_PAGE = Template(
+    """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+ body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+ table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
+ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr + tr td { border-top: 1px solid #e6e8eb; }
+ img { max-width: 100%; } .quiet { color: #6b7178; }
+</style>
+<h1>$title</h1>
+<p class="quiet">$subtitle</p>
+<h2>Scores</h2>
+$scores
+<p>Hands in training: $trained_on. $honesty</p>
+<h2>Training</h2><img src="curves.png" alt="loss and accuracy by epoch">
+<h2>Class by class ($split)</h2><img src="per_class.png" alt="recall and precision by class">
+$confused
+<img src="confusion.png" alt="confusion matrix">
+<h2>Settings</h2>
+$settings
+</html>
+"""
+)
+
+
+def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any], split: str) -> str:
+    facts = folder.facts()
+    rule = facts["split_rule"]["kind"]
+    honesty = (
+        "The split is random: neighbouring frames stand on both sides, so these figures say nothing about other people."
+        if rule == "random"
+        else "No recording is on two sides of the split."
+    )
+    return _PAGE.substitute(
+        title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),
+        subtitle=html.escape(f"{folder.path.name} · {result['seconds']:.0f} s · torch {facts['versions']['torch']}"),
+        scores=_table(
+            ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"),
+            [_score_row(_NAMES[name], row) for name, row in result["scores"].items()],
+        ),
+        trained_on=html.escape(", ".join(facts["trained_on"])),
+        honesty=honesty,
+        split=html.escape(_NAMES[split]),
+        confused=_table(
+            ("shown", "read as", "photos", "of"), [(a, b, str(n), str(of)) for a, b, n, of in most_confused(scores)]
+        ),
+        settings=_table(("", ""), [(name, str(value)) for name, value in facts["settings"].items()]),
+    )
+
+
+def _score_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    shares = (f"{row[key]:.2%}" for key in ("top1", "top3"))
+    return (name, f"{row['n']:,}", *shares, *(f"{row[key]:.3f}" for key in ("macro_f1", "nll", "ece")))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        numeric = [' class="n"' if cell[:1].isdigit() or (tag == "th" and i > 0) else "" for i, cell in enumerate(cells)]
+        return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, numeric, strict=True))
+
+    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table>\n<tr>{line(head, 'th')}</tr>\n{body}\n</table>"

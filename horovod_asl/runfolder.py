@@ -1,0 +1,112 @@
+"""A run folder: what was asked for, what came out, and the weights; enough to score, predict, resume and export.
+
+    config.yaml              the config as it was run (`--config` reads it)
+    run.json                 facts: sources, image size, classes, settings in force, versions
+    metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
+    checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
+    best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
+    result.json              the final scores per split
+    report.html, *.png       what a person looks at
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from horovod_asl import checkpoint
+from horovod_asl.cli import flags_of_file, parse, to_yaml
+from horovod_asl.config import TrainConfig
+from horovod_asl.errors import UserError
+
+CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
+
+
+class RunFolder:
+    """The files of one run, by name. Only rank 0 writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
+
+    @classmethod
+    def default_path(cls, model: str) -> Path:
+        """`runs/<date>-<time>-<model>` in the working folder."""
+        return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{model}"
+
+    def create(self, config: TrainConfig) -> None:
+        """Make the folder and save the config; an existing run is refused rather than mixed with another."""
+        if (self.path / CONFIG).exists():
+            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or name another")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / CONFIG, to_yaml(config))
+
+    def config(self) -> TrainConfig:
+        """The config of the run in this folder."""
+        file = self.path / CONFIG
+        if not file.is_file():
+            raise UserError(f"{self.path} holds no run (no {CONFIG}); a run folder is made by `horovod-asl train`")
+        return parse(TrainConfig, flags_of_file(TrainConfig, file), prog="horovod-asl train", description=None)
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Save what inference and a reader need to know besides the config."""
+        write_atomically(self.path / FACTS, json.dumps(facts, indent=1))
+
+    def facts(self) -> dict[str, Any]:
+        """What `write_facts` saved."""
+        try:
+            facts: dict[str, Any] = json.loads((self.path / FACTS).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is not a run folder that can be used: {FACTS}: {error}") from error
+        return facts
+
+    def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
+        write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """The final scores per split."""
+        write_atomically(self.path / RESULT, json.dumps(result, indent=1))
+
+    def save_best(self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int) -> None:
+        """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better."""
+        checkpoint.save(
+            self.best / f"epoch-{epoch:05d}", weights=weights, facts={"epoch": epoch, "validation_top1": score}
+        )
+        for folder in self._ranked()[keep:]:
+            checkpoint.remove(folder)
+
+    def best_weights(self) -> tuple[dict[str, Any], checkpoint.Weights]:
+        """The manifest and tensors of the best sound checkpoint, else of the newest resumable one."""
+        found = checkpoint.first_sound(self._ranked()) or checkpoint.newest_sound(self.checkpoints)
+        if found is None:
+            raise UserError(f"{self.path} holds no weights yet: its run was stopped before the first checkpoint")
+        folder, manifest = found
+        return manifest, checkpoint.load_weights(folder)
+
+    def _ranked(self) -> list[Path]:
+        """Folders under best/, best first; one that can't be read comes last."""
+
+        def rank(folder: Path) -> tuple[float, int]:
+            try:
+                manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
+                return float(manifest["validation_top1"]), int(manifest["epoch"])
+            except (OSError, ValueError, KeyError):
+                return (-1.0, -1)
+
+        return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,43 @@
+"""The built-in synthetic sample as a store: prepared on first use, once per machine, before any rank talks."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from horovod_asl.backends.launcher import Launcher
+from horovod_asl.data.build import prepare_store
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+
+PATIENCE_SECONDS = 600.0
+
+
+def sample_path() -> Path:
+    """`$HOROVOD_ASL_SAMPLE`, or a folder in the user's cache, so that all checkouts share it."""
+    given = os.environ.get("HOROVOD_ASL_SAMPLE")
+    if given:
+        return Path(given)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "horovod_asl" / "synthetic-64px-v1"
+
+
+def ensure_sample(launcher: Launcher) -> Path:
+    """The path of the sample's store. Local rank 0 makes it if need be; the machine's other ranks wait for it.
+
+    Called before the backend starts: MPI and Gloo do not survive forks well, and their timeouts do not know
+    that somebody is drawing hands. If the maker fails, its launcher ends the ranks that wait.
+    """
+    path = sample_path()
+    if launcher.local_rank == 0:
+        if not Store.exists(path):
+            print("no --store given: drawing the built-in synthetic sample (once, some seconds) …", flush=True)
+            prepare_store(sources=["synthetic"], store=path, say=lambda line: None)
+        return path
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not Store.exists(path):
+        if time.monotonic() > deadline:
+            raise UserError(f"waited {PATIENCE_SECONDS:.0f} s for local rank 0 to make the sample in {path}")
+        time.sleep(0.1)
+    return path

@@ -1,0 +1,349 @@
+"""One training run: its parts built from the config, its state captured and applied, its epochs.
+
+The order of a resume: wrap the model and the optimizer, read on rank 0, broadcast, load on every rank, check
+that all ranks hold the same weights. (Loading before wrapping loses the optimizer's state under Horovod, and
+broadcasting empty optimizer state has ranks take a step of weight decay.)
+
+Scoring and saving use BatchNorm statistics averaged over ranks; the ranks then go on with their own. So how
+often a run is scored, saved or interrupted has no influence on its weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from horovod_asl import checkpoint, models, schedule
+from horovod_asl.backends import Backend, ReductionOptions, sync_buffers
+from horovod_asl.config import OptimizerConfig, TrainConfig
+from horovod_asl.data.loader import ShardedSteps
+from horovod_asl.engine import Learner, Photos, StepOptions, evaluate, train_epoch
+from horovod_asl.errors import UserError
+from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.metrics import Scores
+from horovod_asl.runfolder import RunFolder
+
+AveragedModel = torch.optim.swa_utils.AveragedModel
+
+
+@dataclass
+class Position:
+    """Where a run stands, and what a resume on another number of ranks must keep."""
+
+    step: int = 0
+    global_batch: int = 0
+    replicas: int = 1
+    epoch_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """A run on this rank. `run()` trains to the end, or to the step at which `config` says to stop."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        backend: Backend,
+        folder: RunFolder,
+        train: Photos,
+        validation: Photos | None,
+        *,
+        on_step: Callable[[int, int], None] = lambda step, total: None,
+        on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.config, self.backend, self.folder = config, backend, folder
+        self.train, self.validation = train, validation
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
+        self.position = self._read_position()
+        self.accumulation = _accumulation(self.position, config, backend)
+        self.learner = self._build_learner()
+        self.steps = ShardedSteps(
+            len(train),
+            global_batch=self.position.global_batch,
+            world_size=backend.world_size,
+            rank=backend.rank,
+            seed=config.seed,
+        )
+        self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
+        self._apply_state()
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.epochs * self.steps.steps_per_epoch
+
+    def run(self) -> bool:
+        """Train; True when all epochs are done, False when stopped before."""
+        while self.position.step < self.total_steps:
+            epoch, first = divmod(self.position.step, self.steps.steps_per_epoch)
+            models.set_train_mode(self.learner.model)
+            if not self._train_epoch(epoch, first):
+                return False
+            self._finish_epoch(epoch)
+            if self._asked_to_stop():
+                return self.position.step >= self.total_steps
+        return True
+
+    @contextlib.contextmanager
+    def scoring_model(self) -> Iterator[nn.Module]:
+        """The model to score or to save: moving averages where kept, statistics averaged over ranks."""
+        averaged = self.learner.ema
+        model: nn.Module = self.learner.model if averaged is None else averaged.module
+        with _shared_buffers(self.backend, model):
+            yield model
+
+    def score(self, photos: Photos) -> Scores:
+        """Score `photos` with the present weights, over all ranks."""
+        with self.scoring_model() as model:
+            return evaluate(
+                model,
+                self.backend,
+                photos,
+                num_classes=NUM_CLASSES,
+                precision=self.config.execution.precision,
+                smallest_px=self.smallest_px,
+            )
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step of the run."""
+        optimizer = self.config.optimizer
+        peak = schedule.scaled_learning_rate(
+            optimizer.learning_rate,
+            replicas=self.position.replicas,
+            accumulation_steps=self.config.accumulation_steps,
+            scale=optimizer.scale_learning_rate,
+        )
+        return schedule.learning_rate(
+            step,
+            peak=peak,
+            kind=optimizer.schedule,
+            total_steps=self.total_steps,
+            warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
+            replicas=self.position.replicas,
+        )
+
+    # -- an epoch ---------------------------------------------------------------------------------------------
+
+    def _train_epoch(self, epoch: int, first: int) -> bool:
+        return train_epoch(
+            self.learner,
+            self.backend,
+            self.train,
+            self.steps.epoch(epoch, first_step=first),
+            self._step_options(),
+            first_step=self.position.step,
+            learning_rate_at=self.learning_rate,
+            after_step=self._after_step,
+        )
+
+    def _step_options(self) -> StepOptions:
+        config = self.config
+        return StepOptions(
+            augment=config.augment,
+            num_classes=NUM_CLASSES,
+            global_batch=self.position.global_batch,
+            seed=config.seed,
+            precision=config.execution.precision,
+            accumulation_steps=self.accumulation,
+            clip_norm=config.optimizer.clip_norm,
+            smallest_px=self.smallest_px,
+            channels_last=config.execution.channels_last,
+        )
+
+    def _after_step(self, step: int, sums: Tensor) -> bool:
+        self.position.step = step
+        self.sums += sums
+        self.on_step(step, self.total_steps)
+        at_end_of_epoch = step % self.steps.steps_per_epoch == 0
+        if at_end_of_epoch:
+            return False
+        every = self.config.save_every_steps
+        if self._asked_to_stop() or (every is not None and step % every == 0):
+            self.save()
+        return self._asked_to_stop()
+
+    def _asked_to_stop(self) -> bool:
+        return self.config.stop_after_steps is not None and self.position.step >= self.config.stop_after_steps
+
+    def _finish_epoch(self, epoch: int) -> None:
+        loss, hits, count = self.backend.sum(self.sums).tolist()
+        self.sums.zero_()
+        row: dict[str, Any] = {"epoch": epoch + 1, "step": self.position.step}
+        row |= {"learning_rate": self.learning_rate(self.position.step - 1)}
+        row |= {"train_loss": loss / count, "train_top1": hits / count, "photos": round(count)}
+        if self.validation is not None:
+            scores = self.score(self.validation)
+            row |= {"validation_top1": scores.top1, "validation_nll": scores.nll}
+        self.position.history.append(row)
+        self.save()
+        self._save_best(row)
+        self.on_epoch(row)
+
+    def _save_best(self, row: dict[str, Any]) -> None:
+        """Without a validation split nothing tells one epoch from another, and the last one is kept."""
+        last = row["step"] >= self.total_steps
+        if self.validation is None and not last:
+            return
+        with self.scoring_model() as model:
+            if self.backend.rank == 0:
+                self.folder.save_best(
+                    row["epoch"], row.get("validation_top1", 0.0), model.state_dict(), keep=self.config.keep_top
+                )
+        self.backend.barrier()
+
+    # -- state ------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a resumable checkpoint; every rank must come here."""
+        sums = self.backend.sum(self.sums).tolist()
+        buffers = self.backend.gather(self._own_buffers())
+        with _shared_buffers(self.backend, self.learner.model):
+            if self.backend.rank == 0:
+                self.position.epoch_sums = sums
+                self._write(buffers)
+        self.backend.barrier()
+
+    def _write(self, buffers: list[list[Tensor]]) -> None:
+        learner, step = self.learner, self.position.step
+        state = {
+            "position": asdict(self.position),
+            "optimizer": _plain(learner.optimizer.state_dict()),
+            "buffers": buffers,
+            "ema": None if learner.ema is None else _plain(learner.ema.state_dict()),
+            "scaler": None if learner.scaler is None else _plain(learner.scaler.state_dict()),
+        }
+        weights = learner.model.state_dict()
+        facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
+        checkpoint.save(self.folder.checkpoints / f"step-{step:09d}", weights=weights, state=state, facts=facts)
+        checkpoint.keep_newest(self.folder.checkpoints, 2)
+
+    def _read_position(self) -> Position:
+        """Rank 0 reads the newest sound checkpoint; all ranks get it. A run without one starts at step 0."""
+        self._loaded: dict[str, Any] | None = None
+        if self.config.resume is not None:
+            self._loaded = self.backend.broadcast(_read_checkpoint(self.folder) if self.backend.rank == 0 else None)
+        if self._loaded is not None:
+            return Position(**self._loaded["position"])
+        replicas = self.backend.num_replicas
+        batch = self.config.batch_size_per_replica * replicas * self.config.accumulation_steps
+        return Position(global_batch=batch, replicas=replicas)
+
+    def _apply_state(self) -> None:
+        if self._loaded is not None:
+            loaded, learner = self._loaded, self.learner
+            learner.model.load_state_dict(loaded["weights"])
+            learner.optimizer.load_state_dict(loaded["optimizer"])
+            if learner.ema is not None:
+                learner.ema.load_state_dict(loaded["ema"])
+            if learner.scaler is not None:
+                learner.scaler.load_state_dict(loaded["scaler"])
+            if len(loaded["buffers"]) == self.backend.world_size:
+                self._load_own_buffers(loaded["buffers"][self.backend.rank])
+            if self.backend.rank == 0:
+                self.sums += torch.tensor(self.position.epoch_sums, dtype=torch.float64, device=self.sums.device)
+            self._loaded = None
+        self._require_equal_weights()
+
+    def _require_equal_weights(self) -> None:
+        digests = self.backend.gather(checkpoint.weights_digest(dict(self.learner.model.named_parameters())))
+        if len(set(digests)) > 1:
+            odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+            raise UserError(f"ranks {odd} hold other weights than rank 0; are all hosts on the same versions?")
+
+    def _own_buffers(self) -> list[Tensor]:
+        return [buffer.detach().cpu().clone() for buffer in self._buffers()]
+
+    def _load_own_buffers(self, saved: list[Tensor]) -> None:
+        for buffer, value in zip(self._buffers(), saved, strict=True):
+            buffer.copy_(value)
+
+    def _buffers(self) -> list[Tensor]:
+        """The statistics that each rank keeps of its own: the model's and its moving average's."""
+        learner = self.learner
+        return _float_buffers(learner.model) + ([] if learner.ema is None else _float_buffers(learner.ema))
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build_learner(self) -> Learner:
+        config, backend = self.config, self.backend
+        torch.manual_seed(config.seed)  # so all ranks draw the same weights
+        pretrained = config.model.pretrained if self._loaded is None else None
+        model = models.build_model(config.model.model, num_classes=NUM_CLASSES, pretrained=pretrained)
+        if config.model.freeze_backbone:
+            models.freeze_backbone(model)
+        if config.execution.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(backend.device)
+        ema = _moving_average(model, config.optimizer.ema_decay)
+        execution = config.execution
+        options = ReductionOptions(
+            self.accumulation, execution.adasum, execution.fp16_compression, execution.deterministic
+        )
+        module, optimizer = backend.wrap(model, build_optimizer(model, config.optimizer), options)
+        if execution.compile:
+            module = torch.compile(module)  # type: ignore[assignment]
+        scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
+        return Learner(model, module, optimizer, ema, scaler)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that are trained, its kernels fused on a GPU."""
+    groups = models.weight_decay_groups(model, config.weight_decay)
+    fused = next(model.parameters()).device.type == "cuda"
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused
+        )
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    return kinds[config.optimizer](groups, lr=config.learning_rate, fused=fused)
+
+
+def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:
+    """Backward passes per step such that no replica takes more photos at once than the config allows."""
+    per_pass = config.batch_size_per_replica * backend.num_replicas
+    return -(-position.global_batch // per_pass)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    if decay == 0:
+        return None
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def _read_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
+    found = checkpoint.newest_sound(folder.checkpoints)
+    if found is None:
+        return None
+    return {**checkpoint.load_state(found[0]), "weights": checkpoint.load_weights(found[0])}
+
+
+@contextlib.contextmanager
+def _shared_buffers(backend: Backend, model: nn.Module) -> Iterator[None]:
+    """Within, the model's statistics are averaged over ranks; afterwards each rank has its own again."""
+    own = [buffer.clone() for buffer in _float_buffers(model)]
+    sync_buffers(backend, model)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(_float_buffers(model), own, strict=True):
+            buffer.copy_(value)
+
+
+def _float_buffers(model: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+
+
+def _plain(value: Any) -> Any:
+    """`value` with its tensors on the CPU, so that it can be read where there is no GPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
