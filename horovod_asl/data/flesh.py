@@ -1,4 +1,4 @@
-"""Flesh on the bones: a posed skeleton → tapered capsules in pixels, each with the frame that its skin is drawn in."""
+"""Flesh on the bones: a posed skeleton → round cones in pixels, each with the frame its skin is drawn in."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Cone:
 class Flesh:
     """What is drawn, in pixels; per part its `kind` (n,), `length` (n,) and `local` (n, 3, 4).
 
-    `local` takes a picture's point (x, y, z, 1) to hand lengths across, along and out of the part; `palm` (3, 4)
-    does so for the palm, from the wrist. `frame` (n, 3, 3) has the parts' directions as rows.
+    `local` takes a picture's point (x, y, z, 1) to hand lengths across, along and out of the part; `palm`
+    (3, 4) does so for the palm, from the wrist. `frame` (n, 3, 3) has the parts' directions as rows.
     """
 
     capsules: Capsules
@@ -110,11 +110,15 @@ def flesh_out(
 ) -> Flesh:
     """Clothe a skeleton that stands in the camera's frame.
 
-    `forearm` (3,): from the wrist to the elbow; `wrist` (2,): where the wrist is drawn; `scale`: pixels per hand
-    length.
+    `forearm` (3,): from the wrist to the elbow; `wrist` (2,): where the wrist is drawn; `scale`: pixels per
+    hand length.
     """
     direction = forearm / np.linalg.norm(forearm)
-    groups = _forearm(skeleton, direction, proportions.thickness), _palm(skeleton, proportions), _digits(skeleton)
+    groups = (
+        _forearm(skeleton, direction, proportions.thickness),
+        _palm(skeleton, proportions),
+        _digits(skeleton),
+    )
     runs = len(groups[0]), len(groups[1]), len(groups[2])
     cones = [cone for group in groups for cone in group]
     ends = np.array([(cone.start, cone.end) for cone in cones])

@@ -21,9 +21,9 @@ FAR = np.float32(-1e4)
 class Capsules:
     """n round cones, the convex hulls of two spheres each, in drawing order.
 
-    `start`, `end` (n, 3) and `start_radius`, `end_radius` (n,) in pixels; `blend` (n,): over how many pixels of
-    depth a cone flows into what was drawn before it, 0 for a sharp seam. `runs`: how many cones in a row are of
-    like size and computed at once, summing to n; the first `soft_runs` of them are one soft mass.
+    `start`, `end` (n, 3) and `start_radius`, `end_radius` (n,) in pixels; `blend` (n,): over how many pixels
+    of depth a cone flows into what was drawn before it, 0 for a sharp seam. `runs`: how many cones in a row
+    are of like size and computed at once, summing to n; the first `soft_runs` of them are one soft mass.
     """
 
     start: Array
@@ -37,10 +37,10 @@ class Capsules:
 
 @dataclass(frozen=True)
 class Surface:
-    """What the camera sees: `height` (H, W) float32, FAR where there is nothing, and `part` (H, W), −1 there."""
+    """What the camera sees: `height` (H, W), FAR where there is nothing, and `part` (H, W), −1 there."""
 
     height: Array
-    part: NDArray[np.int64]
+    part: NDArray[np.int8]
 
 
 def _cap(dx: Array, dy: Array, z: Array, radius: Array) -> Array:
@@ -49,7 +49,9 @@ def _cap(dx: Array, dy: Array, z: Array, radius: Array) -> Array:
     return np.where(left > 0, np.sqrt(np.abs(left)) + z, FAR)
 
 
-def cone_heights(x: Array, y: Array, start: Array, end: Array, start_radius: Array, end_radius: Array) -> Array:
+def cone_heights(
+    x: Array, y: Array, start: Array, end: Array, start_radius: Array, end_radius: Array
+) -> Array:
     """The upper sides of n round cones at the pixels x (n, 1, w), y (n, h, 1): (n, h, w), FAR beside them.
 
     Quilez, "Rounded cone – intersection", iquilezles.org/articles/intersectors, for rays along z.
@@ -90,7 +92,7 @@ def _patches(capsules: Capsules, run: slice, size: int) -> tuple[Array, list[lis
 def draw(capsules: Capsules, size: int) -> Surface:
     """Draw the cones on `size` × `size` pixels, nearest on top."""
     height = np.full((size, size), FAR, np.float32)
-    part = np.full((size, size), -1, np.int64)
+    part = np.full((size, size), -1, np.int8)
     first = 0
     for number, length in enumerate(capsules.runs):
         if number == capsules.soft_runs:
@@ -106,7 +108,7 @@ def draw(capsules: Capsules, size: int) -> Surface:
 
 
 def _merge(old: Array, new: Array, blend: float) -> None:
-    """Raise `old` to `new`; where the two are within `blend` of each other, by a polynomial smooth maximum."""
+    """Raise `old` to `new`; where they are within `blend` of each other, by a polynomial smooth maximum."""
     overlap = np.maximum(1 - np.abs(new - old) / np.float32(blend), 0) if blend > 0 else None
     np.maximum(old, new, out=old)
     if overlap is not None:
@@ -117,15 +119,29 @@ def _resized(image: Array, size: int, how: Image.Resampling) -> Array:
     return np.asarray(Image.fromarray(image).resize((size, size), how))
 
 
+def _spread(image: Array) -> Array:
+    """Each pixel's sum over 5 × 5 with weights that fall off, 81 in all; nought beyond the edge."""
+    for axis in (0, 1, 0, 1):
+        total = image.copy()
+        rows, source = (total, image) if axis == 0 else (total.T, image.T)
+        rows[1:] += source[:-1]
+        rows[:-1] += source[1:]
+        image = total
+    return image
+
+
+def _smeared(image: Array) -> Array:
+    """A blur at a 64th of the picture's detail."""
+    coarse = _spread(_resized(image, 64, Image.Resampling.BOX))
+    return _resized(coarse * np.float32(1 / 81), image.shape[0], Image.Resampling.BICUBIC)
+
+
 def blurred(height: Array) -> tuple[Array, Array]:
     """The height's mean over what is drawn within about a 32nd of the picture, and the share of that, 0–1."""
-    size = height.shape[0]
     drawn = (height > FAR / 2).astype(np.float32)
-    total, cover = (
-        _resized(_resized(image, 32, Image.Resampling.BOX), size, Image.Resampling.BICUBIC)
-        for image in (height * drawn, drawn)
-    )
-    return total / np.maximum(cover, np.float32(0.05)), cover
+    total, cover = (_smeared(image) for image in (height * drawn, drawn))
+    mean: Array = total / np.maximum(cover, np.float32(1 / 81))
+    return mean, cover
 
 
 def softened(height: Array) -> Array:
@@ -137,10 +153,14 @@ def softened(height: Array) -> Array:
 
 def _slope(height: Array, axis: int, limit: float) -> Array:
     """The one-sided difference that is smaller: a finger's edge is not bent by what lies behind it."""
-    step = np.full(height.shape[:axis] + (height.shape[axis] + 1,) + height.shape[axis + 1 :], limit, np.float32)
-    inner = step[1:-1] if axis == 0 else step[:, 1:-1]
-    inner[...] = np.diff(height, axis=axis)
-    back, ahead = (step[:-1], step[1:]) if axis == 0 else (step[:, :-1], step[:, 1:])
+    rows, columns = height.shape
+    step = np.full((rows + (axis == 0), columns + (axis == 1)), limit, np.float32)
+    if axis == 0:
+        np.subtract(height[1:], height[:-1], out=step[1:-1])
+        back, ahead = step[:-1], step[1:]
+    else:
+        np.subtract(height[:, 1:], height[:, :-1], out=step[:, 1:-1])
+        back, ahead = step[:, :-1], step[:, 1:]
     return np.clip(np.where(np.abs(back) < np.abs(ahead), back, ahead), -limit, limit)
 
 

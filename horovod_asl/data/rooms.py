@@ -1,4 +1,4 @@
-"""Rooms to stand in front of: six kinds of out-of-focus background, painted once and cropped for each photo."""
+"""Rooms to stand in front of: six kinds of blurred background, painted once and cropped for each photo."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def _window(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) 
     for left in (x - n * 0.14, x + w - n * 0.02):
         for fold in range(6):
             at = left + fold * n * 0.027
-            pen.rectangle((at, y - n / 20, at + n * 0.027, y + h + n / 6), _byte(colours[2], 0.75 + 0.25 * (fold % 2)))
+            pen.rectangle(
+                (at, y - n / 20, at + n * 0.027, y + h + n / 6), _byte(colours[2], 0.75 + 0.25 * (fold % 2))
+            )
 
 
 def _shelves(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -> None:
@@ -63,6 +65,7 @@ def _shelves(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator)
 
 def _lights(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -> None:
     """Discs of far-off lamps in a dim room."""
+    canvas.paste(canvas.point(lambda value: value * 0.45))
     pen = ImageDraw.Draw(canvas, "RGBA")
     for _ in range(26):
         x, y = rng.uniform(0, canvas.width, 2)
@@ -92,7 +95,9 @@ def _blobs(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -
     for _ in range(9):
         x, y = rng.uniform(0, n, 2)
         rx, ry = rng.uniform(0.08, 0.3, 2) * n
-        pen.ellipse((x - rx, y - ry, x + rx, y + ry), _byte(colours[int(rng.integers(3))], rng.uniform(0.75, 1.1)))
+        pen.ellipse(
+            (x - rx, y - ry, x + rx, y + ry), _byte(colours[int(rng.integers(3))], rng.uniform(0.75, 1.1))
+        )
 
 
 _PAINTERS: dict[str, tuple[Callable[[Canvas, tuple[RGB, ...], np.random.Generator], None], float]] = {

@@ -1,10 +1,12 @@
 """Skin: the colour of each pixel of the hand, and how a lamp and a room light it.
 
-Light is linear; colours are (r, g, b) reflectances in 0–1. Everything is float32; n is the number of hand pixels.
+Light is linear; colours are (r, g, b) reflectances in 0–1. Everything is float32; n is the number of the
+hand's pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +20,16 @@ Mask = NDArray[np.bool_]
 RGB = tuple[float, float, float]
 
 _SLEEVE_FROM = 0.42  # hand lengths from the wrist
-_REACH = (0.05, 0.09, 0.14, 0.2, 0.28)  # how far shadows are sought, hand lengths
+_REACH = (0.05, 0.10, 0.17, 0.26)  # how far shadows are sought, hand lengths
+
+
+def _f32(values: Sequence[float]) -> Array:
+    return np.array(values, np.float32)
 
 
 @dataclass(frozen=True)
 class Skin:
-    """One person's colours: the back of the hand, the palm, the nails, and the sleeve or None for a bare arm."""
+    """One person's colours: the back of the hand, the palm, the nails, the sleeve (None for a bare arm)."""
 
     back: RGB
     palm: RGB
@@ -42,7 +48,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Pixels:
-    """The hand's pixels in one list: where each is, what it belongs to, and where on that it lies (hand lengths)."""
+    """The hand's pixels in a list: where each is, its part's kind, and where on that it lies (hand
+    lengths)."""
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
@@ -77,9 +84,9 @@ def _smoothstep(low: float, high: float, x: Array) -> Array:
     return np.asarray(t * t * (3 - 2 * t))
 
 
-def _line(distance: Array, width: float) -> Array:
+def _line(distance: NDArray[np.floating], width: float) -> Array:
     """A soft line where the distance is nought."""
-    return np.maximum(1 - np.square(distance / width), 0)
+    return np.asarray(np.maximum(1 - np.square(distance / width), 0))
 
 
 def _palm_lines(pixels: Pixels) -> Array:
@@ -87,7 +94,7 @@ def _palm_lines(pixels: Pixels) -> Array:
     lines = np.zeros_like(pixels.height)
     palm = np.nonzero((pixels.kind == PALM) & (pixels.facing > 0.5))[0]
     u, v = pixels.palm_across[palm], pixels.palm_along[palm]
-    life = _line(np.hypot(u - 0.115, v - 0.14) - 0.135, 0.013) * (u < 0.1)
+    life = _line(np.sqrt(np.square(u - 0.115) + np.square(v - 0.14)) - 0.135, 0.013) * (u < 0.1)
     head = _line(v - (0.30 + 0.35 * (u - 0.05)), 0.011) * (np.abs(u) < 0.1)
     heart = _line(v - (0.355 + 0.45 * u + 1.2 * u * u), 0.011) * (u > -0.14) * (u < 0.06)
     lines[palm] = np.maximum(np.maximum(life, head), heart)
@@ -123,18 +130,19 @@ def _paint_nails(colour: Array, pixels: Pixels, nail: Array) -> None:
 def _albedo(pixels: Pixels, skin: Skin) -> Array:
     """The colour of each pixel before it is lit: (n, 3)."""
     pad = _smoothstep(-0.6, 0.6, pixels.facing)[:, None]
-    back, palm = np.float32(skin.back), np.float32(skin.palm)
+    back, palm = _f32(skin.back), _f32(skin.palm)
     colour: Array = back + pad * (palm - back)
     finger = np.nonzero(pixels.kind >= FINGER)[0]
-    colour[finger] *= 1 - _blush(pixels, finger)[:, None] * np.float32([0.03, 0.15, 0.13])
+    colour[finger] *= 1 - _blush(pixels, finger)[:, None] * _f32([0.03, 0.15, 0.13])
     lines = _palm_lines(pixels)
     lines[finger] = _joint_lines(pixels, finger)
-    colour *= 1 - lines[:, None] * np.float32([0.26, 0.38, 0.40])
-    _paint_nails(colour, pixels, np.float32(skin.nail))
+    colour *= 1 - lines[:, None] * _f32([0.26, 0.38, 0.40])
+    _paint_nails(colour, pixels, _f32(skin.nail))
     if skin.sleeve is not None:
         arm = pixels.kind == FOREARM
-        colour[arm & (pixels.along < -_SLEEVE_FROM)] = np.float32(skin.sleeve)
-        colour[arm & (np.abs(pixels.along + _SLEEVE_FROM + 0.05) < 0.006)] *= np.float32(0.6)  # the seam of the cuff
+        colour[arm & (pixels.along < -_SLEEVE_FROM)] = _f32(skin.sleeve)
+        seam = np.abs(pixels.along + _SLEEVE_FROM + 0.05) < 0.006
+        colour[arm & seam] *= np.float32(0.6)
     return colour
 
 
@@ -146,7 +154,7 @@ def _hidden(surface: Surface, pixels: Pixels, direction: Array, scale: float) ->
         step = reach * scale * direction
         x = np.clip(pixels.cols + round(float(step[0])), 0, last)
         y = np.clip(pixels.rows + round(float(step[1])), 0, last)
-        above = surface.height[y, x] - pixels.height - step[2]
+        above = surface.height.take(y * (last + 1) + x) - pixels.height - step[2]
         np.maximum(hidden, np.clip(above / np.float32(0.05 * scale), 0, 1), out=hidden)
     return hidden
 
@@ -165,29 +173,30 @@ def _edge(surface: Surface, pixels: Pixels, scale: float) -> Array:
 
 def _lit(albedo: Array, pixels: Pixels, hidden: Array, deep: Array, light: Light) -> Array:
     """Diffuse light from the lamp and the room, and a little gloss: radiance (n, 3)."""
-    direction, lamp = np.float32(light.direction), np.float32(light.lamp)
-    wrap = np.float32([0.42, 0.26, 0.22])  # red travels farther under the skin: the edge of shade is warm
+    direction, lamp = _f32(light.direction), _f32(light.lamp)
+    wrap = _f32([0.42, 0.26, 0.22])  # red travels farther under the skin: the edge of shade is warm
     diffuse = np.clip(((pixels.normal @ direction)[:, None] + wrap) / (1 + wrap), 0, 1)
     diffuse *= (1 - 0.85 * hidden)[:, None] * lamp
     up, front = -pixels.normal[:, 1], pixels.normal[:, 2]
     room = (0.78 + 0.22 * up) * (0.55 + 0.45 * front) * (1 - 0.6 * deep)
-    diffuse += room[:, None] * np.float32(light.room)
-    half = direction + np.float32([0, 0, 1])
+    diffuse += room[:, None] * _f32(light.room)
+    half = direction + _f32([0, 0, 1])
     gloss = np.clip(pixels.normal @ (half / np.linalg.norm(half)), 0, 1)
     gloss = np.square(np.square(np.square(np.square(gloss)))) * (1 - hidden)
     return np.asarray(albedo * diffuse + (0.05 * gloss)[:, None] * lamp)
 
 
 def paint(flesh: Flesh, skin: Skin, light: Light, size: int) -> tuple[Array, Array]:
-    """Draw the hand: linear light (size, size, 3), nought beside the hand, and coverage (size, size), 0 or 1."""
+    """Draw the hand: linear light (size, size, 3), nought beside it, and coverage (size, size), 0 or 1."""
     surface = draw(flesh.capsules, size)
     pixels = _pixels(surface, flesh)
-    hidden = _hidden(surface, pixels, np.float32(light.direction), flesh.scale)
-    hollow = (blurred(surface.height)[0][pixels.rows, pixels.cols] - pixels.height) / np.float32(0.10 * flesh.scale)
-    radiance = _lit(_albedo(pixels, skin), pixels, hidden, np.clip(hollow, 0, 1), light)
+    hidden = _hidden(surface, pixels, _f32(light.direction), flesh.scale)
+    hollow = blurred(surface.height)[0][pixels.rows, pixels.cols] - pixels.height
+    deep = np.clip(hollow / np.float32(0.10 * flesh.scale), 0, 1)
+    radiance = _lit(_albedo(pixels, skin), pixels, hidden, deep, light)
     rim = 0.35 * (1 - pixels.normal[:, 2]) ** 3
     outline = np.maximum(0.55 * _edge(surface, pixels, flesh.scale), rim)
-    radiance *= 1 - outline[:, None] * np.float32([0.8, 1, 1])
+    radiance *= 1 - outline[:, None] * _f32([0.8, 1, 1])
     picture = np.zeros((size, size, 3), np.float32)
     picture[pixels.rows, pixels.cols] = radiance
     return picture, (surface.height > FAR / 2).astype(np.float32)

@@ -1,12 +1,12 @@
 """The built-in sample: photos of a parametric hand in the 29 signs, drawn from a seed in seconds.
 
-Like the public set it comes in recordings: one person's hand, one light and one room each, so that it is split as
-real photos are. Within a recording rotation, scale, place and joint angles differ from photo to photo.
+Like the public set it comes in recordings: one person's hand, one light and one room each, so that it is
+split as real photos are. Within a recording rotation, scale, place and joint angles differ by the photo.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,9 @@ from horovod_asl.data.hand import POSES, Proportions, Skeleton, jittered, pose_s
 from horovod_asl.data.skin import RGB, Light, Skin, paint
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 
+# What changes from photo to photo: joints, and yaw, pitch and roll of the whole hand.
+_JOINT_SIGMA_DEG = 5.0
+_VIEW_SIGMA_DEG = (12.0, 9.0, 10.0)
 # Skin from light to deep, sRGB, back of the hand then palm, after the ten tones of Monk's scale (2023).
 _TONES = np.array(
     [
@@ -43,8 +46,13 @@ _PALETTES: tuple[tuple[RGB, ...], ...] = (
     ((0.90, 0.93, 0.91), (0.66, 0.76, 0.74), (0.35, 0.52, 0.55), (0.92, 0.72, 0.50)),  # mint
 )
 _SLEEVES: tuple[RGB, ...] = (
-    (0.16, 0.24, 0.38), (0.75, 0.33, 0.24), (0.24, 0.40, 0.36), (0.85, 0.82, 0.76), (0.82, 0.62, 0.25), (0.22, 0.22, 0.24),
-)  # fmt: skip
+    (0.16, 0.24, 0.38),
+    (0.75, 0.33, 0.24),
+    (0.24, 0.40, 0.36),
+    (0.85, 0.82, 0.76),
+    (0.82, 0.62, 0.25),
+    (0.22, 0.22, 0.24),
+)
 
 
 @dataclass(frozen=True)
@@ -114,26 +122,26 @@ def _light(rng: np.random.Generator) -> Light:
     return Light(_rgb(direction / np.linalg.norm(direction)), _rgb(lamp), _rgb(room))
 
 
-def _room_colours(rng: np.random.Generator) -> tuple[RGB, ...]:
-    """Two walls and two accents: a palette, shifted a little."""
-    palette = _PALETTES[int(rng.integers(len(_PALETTES)))]
+def _shifted(palette: tuple[RGB, ...], rng: np.random.Generator) -> tuple[RGB, ...]:
+    """The palette as another painter would mix it."""
     return tuple(_rgb(np.clip(np.array(colour) + rng.normal(0, 0.025, 3), 0, 1)) for colour in palette)
 
 
 @lru_cache(maxsize=64)
 def look_of(seed: int, recording: int) -> Look:
-    """The look of one recording. Consecutive recordings spread over the tones of skin and the kinds of room."""
-    rng = np.random.default_rng([seed, recording, NUM_CLASSES])  # no photo has that class, so no stream is shared
+    """The look of one recording. Recordings in a row spread over the tones of skin and the kinds of room."""
+    # No photo has the class NUM_CLASSES, so these streams are shared with none.
+    rng = np.random.default_rng([seed, recording, NUM_CLASSES, 0])
     first = np.random.default_rng([seed, 0, NUM_CLASSES, 1])
     tone = (first.uniform() + 0.618034 * recording) % 1.0
-    order = first.permutation(rooms.ROOMS)
+    kinds, palettes = first.permutation(rooms.ROOMS), first.permutation(len(_PALETTES))
     length, width, thickness = rng.normal(1.0, [0.035, 0.04, 0.05])
     return Look(
         skin=_skin(tone, rng),
         proportions=Proportions(float(length), float(width), float(thickness)),
         light=_light(rng),
-        room=str(order[recording % len(order)]),
-        room_colours=_room_colours(rng),
+        room=str(kinds[recording % len(kinds)]),
+        room_colours=_shifted(_PALETTES[palettes[recording % len(palettes)]], rng),
         room_seed=int(rng.integers(2**31)),
         hand_fraction=float(rng.uniform(0.56, 0.68)),
     )
@@ -145,20 +153,22 @@ def _room(look: Look, size: int) -> Image.Image:
 
 
 def posed(label: str, look: Look, rng: np.random.Generator) -> tuple[Skeleton, NDArray[np.float64]]:
-    """One person's hand in one sign as one photo shows it, in the camera's frame; and the forearm's direction."""
-    pose = jittered(POSES[label], rng, degrees=4.0)
-    yaw, pitch, roll = pose.view + rng.normal(0.0, [9.0, 7.0, 7.0])
+    """One person's hand in one sign for one photo, in the camera's frame; the forearm's direction (3,)."""
+    pose = jittered(POSES[label], rng, degrees=_JOINT_SIGMA_DEG)
+    yaw, pitch, roll = pose.view + rng.normal(0.0, _VIEW_SIGMA_DEG)
     turn = rotation_matrix(0.0, 0.0, roll - pose.view[2])
     skeleton = pose_skeleton(pose, look.proportions).turned(rotation_matrix(yaw, pitch, roll))
     return skeleton, turn @ np.asarray(pose.forearm)
 
 
-def _place(skeleton: Skeleton, look: Look, size: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    """Where the wrist is drawn, and pixels per hand length, such that the hand is in the picture."""
-    scale = size * look.hand_fraction * rng.uniform(0.88, 1.12)
+def placed(
+    skeleton: Skeleton, look: Look, size: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], float]:
+    """Where the wrist is drawn (x, y) on `size` pixels, and pixels per hand length, to have it in view."""
+    scale = size * look.hand_fraction * rng.uniform(0.8, 1.12)
     flat = skeleton.joints[:, :2] * [1, -1] * scale
     middle = (flat.min(0) + flat.max(0)) / 2
-    return size * (0.5 + rng.uniform(-0.09, 0.09, 2)) - middle, scale
+    return size * (0.5 + rng.uniform(-0.1, 0.1, 2)) - middle, scale
 
 
 def _develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -177,10 +187,11 @@ def _wall_shadow(coverage: NDArray[np.float32], light: Light) -> NDArray[np.floa
     """The share of the wall's light that is left, (H, W): the hand's shadow, far off and very soft."""
     size = coverage.shape[0]
     soft = Image.fromarray(coverage).resize((16, 16), Image.Resampling.BOX)
-    x, y = (-0.09 * size * component for component in light.direction[:2])
-    moved = soft.transform((16, 16), Image.Transform.AFFINE, (1, 0, -x * 16 / size, 0, 1, -y * 16 / size),
-                           Image.Resampling.BILINEAR)  # fmt: skip
-    return 1 - np.float32(0.4) * np.clip(np.asarray(moved.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    x, y = (-0.09 * 16 * component for component in light.direction[:2])
+    moved = soft.transform(
+        (16, 16), Image.Transform.AFFINE, (1, 0, -x, 0, 1, -y), Image.Resampling.BILINEAR
+    ).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(1 - np.float32(0.4) * np.clip(np.asarray(moved), 0, 1))
 
 
 def render(label: str, look: Look, rng: np.random.Generator, image_size: int) -> NDArray[np.uint8]:
@@ -189,8 +200,9 @@ def render(label: str, look: Look, rng: np.random.Generator, image_size: int) ->
     if label != "nothing":
         fine = 2 * image_size
         skeleton, forearm = posed(label, look, rng)
-        wrist, scale = _place(skeleton, look, fine, rng)
-        hand, coverage = paint(flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, fine)
+        wrist, scale = placed(skeleton, look, fine, rng)
+        flesh = flesh_out(skeleton, forearm, look.proportions, wrist, scale)
+        hand, coverage = paint(flesh, look.skin, look.light, fine)
         coverage = _coarser(coverage)
         scene = scene * ((1 - coverage) * _wall_shadow(coverage, look.light))[:, :, None] + _coarser(hand)
     return _develop(scene, rng)
