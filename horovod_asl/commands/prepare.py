@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.commands.progress import Progress
@@ -31,17 +31,16 @@ from horovod_asl.data.build import PrepareReport, Tolerance, prepare_store
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.split import SplitRule
+from horovod_asl.errors import UserError
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """Flags of `prepare`."""
 
-    sources: Positional[tuple[str, ...]]
-    """SOURCE …: folders of class folders, zips, `kaggle` or `synthetic`, each also as NAME=SOURCE."""
-
-    store: Positional[Path]
-    """STORE: the folder to make."""
+    places: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE …] STORE")]
+    """The sources (folders of class folders, zips, `kaggle`, `synthetic`, each also as NAME=SOURCE), and last
+    the folder to make."""
 
     image_size: int = 64
     """Side of the stored pictures in pixels."""
@@ -101,10 +100,11 @@ class PrepareConfig:
 def main(argv: list[str]) -> int:
     """Prepare a store and say what is in it."""
     config = parse(PrepareConfig, argv, prog="horovod-asl prepare", description=__doc__)
+    *sources, store = _places(config)
     with Progress("photos") as progress:
         report = prepare_store(
-            sources=config.sources,
-            store=config.store,
+            sources=sources,
+            store=Path(store),
             image_size=config.image_size,
             group_by=config.group_by,
             split=_split_rule(config),
@@ -119,6 +119,14 @@ def main(argv: list[str]) -> int:
     if report is not None:
         _summarise(report)
     return 0
+
+
+def _places(config: PrepareConfig) -> tuple[str, ...]:
+    if len(config.places) < 2:
+        raise UserError(
+            "prepare needs a SOURCE and a STORE: horovod-asl prepare SOURCE [SOURCE …] STORE [OPTIONS]"
+        )
+    return config.places
 
 
 def _split_rule(config: PrepareConfig) -> SplitRule:

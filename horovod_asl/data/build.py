@@ -15,6 +15,7 @@ import numpy as np
 from horovod_asl.data.decode import DECODER_VERSION, MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
+from horovod_asl.data.honesty import settle_leaks
 from horovod_asl.data.sources import (
     Source,
     SourcePhoto,
@@ -109,10 +110,11 @@ def prepare_store(
             )
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
             rows = _arrange(photos, decoded, split)
+            rows, dropped = settle_leaks(rows, decoded.bank, split, drop=tolerance.drop_duplicates, say=say)
             check_covered({CLASSES.index(row.label) for row in rows}, opened, tolerance.allow_missing)
             content = Content(
                 rows=tuple(rows),
-                problems=tuple(problems),
+                problems=(*problems, *dropped),
                 image_size=image_size,
                 sources=[_describe(source, rows) for source in opened],
                 split_rule=_describe_rule(split, samples),

@@ -36,12 +36,13 @@ def worker_pool(workers: int, *, across_ranks: bool = False) -> Iterator[Executo
         with _rank_pool() as pool:
             yield pool
     else:
-        with _cancelling(_process_pool(workers)) as pool:
+        with _cancelling(process_pool(workers)) as pool:
             yield pool
 
 
-def _process_pool(workers: int) -> ProcessPoolExecutor:
-    """Never by fork: the parent may hold MPI, CUDA or threads (FACTS: fork after MPI_Init crashes)."""
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes of this machine; never by fork: the parent may hold MPI, CUDA or threads, which a fork
+    breaks."""
     return ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("forkserver"))
 
 

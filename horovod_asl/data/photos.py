@@ -132,14 +132,15 @@ def sort_into_classes(
             photos.append(FoundPhoto(name, label, origin_of(name), groups))
     if not photos:
         photos = _flat_test_photos(outside, origin_of)
-        return Found(tuple(photos), _top_folders(outside), ignored=len(outside) - len(photos))
+        unknown = {} if photos else _top_folders(outside)
+        return Found(tuple(photos), unknown, ignored=len(outside) - len(photos))
     roots = {_class_root(photo.path) for photo in photos}
-    unknown = Counter(folder for name in outside if (folder := _unknown_class(name, roots)))
+    strays = Counter(folder for name in outside if (folder := _unknown_class(name, roots)))
     used = {str(parent) for photo in photos for parent in PurePosixPath(photo.path).parents}
     empty = tuple(
         name for name in sorted(folders) if name not in used and canonical_class(PurePosixPath(name).name)
     )
-    return Found(tuple(photos), dict(unknown), empty, len(outside) - unknown.total())
+    return Found(tuple(photos), dict(strays), empty, len(outside) - strays.total())
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
