@@ -29,7 +29,8 @@ def settle_leaks(
     leaks = _leaks(rows, splits, bank)
     if split.kind == "random":
         say(
-            "warning: a random split puts neighbouring frames of one take on both sides, so its score says little "
+            "warning: a random split puts neighbouring frames of one take on both sides, so its score "
+            f"says little "
             f"about another hand. Here: {leaks.summary(splits)}"
         )
         return list(rows), []

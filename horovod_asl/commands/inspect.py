@@ -1,0 +1,128 @@
+"""What is in a store: counts per class, recording and split, duplicates across splits, a contact sheet.
+
+    horovod-asl inspect stores/asl
+    horovod-asl inspect stores/asl --contact-sheet sheet.png --json facts.json
+    horovod-asl inspect stores/asl --verify
+
+A photo is a duplicate across splits if its bytes, or a picture that cannot be told from it, are in another
+split: then a score on the later split is partly memory. `prepare` refuses such stores unless the split is
+`random`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from horovod_asl.cli import parse
+from horovod_asl.data.contact_sheet import contact_sheet
+from horovod_asl.data.inspection import Inspection, inspect_store
+from horovod_asl.data.split import SPLITS
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+
+SHOWN_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Flags of `inspect`."""
+
+    store: Positional[Path]
+    """STORE: a folder that `prepare` made."""
+
+    contact_sheet: Path | None = None
+    """Draw a picture of the store here: rows are classes, columns come from all recordings."""
+
+    columns: int = 12
+    """Columns of the contact sheet."""
+
+    json: Path | None = None
+    """Write the same facts here as JSON."""
+
+    verify: bool = False
+    """Read every file and check its digest."""
+
+
+def main(argv: list[str]) -> int:
+    """Print what is in a store."""
+    config = parse(InspectConfig, argv, prog="horovod-asl inspect", description=__doc__)
+    store = Store.open(config.store, verify=config.verify)
+    facts = inspect_store(store)
+    _print_facts(facts, verified=config.verify)
+    if config.json is not None:
+        _written(config.json, lambda path: path.write_text(json.dumps(asdict(facts), indent=1) + "\n"))
+    if config.contact_sheet is not None:
+        sheet = contact_sheet(store, columns=config.columns)
+        _written(config.contact_sheet, lambda path: sheet.save(path, "PNG"))
+    return 0
+
+
+def _print_facts(facts: Inspection, *, verified: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    checked = ", every digest checked" if verified else ""
+    console.print(
+        f"{facts.store}: {facts.photos} photos, {facts.image_size} px, digest {facts.digest[:12]}{checked}"
+    )
+    console.print(_recordings_table(facts))
+    console.print(_classes_table(facts))
+    _print_duplicates(console, facts)
+    for reason, count in facts.left_out.items():
+        console.print(f"left out: {count} photos, {reason} (see problems.csv)", markup=False)
+
+
+def _recordings_table(facts: Inspection) -> Table:
+    table = _table("source", "recording", *SPLITS, "classes")
+    for row in facts.recordings:
+        counts = [_count(row[split]) for split in SPLITS]
+        table.add_row(row["source"], row["recording"], *counts, str(row["classes"]))
+    table.add_section()
+    table.add_row("all", "", *[_count(facts.splits[split]) for split in SPLITS], "")
+    return table
+
+
+def _classes_table(facts: Inspection) -> Table:
+    table = _table("class", *SPLITS)
+    for name, counts in facts.classes.items():
+        table.add_row(name, *[_count(counts[split]) for split in SPLITS])
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        is_number = heading in (*SPLITS, "classes")
+        table.add_column(heading, justify="right" if is_number else "left")
+    return table
+
+
+def _count(number: int) -> str:
+    return str(number) if number else "–"
+
+
+def _print_duplicates(console: Console, facts: Inspection) -> None:
+    duplicates = facts.duplicates
+    console.print(f"duplicates across splits: {duplicates['across_splits']}")
+    for pair in duplicates["pairs"][:SHOWN_PAIRS]:
+        how = "same bytes" if pair["exact"] else "same picture"
+        text = f"  {pair['split']} {pair['photo']} = {pair['also_in']} {pair['as']} ({how})"
+        console.print(text, markup=False)
+    if duplicates["repeated_bytes"]:
+        console.print(f"photos whose bytes occur more than once: {duplicates['repeated_bytes']}")
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}): choose another place"
+        ) from error
+    print(f"wrote {path}")

@@ -1,0 +1,94 @@
+"""What is in a store, as counts: per class, per recording, per split, duplicates, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from horovod_asl.data.leaks import find_leaks
+from horovod_asl.data.recordings import recording_order
+from horovod_asl.data.split import SPLITS
+from horovod_asl.data.store import Store
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Counts of photos. `asdict` of it is the JSON of `inspect --json`."""
+
+    store: str
+    digest: str
+    image_size: int
+    photos: int
+    splits: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    """Class → split → photos."""
+    recordings: list[dict[str, Any]]
+    """source, recording, split → photos, classes present."""
+    duplicates: dict[str, Any]
+    left_out: dict[str, int]
+    """Reason → photos."""
+
+
+def inspect_store(store: Store) -> Inspection:
+    """Count everything; the search for near duplicates compares hashes and then thumbnails (see `leaks`)."""
+    splits = Counter(store.splits)
+    return Inspection(
+        store=str(store.path),
+        digest=store.digest,
+        image_size=store.image_size,
+        photos=len(store),
+        splits={name: splits[name] for name in SPLITS},
+        classes=_per_class(store),
+        recordings=_per_recording(store),
+        duplicates=_duplicates(store),
+        left_out=dict(Counter(row["reason"].partition(":")[0] for row in store.problems()).most_common()),
+    )
+
+
+def _per_class(store: Store) -> dict[str, dict[str, int]]:
+    counts = {
+        split: np.bincount(store.labels[store.rows(split)], minlength=len(store.classes)) for split in SPLITS
+    }
+    return {
+        name: {split: int(counts[split][label]) for split in SPLITS}
+        for label, name in enumerate(store.classes)
+    }
+
+
+def _per_recording(store: Store) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = []
+    for source in store.source_names:
+        from_source = store.sources == source
+        for recording in recording_order(store.recordings[from_source].tolist()):
+            inside = from_source & (store.recordings == recording)
+            row: dict[str, Any] = {"source": source, "recording": recording}
+            row |= {split: int((store.splits[inside] == split).sum()) for split in SPLITS}
+            row["classes"] = len(np.unique(store.labels[inside]))
+            table.append(row)
+    return table
+
+
+def _duplicates(store: Store) -> dict[str, Any]:
+    """Photos that repeat bytes of another; and pairs of splits with the same photo on both sides."""
+    repeats = len(store) - len(set(store.digests))
+    leaks = find_leaks(store.splits, store.labels, store.digests, store.hashes, store.gather)
+    across = [
+        {
+            "split": store.splits[held],
+            "photo": f"{store.sources[held]}/{store.paths[held]}",
+            "also_in": store.splits[other],
+            "as": f"{store.sources[other]}/{store.paths[other]}",
+            "exact": bool(exact),
+        }
+        for other, held, exact in zip(leaks.other, leaks.held, leaks.exact, strict=True)
+    ]
+    return {
+        "repeated_bytes": repeats,
+        "across_splits": leaks.summary(store.splits),
+        "exact_pairs": int(leaks.exact.sum()),
+        "near_pairs": int((~leaks.exact).sum()),
+        "pairs": across,
+    }
