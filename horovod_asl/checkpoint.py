@@ -39,7 +39,9 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
+    )
     if state is not None:
         torch.save(state, partial / STATE)
     digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}

@@ -21,7 +21,12 @@ ConfigT = TypeVar("ConfigT")
 
 
 def parse(
-    config_class: type[ConfigT], argv: Sequence[str], *, prog: str, description: str | None, default: ConfigT | None = None
+    config_class: type[ConfigT],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str | None,
+    default: ConfigT | None = None,
 ) -> ConfigT:
     """Parse `argv` into `config_class`.
 
@@ -36,15 +41,13 @@ def parse(
         UserError: the YAML file is missing, is not a mapping, or holds a key that the config lacks.
         SystemExit: from tyro, with code 2 for flags it refuses and 0 after `--help`.
     """
-    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff)
     return tyro.cli(
         config_class,
         args=_expand_config_files(config_class, list(argv)),
         prog=prog,
         description=description,
         default=default if default is not None else tyro.MISSING_NONPROP,
-        config=markers[:2],
-        add_help=True,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
 
 
@@ -119,7 +122,7 @@ def _flags_of_mapping(config_class: type[Any], content: dict[str, Any], *, where
 
 
 def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:
-    factory = field.default_factory
+    factory: Any = field.default_factory
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
 
 

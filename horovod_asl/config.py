@@ -70,7 +70,9 @@ class OptimizerConfig:
         _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
         _require(0 <= self.ema_decay < 1, f"--ema-decay must be in [0, 1), not {self.ema_decay}")
         _require(self.warmup_epochs >= 0, f"--warmup-epochs must not be negative: {self.warmup_epochs}")
-        _require(self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}")
+        _require(
+            self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class AugmentConfig:
         for name in ("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"):
             _require(0 <= getattr(self, name) <= 1, f"--{name.replace('_', '-')} must be in [0, 1]")
         _require(0 <= self.scale < 1, f"--scale must be in [0, 1), not {self.scale}")
-        _require(self.mixup_alpha >= 0 and self.cutmix_alpha >= 0, "mixup and cutmix alphas must not be negative")
+        _require(
+            self.mixup_alpha >= 0 and self.cutmix_alpha >= 0, "mixup and cutmix alphas must not be negative"
+        )
 
 
 @dataclass(frozen=True)
@@ -163,10 +167,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"--epochs must be at least 1, not {self.epochs}")
-        _require(self.batch_size_per_replica >= 1, f"--batch-size-per-replica must be at least 1: {self.batch_size_per_replica}")
-        _require(self.accumulation_steps >= 1, f"--accumulation-steps must be at least 1: {self.accumulation_steps}")
+        _require(
+            self.batch_size_per_replica >= 1,
+            f"--batch-size-per-replica must be at least 1: {self.batch_size_per_replica}",
+        )
+        _require(
+            self.accumulation_steps >= 1,
+            f"--accumulation-steps must be at least 1: {self.accumulation_steps}",
+        )
         _require(self.keep_top >= 1, f"--keep-top must be at least 1, not {self.keep_top}")
-        _require(self.save_every_steps is None or self.save_every_steps >= 1, "--save-every-steps must be at least 1")
+        _require(
+            self.save_every_steps is None or self.save_every_steps >= 1,
+            "--save-every-steps must be at least 1",
+        )
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),
             "--adasum reduces whole updates, so gradients can't be clipped: add `--clip-norm None`",

@@ -66,7 +66,14 @@ class StepOptions:
 
 
 def train_step(
-    learner: Learner, backend: Backend, photos: Photos, shard: Shard, options: StepOptions, *, step: int, learning_rate: float
+    learner: Learner,
+    backend: Backend,
+    photos: Photos,
+    shard: Shard,
+    options: StepOptions,
+    *,
+    step: int,
+    learning_rate: float,
 ) -> Tensor:
     """One optimizer step on this rank's shard of the global batch.
 
@@ -106,7 +113,8 @@ def _backward(
         logits = learner.module(inputs)
     losses = -(targets * torch.log_softmax(logits.float(), 1)).sum(1) * weights
     loss = losses.sum() * (backend.world_size / part.global_count)
-    (loss if learner.scaler is None else learner.scaler.scale(loss)).backward()
+    scaled: Tensor = loss if learner.scaler is None else learner.scaler.scale(loss)
+    scaled.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         hits = ((logits.argmax(1) == labels) * weights).sum()
         return torch.stack([losses.sum(), hits, weights.sum()]).double()

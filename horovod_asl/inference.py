@@ -50,7 +50,9 @@ class Predictor:
         try:
             model.load_state_dict(dict(weights))
         except RuntimeError as error:
-            raise UserError(f"the weights in {run} do not fit {facts['model']}: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"the weights in {run} do not fit {facts['model']}: {str(error).splitlines()[0]}"
+            ) from error
         model.to(backend.device).eval()
         return cls(model, tuple(facts["classes"]), facts["image_size"], manifest.get("epoch"), facts, backend)
 
@@ -70,10 +72,13 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def probabilities(self, images: npt.NDArray[np.uint8], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
+    def probabilities(
+        self, images: npt.NDArray[np.uint8], *, batch_size: int = 256
+    ) -> npt.NDArray[np.float32]:
         """float32 (n, classes), each row summing to 1, for photos uint8 (n, H, W, 3) of this `image_size`."""
         parts = [
-            self._batch_probabilities(images[start : start + batch_size]) for start in range(0, len(images), batch_size)
+            self._batch_probabilities(images[start : start + batch_size])
+            for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
@@ -88,4 +93,7 @@ class Predictor:
         """For each photo its `count` likeliest classes with their probabilities, likeliest first."""
         probabilities = self.probabilities(images)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-        return [[(self.classes[k], float(row[k])) for k in best] for row, best in zip(probabilities, order, strict=True)]
+        return [
+            [(self.classes[k], float(row[k])) for k in best]
+            for row, best in zip(probabilities, order, strict=True)
+        ]

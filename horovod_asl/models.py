@@ -96,7 +96,9 @@ def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
     if options and not imagenet:
         options["init_weights"] = True
     try:
-        model: nn.Module = torchvision_models().get_model(name, weights="DEFAULT" if imagenet else None, **options)
+        model: nn.Module = torchvision_models().get_model(
+            name, weights="DEFAULT" if imagenet else None, **options
+        )
     except OSError as error:  # URLError among them
         raise UserError(
             f"cannot fetch the ImageNet weights of {name} ({error}); on a machine without network, copy the file "

@@ -29,7 +29,9 @@ def write_report(folder: RunFolder) -> Path:
     split = next(name for name in ("test", "validation", "train") if name in result["scores"])
     scores = result["scores"][split]
     plot_curves(history, folder.path / "curves.png")
-    plot_confusion(scores, f"{_NAMES[split]}: {scores['top1']:.1%} of {scores['n']:,}", folder.path / "confusion.png")
+    plot_confusion(
+        scores, f"{_NAMES[split]}: {scores['top1']:.1%} of {scores['n']:,}", folder.path / "confusion.png"
+    )
     plot_per_class(scores, _NAMES[split], folder.path / "per_class.png")
     page = folder.path / "report.html"
     write_atomically(page, _page(folder, result, scores, split))
@@ -41,11 +43,35 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 3 else None
-    left.plot(epochs, [row["train_loss"] for row in history], color=_BLUE, marker=marker, label="training (augmented)")
-    right.plot(epochs, [100 * row["train_top1"] for row in history], color=_BLUE, marker=marker, label="training (augmented)")
+    left.plot(
+        epochs,
+        [row["train_loss"] for row in history],
+        color=_BLUE,
+        marker=marker,
+        label="training (augmented)",
+    )
+    right.plot(
+        epochs,
+        [100 * row["train_top1"] for row in history],
+        color=_BLUE,
+        marker=marker,
+        label="training (augmented)",
+    )
     if history and "validation_top1" in history[0]:
-        left.plot(epochs, [row["validation_nll"] for row in history], color=_ORANGE, marker=marker, label="validation")
-        right.plot(epochs, [100 * row["validation_top1"] for row in history], color=_ORANGE, marker=marker, label="validation")
+        left.plot(
+            epochs,
+            [row["validation_nll"] for row in history],
+            color=_ORANGE,
+            marker=marker,
+            label="validation",
+        )
+        right.plot(
+            epochs,
+            [100 * row["validation_top1"] for row in history],
+            color=_ORANGE,
+            marker=marker,
+            label="validation",
+        )
     left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
     for axes in (left, right):
@@ -63,13 +89,15 @@ def plot_confusion(scores: Mapping[str, Any], title: str, path: Path) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for row, column in zip(*np.nonzero(shares >= 1), strict=True):
         colour = "white" if shares[row, column] > 55 else "#333333"
-        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+        axes.text(
+            column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6.5, color=colour
+        )
     axes.set_xticks(range(len(classes)), classes, rotation=90)
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="read as", ylabel="shown", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, shrink=0.6, label="% of the class", pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(image, shrink=0.6, label="% of the class", pad=0.02).outline.set_visible(False)
     _save(figure, path)
 
 
@@ -80,12 +108,36 @@ def plot_per_class(scores: Mapping[str, Any], title: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(10, 3.8), layout="constrained")
     places = np.arange(len(rows))
     axes.bar(places, [100 * row["recall"] for _, row in rows], color=_BLUE, width=0.7, label="recall")
-    axes.plot(places, [100 * row["precision"] for _, row in rows], "o", color=_ORANGE, markersize=4, label="precision")
+    axes.plot(
+        places,
+        [100 * row["precision"] for _, row in rows],
+        "o",
+        color=_ORANGE,
+        markersize=4,
+        label="precision",
+    )
     axes.set_xticks(places, [name for name, _ in rows])
     axes.set(ylabel="%", ylim=(0, 104), xlim=(-0.6, len(rows) - 0.4))
     axes.set_title(f"{title}: worst class first", loc="left", fontsize=11)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     _plain_axes(axes)
+    _save(figure, path)
+
+
+def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Photos per second and accuracy of the same job under several backends."""
+    names = [f"{row['backend']}\n{row['replicas']} replica{'s' * (row['replicas'] > 1)}" for row in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    panels = (
+        ("photos_per_second", 1, "photos/s", "{:,.0f}", _BLUE),
+        ("top1", 100, f"{_NAMES[rows[0]['scored_split']]}, top-1 (%)", "{:.1f}", _ORANGE),
+    )
+    for panel, (key, factor, label, form, colour) in zip(axes, panels, strict=True):
+        bars = panel.bar(names, [factor * row[key] for row in rows], color=colour, width=0.6)
+        panel.bar_label(bars, fmt=form, padding=2)
+        panel.set(ylabel=label)
+        panel.margins(y=0.15)
+        _plain_axes(panel)
     _save(figure, path)
 
 
@@ -148,7 +200,9 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
     )
     return _PAGE.substitute(
         title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),
-        subtitle=html.escape(f"{folder.path.name} · {result['seconds']:.0f} s · torch {facts['versions']['torch']}"),
+        subtitle=html.escape(
+            f"{folder.path.name} · {result['seconds']:.0f} s · torch {facts['versions']['torch']}"
+        ),
         scores=_table(
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"),
             [_score_row(_NAMES[name], row) for name, row in result["scores"].items()],
@@ -157,7 +211,8 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
         honesty=honesty,
         split=html.escape(_NAMES[split]),
         confused=_table(
-            ("shown", "read as", "photos", "of"), [(a, b, str(n), str(of)) for a, b, n, of in most_confused(scores)]
+            ("shown", "read as", "photos", "of"),
+            [(a, b, str(n), str(of)) for a, b, n, of in most_confused(scores)],
         ),
         settings=_table(("", ""), [(name, str(value)) for name, value in facts["settings"].items()]),
     )
@@ -170,8 +225,13 @@ def _score_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        numeric = [' class="n"' if cell[:1].isdigit() or (tag == "th" and i > 0) else "" for i, cell in enumerate(cells)]
-        return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, numeric, strict=True))
+        numeric = [
+            ' class="n"' if cell[:1].isdigit() or (tag == "th" and i > 0) else ""
+            for i, cell in enumerate(cells)
+        ]
+        return "".join(
+            f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, numeric, strict=True)
+        )
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     return f"<table>\n<tr>{line(head, 'th')}</tr>\n{body}\n</table>"

@@ -1,12 +1,12 @@
 """A run folder: what was asked for, what came out, and the weights; enough to score, predict, resume and export.
 
-    config.yaml              the config as it was run (`--config` reads it)
-    run.json                 facts: sources, image size, classes, settings in force, versions
-    metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
-    checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
-    best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
-    result.json              the final scores per split
-    report.html, *.png       what a person looks at
+config.yaml              the config as it was run (`--config` reads it)
+run.json                 facts: sources, image size, classes, settings in force, versions
+metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
+checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
+best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
+result.json              the final scores per split
+report.html, *.png       what a person looks at
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class RunFolder:
     def create(self, config: TrainConfig) -> None:
         """Make the folder and save the config; an existing run is refused rather than mixed with another."""
         if (self.path / CONFIG).exists():
-            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or name another")
+            raise UserError(
+                f"{self.path} already holds a run; continue it with --resume {self.path}, or name another"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / CONFIG, to_yaml(config))
 
@@ -50,8 +52,12 @@ class RunFolder:
         """The config of the run in this folder."""
         file = self.path / CONFIG
         if not file.is_file():
-            raise UserError(f"{self.path} holds no run (no {CONFIG}); a run folder is made by `horovod-asl train`")
-        return parse(TrainConfig, flags_of_file(TrainConfig, file), prog="horovod-asl train", description=None)
+            raise UserError(
+                f"{self.path} holds no run (no {CONFIG}); a run folder is made by `horovod-asl train`"
+            )
+        return parse(
+            TrainConfig, flags_of_file(TrainConfig, file), prog="horovod-asl train", description=None
+        )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Save what inference and a reader need to know besides the config."""
@@ -76,7 +82,9 @@ class RunFolder:
     def save_best(self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int) -> None:
         """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better."""
         checkpoint.save(
-            self.best / f"epoch-{epoch:05d}", weights=weights, facts={"epoch": epoch, "validation_top1": score}
+            self.best / f"epoch-{epoch:05d}",
+            weights=weights,
+            facts={"epoch": epoch, "validation_top1": score},
         )
         for folder in self._ranked()[keep:]:
             checkpoint.remove(folder)
@@ -85,7 +93,9 @@ class RunFolder:
         """The manifest and tensors of the best sound checkpoint, else of the newest resumable one."""
         found = checkpoint.first_sound(self._ranked()) or checkpoint.newest_sound(self.checkpoints)
         if found is None:
-            raise UserError(f"{self.path} holds no weights yet: its run was stopped before the first checkpoint")
+            raise UserError(
+                f"{self.path} holds no weights yet: its run was stopped before the first checkpoint"
+            )
         folder, manifest = found
         return manifest, checkpoint.load_weights(folder)
 

@@ -32,7 +32,9 @@ def ensure_sample(launcher: Launcher) -> Path:
     path = sample_path()
     if launcher.local_rank == 0:
         if not Store.exists(path):
-            print("no --store given: drawing the built-in synthetic sample (once, some seconds) …", flush=True)
+            print(
+                "no --store given: drawing the built-in synthetic sample (once, some seconds) …", flush=True
+            )
             prepare_store(sources=["synthetic"], store=path, say=lambda line: None)
         return path
     deadline = time.monotonic() + PATIENCE_SECONDS

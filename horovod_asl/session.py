@@ -50,19 +50,20 @@ def run_training(config: TrainConfig, store_path: Path, backend: Backend) -> boo
         photos["train"],
         validation,
         on_step=display.on_step,
-        on_epoch=lambda row: (display.on_epoch(row), board.add(row), _write_history(trainer)),  # type: ignore[func-returns-value]
+        on_epoch=lambda row: _record(row, trainer, display, board),
     )
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
     if backend.rank == 0:
         folder.write_facts(facts)
         folder.write_metrics(trainer.position.history)
+    training_started = time.perf_counter()
     with display.bar():
         finished = trainer.run()
     if not finished:
         display.say(f"stopped at step {trainer.position.step}; go on with: train --resume {folder.path}")
         return False
-    _conclude(trainer, photos, display, seconds=time.perf_counter() - started)
+    _conclude(trainer, photos, display, started=started, training_started=training_started)
     board.close()
     return True
 
@@ -73,7 +74,9 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
     digests = backend.gather((platform.node(), store.digest))
     others = sorted({host for host, digest in digests if digest != digests[0][1]})
     if others:
-        raise UserError(f"the store {path} on {', '.join(others)} differs from the one on {digests[0][0]}; prepare or copy it again")
+        raise UserError(
+            f"the store {path} on {', '.join(others)} differs from the one on {digests[0][0]}; prepare or copy it again"
+        )
     return store
 
 
@@ -125,19 +128,30 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
             "precision": config.execution.precision,
             "global_batch": trainer.position.global_batch,
             "accumulation_steps": trainer.accumulation,
-            "peak_learning_rate": max(map(trainer.learning_rate, range(0, trainer.total_steps, max(1, trainer.total_steps // 1000)))),
+            "peak_learning_rate": max(
+                map(trainer.learning_rate, range(0, trainer.total_steps, max(1, trainer.total_steps // 1000)))
+            ),
             "steps": trainer.total_steps,
             "parameters": sum(parameter.numel() for parameter in trainer.learner.model.parameters()),
             **backend.describe(),
         },
-        "versions": {"horovod_asl": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "horovod_asl": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }
 
 
 def parts_of(store: Store, split: str) -> list[str]:
     """The recordings of a split, as `source/recording`."""
     rows = store.rows(split)
-    return sorted({f"{source}/{recording}" for source, recording in zip(store.sources[rows], store.recordings[rows], strict=True)})
+    return sorted(
+        {
+            f"{source}/{recording}"
+            for source, recording in zip(store.sources[rows], store.recordings[rows], strict=True)
+        }
+    )
 
 
 def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None:
@@ -147,23 +161,32 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say("no validation split: the last epoch's weights are kept")
     else:
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
-    display.say(f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}")
+    display.say(
+        f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}"
+    )
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _write_history(trainer: Trainer) -> None:
+def _record(row: dict[str, Any], trainer: Trainer, display: Display, board: _Board) -> None:
+    display.on_epoch(row)
+    board.add(row)
     if trainer.backend.rank == 0:
         trainer.folder.write_metrics(trainer.position.history)
 
 
-def _conclude(trainer: Trainer, photos: dict[str, Photos], display: Display, *, seconds: float) -> None:
-    """Score the best weights on every split and write result and report."""
+def _conclude(
+    trainer: Trainer, photos: dict[str, Photos], display: Display, *, started: float, training_started: float
+) -> None:
+    """Score the best weights on every split and write result and report; times are of `time.perf_counter`."""
+    train_seconds = time.perf_counter() - training_started
     manifest, scores = _score_best(trainer, photos)
+    seconds = time.perf_counter() - started
     result = {
         "seconds": seconds,
+        "train_seconds": train_seconds,
         "epoch": manifest.get("epoch"),
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
         "scores": {split: score.as_dict(CLASSES) for split, score in scores.items()},
@@ -174,8 +197,12 @@ def _conclude(trainer: Trainer, photos: dict[str, Photos], display: Display, *, 
         trainer.folder.write_result(result)
         write_report(trainer.folder)
     for split, score in scores.items():
-        name = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}[split]
-        display.say(f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  (top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})")
+        name = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}[
+            split
+        ]
+        display.say(
+            f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  (top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
+        )
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
     trainer.backend.barrier()
 
@@ -198,14 +225,14 @@ class _Board:
     """The epochs as TensorBoard curves."""
 
     def __init__(self, folder: RunFolder, *, enabled: bool) -> None:
-        self._writer = SummaryWriter(str(folder.path / "tensorboard")) if enabled else None  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder.path / "tensorboard")) if enabled else None
 
     def add(self, row: dict[str, Any]) -> None:
         if self._writer is None:
             return
         for name in row.keys() - {"epoch", "step"}:
-            self._writer.add_scalar(name, row[name], row["step"])  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, row[name], row["step"])
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()

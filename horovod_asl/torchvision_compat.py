@@ -26,7 +26,7 @@ def torchvision_models() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        _library = torch.library.Library("torchvision", "DEF")
+        _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
             _library.define(schema)
         import torchvision.models as models

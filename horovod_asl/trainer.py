@@ -193,7 +193,10 @@ class Trainer:
         with self.scoring_model() as model:
             if self.backend.rank == 0:
                 self.folder.save_best(
-                    row["epoch"], row.get("validation_top1", 0.0), model.state_dict(), keep=self.config.keep_top
+                    row["epoch"],
+                    row.get("validation_top1", 0.0),
+                    model.state_dict(),
+                    keep=self.config.keep_top,
                 )
         self.backend.barrier()
 
@@ -220,14 +223,18 @@ class Trainer:
         }
         weights = learner.model.state_dict()
         facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
-        checkpoint.save(self.folder.checkpoints / f"step-{step:09d}", weights=weights, state=state, facts=facts)
+        checkpoint.save(
+            self.folder.checkpoints / f"step-{step:09d}", weights=weights, state=state, facts=facts
+        )
         checkpoint.keep_newest(self.folder.checkpoints, 2)
 
     def _read_position(self) -> Position:
         """Rank 0 reads the newest sound checkpoint; all ranks get it. A run without one starts at step 0."""
         self._loaded: dict[str, Any] | None = None
         if self.config.resume is not None:
-            self._loaded = self.backend.broadcast(_read_checkpoint(self.folder) if self.backend.rank == 0 else None)
+            self._loaded = self.backend.broadcast(
+                _read_checkpoint(self.folder) if self.backend.rank == 0 else None
+            )
         if self._loaded is not None:
             return Position(**self._loaded["position"])
         replicas = self.backend.num_replicas
@@ -246,7 +253,9 @@ class Trainer:
             if len(loaded["buffers"]) == self.backend.world_size:
                 self._load_own_buffers(loaded["buffers"][self.backend.rank])
             if self.backend.rank == 0:
-                self.sums += torch.tensor(self.position.epoch_sums, dtype=torch.float64, device=self.sums.device)
+                self.sums += torch.tensor(
+                    self.position.epoch_sums, dtype=torch.float64, device=self.sums.device
+                )
             self._loaded = None
         self._require_equal_weights()
 
@@ -254,7 +263,9 @@ class Trainer:
         digests = self.backend.gather(checkpoint.weights_digest(dict(self.learner.model.named_parameters())))
         if len(set(digests)) > 1:
             odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-            raise UserError(f"ranks {odd} hold other weights than rank 0; are all hosts on the same versions?")
+            raise UserError(
+                f"ranks {odd} hold other weights than rank 0; are all hosts on the same versions?"
+            )
 
     def _own_buffers(self) -> list[Tensor]:
         return [buffer.detach().cpu().clone() for buffer in self._buffers()]
@@ -298,10 +309,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     fused = next(model.parameters()).device.type == "cuda"
     if config.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            fused=fused,
         )
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    return kinds[config.optimizer](groups, lr=config.learning_rate, fused=fused)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate, fused=fused)
 
 
 def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:
@@ -313,7 +328,7 @@ def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 

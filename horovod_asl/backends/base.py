@@ -44,7 +44,9 @@ class Backend(Protocol):
     num_replicas: int  # models that share a step: the world, or the devices of DataParallel
     device: torch.device
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+    def wrap(
+        self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
+    ) -> tuple[nn.Module, Optimizer]:
         """The module to call forward on and the optimizer to step; `model` stays the owner of the weights."""
 
     def gradients(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -85,7 +87,9 @@ class Serial:
         self.world_size = self.local_size = self.num_replicas = 1
         self.device = device
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+    def wrap(
+        self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
+    ) -> tuple[nn.Module, Optimizer]:
         return model, optimizer
 
     @contextlib.contextmanager

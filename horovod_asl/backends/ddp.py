@@ -39,10 +39,14 @@ class DistributedDataParallel(Serial):
         self.local_rank, self.local_size = launcher.local_rank, launcher.local_size
         self.num_replicas = self.world_size
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+    def wrap(
+        self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
+    ) -> tuple[nn.Module, Optimizer]:
         # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # newer torch has a second name for broadcast_buffers
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # newer torch has a second name for broadcast_buffers
             module = nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,

@@ -18,5 +18,7 @@ class DataParallel(Serial):
         super().__init__(device)
         self.num_replicas = max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+    def wrap(
+        self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
+    ) -> tuple[nn.Module, Optimizer]:
         return nn.DataParallel(model), optimizer

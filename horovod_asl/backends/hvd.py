@@ -26,7 +26,11 @@ from horovod_asl.errors import UserError
 T = TypeVar("T")
 
 _CPU_SETTINGS = {"OMPI_MCA_mpi_yield_when_idle": "1", "HOROVOD_CYCLE_TIME": "25"}
-_ALL_SETTINGS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "30", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120", "HOROVOD_DISABLE_GROUP_FUSION": "1"}
+_ALL_SETTINGS = {
+    "HOROVOD_STALL_CHECK_TIME_SECONDS": "30",
+    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120",
+    "HOROVOD_DISABLE_GROUP_FUSION": "1",
+}
 # The values in force when the variables are unset (Horovod's documentation says 64 MB; its code 128).
 _DEFAULT_FUSION_MIB, _DEFAULT_CYCLE_MS = 128, 1.0
 
@@ -44,14 +48,18 @@ class Horovod(Serial):
         self.num_replicas = self.world_size
         self._adasum = False
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions) -> tuple[nn.Module, Optimizer]:
+    def wrap(
+        self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
+    ) -> tuple[nn.Module, Optimizer]:
         self._refuse(options)
         hvd = self._hvd
         self._adasum = options.adasum and self.world_size > 1
         optimizer = hvd.DistributedOptimizer(
             optimizer,
             named_parameters=model.named_parameters(),
-            compression=_contiguous(hvd.Compression.fp16 if options.fp16_compression else hvd.Compression.none),
+            compression=_contiguous(
+                hvd.Compression.fp16 if options.fp16_compression else hvd.Compression.none
+            ),
             backward_passes_per_step=options.backward_passes_per_step,
             op=hvd.Adasum if options.adasum else hvd.Average,
             # One group, fused with nothing else, is laid out alike in every step: over three ranks and more the
@@ -62,7 +70,9 @@ class Horovod(Serial):
 
     def _refuse(self, options: ReductionOptions) -> None:
         if options.adasum and self.world_size > 1 and not self._hvd.mpi_enabled():
-            raise UserError("Adasum fails under Horovod's Gloo controller; start with mpirun or horovodrun --mpi")
+            raise UserError(
+                "Adasum fails under Horovod's Gloo controller; start with mpirun or horovodrun --mpi"
+            )
         if options.adasum and self.world_size & (self.world_size - 1):
             raise UserError(f"Adasum needs a power of two of ranks, not {self.world_size}")
 

@@ -21,8 +21,6 @@ from tyro.conf import Positional
 from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
-
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -62,12 +60,12 @@ def _expand(given: Sequence[Path]) -> list[Path]:
     for path in given:
         if str(path) == "-":
             paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
-        elif path.is_dir():
-            paths += sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
         else:
             paths.append(path)
     if not paths:
-        raise UserError("no photos: name files, folders that hold pictures, or - for a list on standard input")
+        raise UserError(
+            "no photos: name files, folders, or - for a list on standard input"
+        )
     return paths
 
 

@@ -60,7 +60,9 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
 
         return ensure_sample(launcher)
     if not config.data.store.exists():
-        raise UserError(f"no store at {config.data.store}; make one with: horovod-asl prepare PHOTOS {config.data.store}")
+        raise UserError(
+            f"no store at {config.data.store}; make one with: horovod-asl prepare PHOTOS {config.data.store}"
+        )
     return config.data.store
 
 

@@ -64,7 +64,7 @@ class Augment:
         turn, zoom, shift_x, shift_y, tilt_x, tilt_y, mirror, stretch = columns
         config = self.config
         angle = _around_zero(turn) * math.radians(config.rotation_degrees)
-        scale = ((1.0 - config.scale) ** _around_zero(zoom))
+        scale = (1.0 - config.scale) ** _around_zero(zoom)
         aspect = (1.0 - config.scale / 3.0) ** _around_zero(stretch)
         flip = 1.0 - 2.0 * (mirror < config.mirror).float()
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
@@ -73,14 +73,23 @@ class Augment:
             [
                 torch.stack([cos * flip * aspect, -sin, _around_zero(shift_x) * 2 * config.translation], 1),
                 torch.stack([sin * flip * aspect, cos, _around_zero(shift_y) * 2 * config.translation], 1),
-                torch.stack([_around_zero(tilt_x) * config.perspective, _around_zero(tilt_y) * config.perspective, one], 1),
+                torch.stack(
+                    [
+                        _around_zero(tilt_x) * config.perspective,
+                        _around_zero(tilt_y) * config.perspective,
+                        one,
+                    ],
+                    1,
+                ),
             ],
             1,
         )
         return _warp_by(batch, matrix)
 
     def _recolour(self, batch: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
-        brightness, contrast, saturation, gamma, warmth, tint, grey = (_per_photo(column) for column in columns)
+        brightness, contrast, saturation, gamma, warmth, tint, grey = (
+            _per_photo(column) for column in columns
+        )
         strength = self.config.colour
         if strength == 0:
             return batch
@@ -125,14 +134,17 @@ def mix(
         return batch, targets
     generator = np.random.default_rng([seed, step, 1])
     cut = config.mixup_alpha == 0 or (config.cutmix_alpha > 0 and generator.random() < 0.5)
-    kept = float(generator.beta(*[config.cutmix_alpha if cut else config.mixup_alpha] * 2))
+    alpha = config.cutmix_alpha if cut else config.mixup_alpha
+    kept = float(generator.beta(alpha, alpha))
     if not cut:
         return kept * batch + (1 - kept) * batch.flip(0), kept * targets + (1 - kept) * targets.flip(0)
     size = batch.shape[-1]
     side = round(size * math.sqrt(1 - kept))
     top, left = generator.integers(0, size - side + 1, 2)
     batch = batch.clone()
-    batch[:, :, top : top + side, left : left + side] = batch.flip(0)[:, :, top : top + side, left : left + side]
+    batch[:, :, top : top + side, left : left + side] = batch.flip(0)[
+        :, :, top : top + side, left : left + side
+    ]
     kept = 1 - side * side / (size * size)
     return batch, kept * targets + (1 - kept) * targets.flip(0)
 
