@@ -153,7 +153,7 @@ class TrainConfig:
     epochs: int = 20
     """Passes over the training photos."""
     batch_size_per_replica: int = 32
-    """Photos per replica and optimizer step, accumulation apart; the global batch is this × replicas × accumulation."""
+    """Photos per replica and backward pass; the global batch is this × replicas × accumulation steps."""
     accumulation_steps: int = 1
     """Backward passes per optimizer step (Horovod's backward_passes_per_step)."""
     seed: int = 0

@@ -194,7 +194,7 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
     facts = folder.facts()
     rule = facts["split_rule"]["kind"]
     honesty = (
-        "The split is random: neighbouring frames stand on both sides, so these figures say nothing about other people."
+        "The split is random: neighbouring frames are on both sides, so this says nothing about other people."
         if rule == "random"
         else "No recording is on two sides of the split."
     )

@@ -75,7 +75,7 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
     others = sorted({host for host, digest in digests if digest != digests[0][1]})
     if others:
         raise UserError(
-            f"the store {path} on {', '.join(others)} differs from the one on {digests[0][0]}; prepare or copy it again"
+            f"the store {path} on {', '.join(others)} differs from {digests[0][0]}'s; prepare or copy it again"
         )
     return store
 
@@ -201,7 +201,8 @@ def _conclude(
             split
         ]
         display.say(
-            f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  (top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
+            f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  "
+            f"(top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
         )
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
     trainer.backend.barrier()
