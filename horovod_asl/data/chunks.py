@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class PixelBank:
     def pixels(self, digest: str) -> Pixels:
         """uint8 (H, W, 3)."""
         array, shard, row = self._places[digest]
-        return self._arrays[array][shard][row]
+        return cast(Pixels, self._arrays[array][shard][row])
 
     def hash(self, digest: str) -> int:
         """The perceptual hash, 64 bits."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import cast
 
 from horovod_asl.errors import UserError
 
@@ -43,7 +46,20 @@ def worker_pool(workers: int, *, across_ranks: bool = False) -> Iterator[Executo
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Processes of this machine; never by fork: the parent may hold MPI, CUDA or threads, which a fork
     breaks."""
-    return ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("forkserver"))
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next task for ever: a thread watches, and ends it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager
@@ -56,12 +72,12 @@ def _rank_pool() -> Iterator[Executor | None]:
             "'horovod_asl[horovod]', "
             "or start one process and let --workers use the cores"
         ) from error
-    with MPICommExecutor() as pool:
-        if pool is None:
+    with MPICommExecutor() as root_pool:
+        if root_pool is None:
             yield None
         else:
-            with _cancelling(pool) as root_pool:
-                yield root_pool
+            with _cancelling(cast(Executor, root_pool)) as pool:
+                yield pool
 
 
 @contextmanager

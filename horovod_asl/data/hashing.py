@@ -8,6 +8,8 @@ twice the decode; here the DCT keeps only the 8 rows that count and is one matri
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,7 +31,7 @@ def phash(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def distance(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Differing bits, uint8 (len(a), len(b)), between every hash of `a` and every hash of `b`."""
-    return np.bitwise_count(a[:, None] ^ b[None, :])
+    return cast(NDArray[np.uint8], np.bitwise_count(a[:, None] ^ b[None, :]))
 
 
 def _small_grey(picture: NDArray[np.uint8]) -> NDArray[np.float64]:

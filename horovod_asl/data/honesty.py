@@ -19,8 +19,7 @@ from horovod_asl.labels import CLASS_INDEX
 def settle_leaks(
     rows: Sequence[IndexRow], bank: PixelBank, split: SplitRule, *, drop: bool, say: Callable[[str], None]
 ) -> tuple[list[IndexRow], list[Problem]]:
-    """The rows that may stay, and those dropped from the earlier side (train, then validation) with the
-    reason.
+    """The rows that may stay, and those dropped from the earlier side (train, validation), with the reason.
 
     UserError if there are leaks and neither `drop` nor a random split, which reports them and keeps
     everything.
@@ -29,9 +28,8 @@ def settle_leaks(
     leaks = _leaks(rows, splits, bank)
     if split.kind == "random":
         say(
-            "warning: a random split puts neighbouring frames of one take on both sides, so its score "
-            f"says little "
-            f"about another hand. Here: {leaks.summary(splits)}"
+            "warning: a random split puts neighbouring frames of one take on both sides, so its score says "
+            f"little about another hand. Here: {leaks.summary(splits)}"
         )
         return list(rows), []
     if not len(leaks):

@@ -85,8 +85,8 @@ def find_leaks(
         for other, held in combinations(SPLITS, 2):
             pairs.append(_near_pairs(rows[splits[rows] == other], rows[splits[rows] == held], hashes, gather))
     joined = np.unique(np.concatenate(pairs), axis=0)
-    other, held = joined[:, 0], joined[:, 1]
-    return Leaks(other, held, digests[other] == digests[held])
+    first, second = joined[:, 0], joined[:, 1]
+    return Leaks(first, second, np.asarray(digests[first] == digests[second], np.bool_))
 
 
 def _exact_pairs(splits: NDArray[np.object_], digests: NDArray[np.object_]) -> Rows:

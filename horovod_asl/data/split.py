@@ -90,8 +90,8 @@ def balanced_subset(
     chosen = []
     for quota, rows in zip(quotas, by_class.values(), strict=True):
         groups: dict[Recording, list[int]] = {}
-        for row in rows:
-            groups.setdefault(recordings[row], []).append(int(row))
+        for row in rows.tolist():
+            groups.setdefault(recordings[row], []).append(row)
         parts = [groups[key] for key in sorted(groups)]
         for part, size in zip(parts, _share(quota, [len(p) for p in parts], generator), strict=True):
             chosen.append(generator.choice(part, size, replace=False))
@@ -106,7 +106,7 @@ def _share(total: int, capacities: Sequence[int], generator: np.random.Generator
         open_bins = [i for i, capacity in enumerate(capacities) if shares[i] < capacity]
         each = left // len(open_bins)
         if not each:
-            open_bins = list(generator.permutation(open_bins)[:left])
+            open_bins = generator.permutation(open_bins)[:left].tolist()
             each = 1
         for i in open_bins:
             taken = min(each, capacities[i] - shares[i])
