@@ -1,0 +1,37 @@
+"""Run by launchers: `horovod-asl train`, in which rank 1 fails as the first word says, and the others do not.
+
+    LAUNCHER … python failing_rank.py {early|mid-epoch} TRAIN_ARGUMENTS …
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from horovod_asl import engine
+from horovod_asl.__main__ import main
+from horovod_asl.backends import detect
+
+FAIL_AT_STEP = 3
+
+
+def fail_in_step() -> None:
+    """Rank 1 raises in its fourth step, when the others already wait for its gradients."""
+    original = engine.train_step
+
+    def train_step(*args: Any, **keywords: Any) -> Any:
+        if keywords["step"] == FAIL_AT_STEP:
+            raise RuntimeError("the boom of rank 1")
+        return original(*args, **keywords)
+
+    engine.train_step = train_step
+
+
+if __name__ == "__main__":
+    when, *arguments = sys.argv[1:]
+    if detect().rank == 1:
+        if when == "early":
+            arguments += ["--store", "/no/such/store"]
+        else:
+            fail_in_step()
+    main("train", arguments)
