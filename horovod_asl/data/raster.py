@@ -63,8 +63,8 @@ def cone_heights(
     length2, taper = ax * ax + ay * ay + az * az, ra * (ra - rb)
     d2 = length2 - (ra - rb) ** 2
     k2 = d2 - az * az
-    # No side is seen if one sphere holds the other or the axis points at the viewer: the caps are all.
-    sided = (d2 > 0) & (k2 > 1e-4 * length2)
+    # One sphere may hold the other, or the side be seen edge on: the caps are all.
+    sided = (d2 > 0) & (np.abs(k2) > 1e-4 * length2)
     side = (ax * dx - taper) + ay * dy
     h = side * side - (k2 * (dx * dx - ra * ra) + k2 * (dy * dy))
     z = (np.sqrt(np.abs(h) * d2) + side * az) / np.where(sided, k2, 1)
@@ -140,8 +140,7 @@ def blurred(height: Array) -> tuple[Array, Array]:
     """The height's mean over what is drawn within about a 32nd of the picture, and the share of that, 0–1."""
     drawn = (height > FAR / 2).astype(np.float32)
     total, cover = (_smeared(image) for image in (height * drawn, drawn))
-    mean: Array = total / np.maximum(cover, np.float32(1 / 81))
-    return mean, cover
+    return np.asarray(total / np.maximum(cover, np.float32(1 / 81)), np.float32), cover
 
 
 def softened(height: Array) -> Array:

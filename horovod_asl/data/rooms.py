@@ -65,13 +65,13 @@ def _shelves(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator)
 
 def _lights(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -> None:
     """Discs of far-off lamps in a dim room."""
-    canvas.paste(canvas.point(lambda value: value * 0.45))
+    canvas.paste(canvas.point(lambda value: value * 0.65))
     pen = ImageDraw.Draw(canvas, "RGBA")
     for _ in range(26):
         x, y = rng.uniform(0, canvas.width, 2)
         r = canvas.width * rng.uniform(0.02, 0.07)
         colour = _byte(colours[int(rng.integers(len(colours)))], rng.uniform(0.9, 1.3))
-        pen.ellipse((x - r, y - r, x + r, y + r), (*colour, int(rng.integers(50, 140))))
+        pen.ellipse((x - r, y - r, x + r, y + r), (*colour, int(rng.integers(40, 110))))
 
 
 def _frames(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -> None:
@@ -121,8 +121,11 @@ def paint_room(kind: str, colours: tuple[RGB, ...], seed: int, size: int) -> Ima
 
 
 def crop_room(room: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random part of the room as a camera sees it: (size, size, 3) float32, linear light."""
+    """A random part of the room in dappled light, perhaps mirrored: (size, size, 3) float32, linear light."""
     side = room.width * rng.uniform(0.45, 0.85)
     x, y = rng.uniform(0, room.width - side, 2)
-    view = room.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + side, y + side))
-    return np.square(np.asarray(view, np.float32) / 255)
+    view = np.asarray(room.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + side, y + side)))
+    view = view[:, :: int(rng.choice((-1, 1)))]
+    patches = Image.fromarray(rng.uniform(0.6, 1.2, (4, 4)).astype(np.float32))
+    shine = np.asarray(patches.resize((size, size), Image.Resampling.BICUBIC))
+    return np.square(view * np.float32(1 / 255)) * shine[:, :, None]

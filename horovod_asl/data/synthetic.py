@@ -20,8 +20,8 @@ from horovod_asl.data.skin import RGB, Light, Skin, paint
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 
 # What changes from photo to photo: joints, and yaw, pitch and roll of the whole hand.
-_JOINT_SIGMA_DEG = 5.0
-_VIEW_SIGMA_DEG = (12.0, 9.0, 10.0)
+_JOINT_SIGMA_DEG = 4.0
+_VIEW_SIGMA_DEG = (10.0, 7.0, 8.0)
 # Skin from light to deep, sRGB, back of the hand then palm, after the ten tones of Monk's scale (2023).
 _TONES = np.array(
     [
@@ -165,15 +165,16 @@ def placed(
     skeleton: Skeleton, look: Look, size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], float]:
     """Where the wrist is drawn (x, y) on `size` pixels, and pixels per hand length, to have it in view."""
-    scale = size * look.hand_fraction * rng.uniform(0.8, 1.12)
+    scale = size * look.hand_fraction * rng.uniform(0.84, 1.14)
     flat = skeleton.joints[:, :2] * [1, -1] * scale
     middle = (flat.min(0) + flat.max(0)) / 2
     return size * (0.5 + rng.uniform(-0.1, 0.1, 2)) - middle, scale
 
 
 def _develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Exposure, a camera's noise, and eight bits."""
-    exposed = np.sqrt(np.clip(light * np.float32(rng.uniform(0.85, 1.12)), 0, 1)) * 255
+    """Exposure, white balance, a camera's noise, and eight bits."""
+    gain = (rng.uniform(0.8, 1.15) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
+    exposed = np.sqrt(np.clip(light * gain, 0, 1)) * 255
     noise = rng.standard_normal(light.shape[:2], np.float32)[:, :, None] * np.float32(rng.uniform(0.5, 2.5))
     return np.asarray(np.clip(exposed + noise, 0, 255), np.uint8)
 
