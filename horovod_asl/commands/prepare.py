@@ -18,6 +18,7 @@ Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where a
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> int:
     """Prepare a store and say what is in it."""
     config = parse(PrepareConfig, argv, prog="horovod-asl prepare", description=__doc__)
     *sources, store = _places(config)
+    started = time.perf_counter()
     with Progress("photos") as progress:
         report = prepare_store(
             sources=sources,
@@ -117,7 +119,7 @@ def main(argv: list[str]) -> int:
             on_progress=progress.update,
         )
     if report is not None:
-        _summarise(report)
+        _summarise(report, time.perf_counter() - started)
     return 0
 
 
@@ -150,7 +152,7 @@ def _tolerance(config: PrepareConfig) -> Tolerance:
     )
 
 
-def _summarise(report: PrepareReport) -> None:
+def _summarise(report: PrepareReport, seconds: float) -> None:
     state = "up to date" if report.up_to_date else "ready"
     splits = ", ".join(f"{count} {name}" for name, count in report.splits.items())
     print(f"{report.store} is {state}: {report.photos} photos ({splits}), digest {report.digest[:12]}")
@@ -159,7 +161,7 @@ def _summarise(report: PrepareReport) -> None:
         print(
             f"  {source['name']}: {source['photos']} photos, recordings by {source['group_by']}: {recordings}"
         )
-    print(f"  {report.decoded} decoded, {report.reused} reused, {report.seconds:.1f} s")
+    print(f"  {report.decoded} decoded, {report.reused} reused, {seconds:.1f} s")
     if report.problems:
         reasons = Counter(problem.reason.partition(":")[0] for problem in report.problems).most_common()
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)

@@ -3,19 +3,18 @@ once."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from horovod_asl.data.arrange import arrange, describe_source, describe_split
 from horovod_asl.data.decode import DECODER_VERSION, MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
-from horovod_asl.data.honesty import settle_leaks
 from horovod_asl.data.sources import (
     Source,
     SourcePhoto,
@@ -24,12 +23,12 @@ from horovod_asl.data.sources import (
     check_covered,
     open_sources,
 )
-from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset, random_split, split_recordings
+from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset
 from horovod_asl.data.store import INDEX, PROBLEMS, Store
 from horovod_asl.data.store_writer import Content, IndexRow, Problem, index_text, problems_text, write_store
 from horovod_asl.data.workfolder import WorkFolder, work_folder
 from horovod_asl.errors import UserError
-from horovod_asl.labels import CLASSES
+from horovod_asl.labels import CLASS_INDEX
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2048
 
@@ -47,7 +46,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What prepare did. Counts are photos; `seconds` is wall time."""
+    """What prepare did. Counts are photos."""
 
     store: Path
     digest: str
@@ -56,7 +55,6 @@ class PrepareReport:
     decoded: int
     problems: tuple[Problem, ...]
     sources: tuple[dict[str, Any], ...]
-    seconds: float
 
     @property
     def photos(self) -> int:
@@ -91,40 +89,33 @@ def prepare_store(
     others None. `say` gets lines for the user, `on_progress` photos done and in all. UserError for whatever
     the user can mend.
     """
-    started = time.perf_counter()
     _check_values(image_size, samples)
     with worker_pool(workers or usable_cores(), across_ranks=across_ranks) as pool:
         if pool is None:
             return None
         opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
-        check_classes(opened, allow_missing=tolerance.allow_missing, skip_unknown=tolerance.skip_unknown)
-        photos = _draw(opened, samples, split.seed)
+        photos = _photos(opened, samples, split.seed, tolerance, say)
         with work_folder(store, say=say) as work:
+            existing = _sound_store(store)
             decoded = decode_photos(
                 pool,
                 photos,
                 work,
+                existing,
                 image_size=image_size,
                 max_megapixels=tolerance.max_megapixels,
                 on_progress=on_progress,
             )
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
-            rows = _arrange(photos, decoded, split)
-            rows, dropped = settle_leaks(rows, decoded.bank, split, drop=tolerance.drop_duplicates, say=say)
-            check_covered({CLASSES.index(row.label) for row in rows}, opened, tolerance.allow_missing)
-            content = Content(
-                rows=tuple(rows),
-                problems=(*problems, *dropped),
-                image_size=image_size,
-                sources=[_describe(source, rows) for source in opened],
-                split_rule=_describe_rule(split, samples),
+            rows, dropped = arrange(
+                photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
             )
-            up_to_date = _is_current(store, content)
+            check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
+            content = _content(rows, [*problems, *dropped], opened, split, samples, image_size)
+            up_to_date = _is_current(existing, content)
             if not up_to_date:
-                work.clear_draft()
-                write_store(work.draft, content, decoded.bank)
-                work.commit()
-    return _report(store, content, up_to_date, decoded.count, time.perf_counter() - started)
+                write_store(work, content, decoded.bank)
+    return _report(store, content, up_to_date, decoded.count)
 
 
 def _check_values(image_size: int, samples: int | None) -> None:
@@ -136,17 +127,37 @@ def _check_values(image_size: int, samples: int | None) -> None:
         raise UserError(f"--samples {samples} must be at least 1")
 
 
-def _draw(sources: Sequence[Source], samples: int | None, seed: int) -> list[SourcePhoto]:
-    """All photos, ordered by source and path, or a balanced subset of them."""
+def _photos(
+    sources: Sequence[Source],
+    samples: int | None,
+    seed: int,
+    tolerance: Tolerance,
+    say: Callable[[str], None],
+) -> list[SourcePhoto]:
+    """What is to be prepared, ordered by source and path: everything, or a balanced subset."""
+    check_classes(sources, allow_missing=tolerance.allow_missing, skip_unknown=tolerance.skip_unknown)
+    for source in sources:
+        if source.ignored:
+            say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
+        if source.unknown:
+            say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
     photos = [photo for source in sources for photo in source.photos]
-    if samples is None:
-        return photos
+    return photos if samples is None else _drawn(photos, samples, seed, say)
+
+
+def _drawn(
+    photos: Sequence[SourcePhoto], samples: int, seed: int, say: Callable[[str], None]
+) -> list[SourcePhoto]:
     if samples > len(photos):
         raise UserError(
             f"--samples {samples}: there are only {len(photos)} photos; ask for fewer or leave it out"
         )
     labels = np.array([photo.label for photo in photos], np.int64)
     rows = balanced_subset(labels, [(photo.source, photo.recording) for photo in photos], samples, seed)
+    if len(rows) < samples:
+        say(
+            f"--samples {samples}: {len(rows)} drawn, because some classes have too few photos to stay balanced"
+        )
     return [photos[row] for row in rows]
 
 
@@ -167,71 +178,46 @@ def _problems(
     return problems
 
 
-def _arrange(photos: Sequence[SourcePhoto], decoded: Decoded, split: SplitRule) -> list[IndexRow]:
-    """The rows of the index for the good photos, each with its split."""
-    good = [(photo, digest) for photo, digest in zip(photos, decoded.digests, strict=True) if digest]
-    splits = _splits([photo for photo, _ in good], split)
-    return [
-        IndexRow(
-            source=photo.source,
-            path=photo.path,
-            sha256=digest,
-            label=CLASSES[photo.label],
-            recording=photo.recording,
-            split=side,
-            phash=f"{decoded.bank.hash(digest):016x}",
-        )
-        for (photo, digest), side in zip(good, splits, strict=True)
-    ]
-
-
-def _splits(photos: Sequence[SourcePhoto], rule: SplitRule) -> list[str]:
-    if rule.kind == "random":
-        labels = np.array([photo.label for photo in photos], np.int64)
-        return [str(side) for side in random_split(labels, rule.fraction, rule.seed)]
-    recordings: dict[str, list[str]] = {}
-    for photo in photos:
-        recordings.setdefault(photo.source, []).append(photo.recording)
-    sides = split_recordings(
-        recordings, validation=rule.validation, test=rule.test, test_source=rule.test_source
+def _content(
+    rows: Sequence[IndexRow],
+    problems: Sequence[Problem],
+    sources: Sequence[Source],
+    split: SplitRule,
+    samples: int | None,
+    image_size: int,
+) -> Content:
+    return Content(
+        rows=tuple(rows),
+        problems=tuple(problems),
+        image_size=image_size,
+        sources=[describe_source(source, rows) for source in sources],
+        split_rule=describe_split(split, samples),
     )
-    return [sides[photo.source, photo.recording] for photo in photos]
 
 
-def _describe(source: Source, rows: Sequence[IndexRow]) -> dict[str, Any]:
-    """What the store says of a source: its photos in the store, and how they were grouped."""
-    own = [row for row in rows if row.source == source.name]
-    recordings = {name: sum(row.recording == name for row in own) for name in source.recordings}
-    return {"name": source.name, "photos": len(own), "group_by": source.group_by, "recordings": recordings}
-
-
-def _describe_rule(split: SplitRule, samples: int | None) -> dict[str, Any]:
-    return {
-        **asdict(split),
-        "validation": list(split.validation),
-        "test": list(split.test),
-        "samples": samples,
-    }
-
-
-def _is_current(store: Path, content: Content) -> bool:
-    """Whether the store at `store` is what writing `content` would give."""
+def _sound_store(path: Path) -> Store | None:
+    """The store at `path` if it is whole and every digest matches: a damaged one is made anew, not built
+    upon."""
     try:
-        there = Store.open(store)
+        return Store.open(path, verify=True)
     except UserError:
-        return False
-    manifest = there.manifest
+        return None
+
+
+def _is_current(existing: Store | None, content: Content) -> bool:
+    """Whether the store that is there is what writing `content` would give."""
     return (
-        manifest["decoder"] == DECODER_VERSION
-        and there.image_size == content.image_size
-        and manifest["sources"] == content.sources
-        and manifest["split_rule"] == content.split_rule
-        and (store / INDEX).read_bytes() == index_text(content.rows)
-        and (store / PROBLEMS).read_bytes() == problems_text(content.problems)
+        existing is not None
+        and existing.manifest["decoder"] == DECODER_VERSION
+        and existing.image_size == content.image_size
+        and existing.manifest["sources"] == content.sources
+        and existing.manifest["split_rule"] == content.split_rule
+        and (existing.path / INDEX).read_bytes() == index_text(content.rows)
+        and (existing.path / PROBLEMS).read_bytes() == problems_text(content.problems)
     )
 
 
-def _report(store: Path, content: Content, up_to_date: bool, decoded: int, seconds: float) -> PrepareReport:
+def _report(store: Path, content: Content, up_to_date: bool, decoded: int) -> PrepareReport:
     splits = Counter(row.split for row in content.rows)
     return PrepareReport(
         store=store,
@@ -241,5 +227,4 @@ def _report(store: Path, content: Content, up_to_date: bool, decoded: int, secon
         decoded=decoded,
         problems=content.problems,
         sources=tuple(content.sources),
-        seconds=seconds,
     )

@@ -48,7 +48,7 @@ def decode_photo(data: bytes, image_size: int, *, max_megapixels: float = MAX_ME
     """
     with _reasons():
         picture = _open(data, max_megapixels)
-        if picture.format == "JPEG":
+        if picture.format in ("JPEG", "MPO"):
             target = round(image_size * DRAFT_MARGIN)
             picture.draft(None, (target, target))
         picture.load()
@@ -80,7 +80,10 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
-        raise PhotoError("not a picture") from error
+        is_heif = data[4:8] == b"ftyp"
+        raise PhotoError(
+            "not a picture: HEIF or video; export it as JPEG" if is_heif else "not a picture"
+        ) from error
     width, height = picture.size
     if width * height > max_megapixels * 1e6:
         raise PhotoError(f"too large: {width * height / 1e6:.0f} megapixels, the limit is {max_megapixels:g}")

@@ -15,8 +15,9 @@ from horovod_asl.data.store import SHARD_PHOTOS, Store
 from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.errors import UserError
 
-CHUNK_PHOTOS = 256
-"""Photos that a worker takes at a time: a fifth of a second's work, so a kill loses little."""
+SMALLEST_CHUNK_PHOTOS, LARGEST_CHUNK_PHOTOS = 32, 256
+"""Photos that a worker takes at a time: at most a fifth of a second's work, so a kill loses little; fewer
+where there are few, so that all workers have some."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def decode_photos(
     pool: Executor,
     photos: Sequence[SourcePhoto],
     work: WorkFolder,
+    existing: Store | None,
     *,
     image_size: int,
     max_megapixels: float,
@@ -42,19 +44,20 @@ def decode_photos(
 ) -> Decoded:
     """Read every photo and decode those whose bytes neither the store nor an interrupted run holds at this
     size."""
-    bank = _bank_of_earlier_runs(work, image_size)
+    bank = _bank_of_earlier_runs(work, existing, image_size)
     run = f"v{DECODER_VERSION}-{time.time_ns():x}"
     known = work.root / f"known-{run}.npy"
     write_known(known, bank)
+    step = min(max(len(photos) // 256, SMALLEST_CHUNK_PHOTOS), LARGEST_CHUNK_PHOTOS)
     tasks = [
         ChunkTask(
-            origins=tuple(photo.origin for photo in photos[start : start + CHUNK_PHOTOS]),
+            origins=tuple(photo.origin for photo in photos[start : start + step]),
             image_size=image_size,
             max_megapixels=max_megapixels,
             known=str(known),
             target=str(work.chunks / f"{run}-{start:09d}.npy"),
         )
-        for start in range(0, len(photos), CHUNK_PHOTOS)
+        for start in range(0, len(photos), step)
     ]
     results = _run(pool, tasks, len(photos), on_progress)
     bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy")
@@ -66,17 +69,12 @@ def decode_photos(
     )
 
 
-def _bank_of_earlier_runs(work: WorkFolder, image_size: int) -> PixelBank:
-    """Pixels in the store that is there and in the chunks that an interrupted run left, if made as we would
-    make them."""
+def _bank_of_earlier_runs(work: WorkFolder, existing: Store | None, image_size: int) -> PixelBank:
+    """Pixels of the chunks that an interrupted run left and of the store that is there, if made as now."""
     bank = PixelBank()
     bank.add_chunks(work.chunks, image_size, pattern=f"v{DECODER_VERSION}-*.npy")
-    try:
-        store = Store.open(work.store)
-        if store.image_size == image_size and store.manifest["decoder"] == DECODER_VERSION:
-            bank.add(store.digests.tolist(), store.hashes, store.shards, SHARD_PHOTOS)
-    except UserError:
-        pass  # no store there, or an older or damaged one: all is decoded anew and it is replaced
+    if existing and existing.image_size == image_size and existing.manifest["decoder"] == DECODER_VERSION:
+        bank.add(existing.digests.tolist(), existing.hashes, existing.shards, SHARD_PHOTOS)
     return bank
 
 

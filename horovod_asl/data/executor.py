@@ -24,7 +24,8 @@ def usable_cores() -> int:
 
 def mpi_world_size() -> int:
     """Ranks that an MPI launcher says it started; 1 without a launcher. MPI is not touched."""
-    return max((int(os.environ.get(name) or 1) for name in _WORLD_SIZE_VARIABLES), default=1)
+    names = [*_WORLD_SIZE_VARIABLES, *(["SLURM_STEP_NUM_TASKS"] if "PMIX_RANK" in os.environ else [])]
+    return max(int(os.environ.get(name) or 1) for name in names)
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever: a thread watches, and ends it."""
+    """A worker whose parent was killed would wait for its next task for ever: a thread watches, and ends
+    it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()

@@ -119,7 +119,8 @@ def _same_picture(pairs: Rows, gather: Gather) -> NDArray[np.bool_]:
     rows, places = np.unique(pairs, return_inverse=True)
     if not len(rows):
         return np.zeros(0, np.bool_)
-    small = thumbnails(gather(rows)).astype(np.int16)
+    blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+    small = np.concatenate([thumbnails(gather(block)) for block in blocks]).astype(np.int16)
     same = np.zeros(len(pairs), np.bool_)
     for start in range(0, len(pairs), _BLOCK):
         a, b = places.reshape(-1, 2)[start : start + _BLOCK].T

@@ -99,7 +99,7 @@ def find_photos(path: Path) -> Found:
         files, folders = _walk(path)
         found = sort_into_classes(files, folders, lambda name: FileOrigin(str(path / name)))
     elif path.is_file() and zipfile.is_zipfile(path):
-        names = _open_zip(str(path)).namelist()
+        names = _names_in_zip(path)
         files = [name for name in names if not name.endswith("/")]
         folders = [name.rstrip("/") for name in names if name.endswith("/")]
         found = sort_into_classes(files, folders, lambda name: ZipOrigin(str(path), name))
@@ -149,7 +149,7 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     files: list[str] = []
     folders: list[str] = []
     seen: set[str] = set()
-    for parent, subfolders, names in os.walk(root, followlinks=True):
+    for parent, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(parent)
         if real in seen:
             subfolders.clear()
@@ -159,6 +159,17 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
         files += [(relative / name).as_posix() for name in names]
         folders += [(relative / name).as_posix() for name in subfolders]
     return files, folders
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror}): mend its permissions") from error
+
+
+def _names_in_zip(path: Path) -> list[str]:
+    try:
+        return _open_zip(str(path)).namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): download it again") from error
 
 
 def _is_hidden(name: str) -> bool:

@@ -25,6 +25,8 @@ FRAME_CUTS = (1000, 2000, 2500)
 LAST_FRAME = 3000
 
 PERSON_PATTERN = r"(?<![a-z])(?P<recording>(?:hand|signer|subject|person|user)[ _-]?\d+)(?!\d)"
+PHOTOS_PER_PERSON_AND_CLASS = 2
+"""With fewer in the mean, `hand12` is the twelfth picture of a hand and not the twelfth person."""
 
 
 def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[list[str], str]:
@@ -50,7 +52,7 @@ def recording_order(names: Sequence[str]) -> list[str]:
 
 def _by_first_that_fits(photos: Sequence[FoundPhoto]) -> tuple[list[str], str]:
     candidates = {
-        "person": _by_pattern(photos, re.compile(PERSON_PATTERN, re.IGNORECASE)),
+        "person": _people(photos),
         "frames": [_frame_block(photo) for photo in photos],
         "subfolder": _subfolders(photos),
     }
@@ -82,7 +84,17 @@ def _subfolders(photos: Sequence[FoundPhoto]) -> list[str | None]:
 def _by_pattern(photos: Sequence[FoundPhoto], pattern: re.Pattern[str]) -> list[str | None]:
     group = "recording" if "recording" in pattern.groupindex else 1
     matches = [pattern.search(photo.path) for photo in photos]
-    return [match[group].casefold() if match and match[group] else None for match in matches]
+    return [match[group] or None if match else None for match in matches]
+
+
+def _people(photos: Sequence[FoundPhoto]) -> list[str | None]:
+    """The person's number in each name; none where a number means so few photos that it counts photos."""
+    names = _by_pattern(photos, re.compile(PERSON_PATTERN, re.IGNORECASE))
+    people = {name for name in names if name}
+    classes = {photo.label for photo in photos}
+    if len(photos) < PHOTOS_PER_PERSON_AND_CLASS * len(people) * len(classes):
+        return [None] * len(photos)
+    return [name.casefold() if name else None for name in names]
 
 
 def _compiled(rule: str) -> re.Pattern[str]:

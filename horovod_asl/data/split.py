@@ -82,11 +82,12 @@ def balanced_subset(
 ) -> NDArray[np.int64]:
     """Rows, ascending, of a subset of `count` photos: classes alike, and within a class recordings alike.
 
-    Classes or recordings that have too few give all they have, and the others make up for it.
+    A class that has too few gives all it has, and the subset is smaller: the others don't make up for it.
+    Within a class they do: a recording that has too few leaves its share to the others.
     """
     generator = np.random.default_rng(seed)
     by_class = {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-    quotas = _share(count, [len(rows) for rows in by_class.values()], generator)
+    quotas = _share(count, [count] * len(by_class), generator)
     chosen = []
     for quota, rows in zip(quotas, by_class.values(), strict=True):
         groups: dict[Recording, list[int]] = {}

@@ -30,6 +30,8 @@ INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phas
 PROBLEM_FIELDS = ("source", "path", "reason")
 MANIFEST, LABELS, INDEX, PROBLEMS = "store.json", "labels.npy", "index.csv", "problems.csv"
 
+_MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files"}
+
 Strings = NDArray[np.object_]
 
 
@@ -178,9 +180,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no store: {hint} with `horovod-asl prepare SOURCE {folder}`") from None
     except ValueError as error:
         raise UserError(f"{folder / MANIFEST} is damaged ({error}): run prepare again") from None
-    if manifest.get("schema") != SCHEMA:
+    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
+        raise UserError(f"{folder / MANIFEST} is damaged: run prepare again")
+    if manifest["schema"] != SCHEMA:
         raise UserError(
-            f"{folder} is a store of schema {manifest.get('schema')}, this version reads {SCHEMA}: run "
+            f"{folder} is a store of schema {manifest['schema']}, this version reads {SCHEMA}: run "
             f"prepare again"
         )
     return manifest

@@ -9,9 +9,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -33,11 +33,11 @@ from horovod_asl.data.store import (
     shard_name,
     whole_digest,
 )
+from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(NamedTuple):
     """One photo of the store: a row of `index.csv`, in its columns' order."""
 
     source: str
@@ -49,8 +49,7 @@ class IndexRow:
     phash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A photo that was left out, and why: a row of `problems.csv`."""
 
     source: str
@@ -71,16 +70,21 @@ class Content:
 
 def index_text(rows: Iterable[IndexRow]) -> bytes:
     """The contents of `index.csv`."""
-    return _csv_text(INDEX_FIELDS, (astuple(row) for row in rows))
+    return _csv_text(INDEX_FIELDS, rows)
 
 
 def problems_text(problems: Iterable[Problem]) -> bytes:
     """The contents of `problems.csv`."""
-    return _csv_text(PROBLEM_FIELDS, (astuple(problem) for problem in problems))
+    return _csv_text(PROBLEM_FIELDS, problems)
 
 
-def write_store(folder: Path, content: Content, bank: PixelBank) -> None:
-    """Write every file of a store into the empty `folder`, flushed to the disk, `store.json` last."""
+def write_store(work: WorkFolder, content: Content, bank: PixelBank) -> None:
+    """Write the store in its work folder, every file flushed to the disk, and let it take its name."""
+    _write_files(work.clear_draft(), content, bank)
+    work.commit()
+
+
+def _write_files(folder: Path, content: Content, bank: PixelBank) -> None:
     rows = content.rows
     names = [LABELS, INDEX, PROBLEMS]
     _write_array(folder / LABELS, np.array([CLASS_INDEX[row.label] for row in rows], np.int64))

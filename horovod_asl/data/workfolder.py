@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -44,10 +45,11 @@ class WorkFolder:
         """The store that is being replaced, between two renames."""
         return self.root / "previous"
 
-    def clear_draft(self) -> None:
-        """An empty draft folder."""
+    def clear_draft(self) -> Path:
+        """The draft folder, emptied."""
         shutil.rmtree(self.draft, ignore_errors=True)
         self.draft.mkdir()
+        return self.draft
 
     def commit(self) -> None:
         """The draft becomes the store; what it replaces is deleted afterwards."""
@@ -86,6 +88,13 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
         folder.chunks.mkdir(exist_ok=True)
         yield folder
         shutil.rmtree(root)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of {root} is full: a store needs twice its size while it is made; make room and run the "
+            "same prepare again, it goes on where this one stopped"
+        ) from error
     finally:
         os.close(lock)
 

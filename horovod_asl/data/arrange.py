@@ -1,0 +1,150 @@
+"""The rows of a store: each good photo with its split, and nothing on two sides.
+
+A photo that stands on two sides of a split is refused, dropped from the earlier side, or (random) reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.chunks import PixelBank
+from horovod_asl.data.decoding import Decoded
+from horovod_asl.data.leaks import Leaks, Rows, find_leaks
+from horovod_asl.data.sources import Source, SourcePhoto
+from horovod_asl.data.split import SplitRule, random_split, split_recordings
+from horovod_asl.data.store_writer import IndexRow, Problem
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASS_INDEX, CLASSES
+
+
+def arrange(
+    photos: Sequence[SourcePhoto],
+    decoded: Decoded,
+    split: SplitRule,
+    *,
+    drop_duplicates: bool,
+    say: Callable[[str], None],
+) -> tuple[list[IndexRow], list[Problem]]:
+    """The rows of the index, each good photo with its split; and the photos dropped because they leak.
+
+    UserError if the split cannot be made, or leaks and `drop_duplicates` is off.
+    """
+    return _settle_leaks(_rows(photos, decoded, split), decoded.bank, split, drop=drop_duplicates, say=say)
+
+
+def describe_source(source: Source, rows: Sequence[IndexRow]) -> dict[str, Any]:
+    """What the store says of a source: its photos in the store, and how they were grouped."""
+    counts = Counter(row.recording for row in rows if row.source == source.name)
+    recordings = {name: counts[name] for name in source.recordings}
+    return {
+        "name": source.name,
+        "photos": counts.total(),
+        "group_by": source.group_by,
+        "recordings": recordings,
+    }
+
+
+def describe_split(split: SplitRule, samples: int | None) -> dict[str, Any]:
+    """What the store says of its split: the rule's values as JSON gives them back."""
+    return {
+        **asdict(split),
+        "validation": list(split.validation),
+        "test": list(split.test),
+        "samples": samples,
+    }
+
+
+def _rows(photos: Sequence[SourcePhoto], decoded: Decoded, split: SplitRule) -> list[IndexRow]:
+    good = [(photo, digest) for photo, digest in zip(photos, decoded.digests, strict=True) if digest]
+    splits = _splits([photo for photo, _ in good], split)
+    return [
+        IndexRow(
+            source=photo.source,
+            path=photo.path,
+            sha256=digest,
+            label=CLASSES[photo.label],
+            recording=photo.recording,
+            split=side,
+            phash=f"{decoded.bank.hash(digest):016x}",
+        )
+        for (photo, digest), side in zip(good, splits, strict=True)
+    ]
+
+
+def _splits(photos: Sequence[SourcePhoto], rule: SplitRule) -> list[str]:
+    if rule.kind == "random":
+        labels = np.array([photo.label for photo in photos], np.int64)
+        return [str(side) for side in random_split(labels, rule.fraction, rule.seed)]
+    recordings: dict[str, list[str]] = {}
+    for photo in photos:
+        recordings.setdefault(photo.source, []).append(photo.recording)
+    sides = split_recordings(
+        recordings, validation=rule.validation, test=rule.test, test_source=rule.test_source
+    )
+    return [sides[photo.source, photo.recording] for photo in photos]
+
+
+def _settle_leaks(
+    rows: Sequence[IndexRow], bank: PixelBank, split: SplitRule, *, drop: bool, say: Callable[[str], None]
+) -> tuple[list[IndexRow], list[Problem]]:
+    """The rows that may stay, and those dropped from the earlier side (train, validation), with the reason.
+
+    UserError if there are leaks and neither `drop` nor a random split, which reports them and keeps
+    everything.
+    """
+    splits = np.array([row.split for row in rows], dtype=object)
+    leaks = _leaks(rows, splits, bank)
+    if split.kind == "random":
+        say(
+            "warning: a random split puts neighbouring frames of one take on both sides, so its score says "
+            f"little about another hand. Here: {leaks.summary(splits)}"
+        )
+        return list(rows), []
+    if not len(leaks):
+        return list(rows), []
+    if not drop:
+        raise UserError(_message(rows, leaks, splits))
+    return _without(rows, leaks)
+
+
+def _leaks(rows: Sequence[IndexRow], splits: NDArray[np.object_], bank: PixelBank) -> Leaks:
+    def gather(wanted: Rows) -> NDArray[np.uint8]:
+        return np.stack([bank.pixels(rows[row].sha256) for row in wanted])
+
+    return find_leaks(
+        splits,
+        labels=np.array([CLASS_INDEX[row.label] for row in rows], np.int64),
+        digests=np.array([row.sha256 for row in rows], dtype=object),
+        hashes=np.array([int(row.phash, 16) for row in rows], np.uint64),
+        gather=gather,
+    )
+
+
+def _message(rows: Sequence[IndexRow], leaks: Leaks, splits: NDArray[np.object_]) -> str:
+    other, held = rows[leaks.other[0]], rows[leaks.held[0]]
+    return (
+        f"the split leaks: {leaks.summary(splits)}; for example {held.source}/{held.path} ({held.split}) is "
+        f"{other.source}/{other.path} ({other.split}); leave one source out, put both recordings on one side "
+        "(--group-by, --test, --validation), or take the copies out of training with --drop-duplicates"
+    )
+
+
+def _without(rows: Sequence[IndexRow], leaks: Leaks) -> tuple[list[IndexRow], list[Problem]]:
+    reasons: dict[int, str] = {}
+    for other, held, exact in zip(
+        leaks.other.tolist(), leaks.held.tolist(), leaks.exact.tolist(), strict=True
+    ):
+        kind = "the same bytes as" if exact else "the same picture as"
+        kept = rows[held]
+        reasons.setdefault(other, f"dropped: {kind} {kept.source}/{kept.path} ({kept.split})")
+    left = [row for number, row in enumerate(rows) if number not in reasons]
+    dropped = [
+        Problem(rows[number].source, rows[number].path, why) for number, why in sorted(reasons.items())
+    ]
+    return left, dropped
