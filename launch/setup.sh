@@ -110,9 +110,9 @@ system_packages() {
             "  apt-get install ${missing//PYTHON/$(packaged_python)}" \
             "Or go on without Horovod and MPI: HOROVOD_ASL_WITHOUT_HOROVOD=1 make train"
     fi
-    say "system packages: installing ${missing//PYTHON/Python}"
     logged "apt-get update failed" "${sudo[@]}" apt-get update
     missing=${missing//PYTHON/$(packaged_python)}
+    say "system packages: installing $missing"
     # shellcheck disable=SC2086  # a list
     logged "apt-get could not install $missing" \
         "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing

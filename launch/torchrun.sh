@@ -9,7 +9,7 @@ need torchrun "run \`make setup\`"
 
 options=(--nproc-per-node "$NP")
 if [ "${NNODES:-1}" = 1 ]; then
-    options+=(--standalone)
+    options+=(--standalone --local-addr 127.0.0.1) # without the address it hangs where the host's name does not resolve
 else
     : "${MASTER:?torchrun.sh: with NNODES=$NNODES name the meeting point too, as MASTER=host:port}"
     options+=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$MASTER" --rdzv-id "${JOB:-horovod_asl}")

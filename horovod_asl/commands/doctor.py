@@ -1,0 +1,178 @@
+"""What is installed here, and what is missing for what.
+
+    horovod-asl doctor             tables for a reader
+    horovod-asl doctor --json      the same as one JSON object, for a bug report or a script
+
+It prints versions, devices, MPI, Horovod's controllers and operations, the threads that torch would take, the
+launcher that started this process, network, disk and shared memory; then a row for each thing that is missing: what
+it is needed for, and the command that gets it.
+
+It works where Horovod, MPI or even torch are missing or broken. The exit code is 0 when training can run at all,
+which is when torch can be imported, and 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from horovod_asl import machine
+from horovod_asl.cli import parse
+
+# Below this, ranks on one machine may fail to map the memory through which they talk (Docker's default is 64 MB).
+LEAST_SHARED_MEMORY_GIB = 0.5
+
+_SETUP = "make setup"
+_REBUILD = "rm -f .venv/.ready .venv/.horovod && make setup"
+
+# Packages that only some commands need: module → (needed for, remedy).
+_OPTIONAL = {
+    "mpi4py": ("preparing photos on several machines", _SETUP),
+    "pytest": ("make test", _SETUP),
+    "mypy": ("make lint", _SETUP),
+    "ruff": ("make lint", _SETUP),
+    "kagglehub": ("downloading the photos from Kaggle", ".venv/bin/pip install -e '.[kaggle]'"),
+}
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Options of `horovod-asl doctor`."""
+
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One thing that is not here."""
+
+    what: str
+    needed_for: str
+    remedy: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; 0 when training can run at all, 1 otherwise."""
+    arguments = sys.argv[1:] if argv is None else argv
+    config = parse(DoctorConfig, arguments, prog="horovod-asl doctor", description=__doc__)
+    report = examine()
+    if config.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report)
+    return 0 if report["can_train"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """All that the doctor knows: section → fact → value; `missing` is a list of `Missing` as dicts."""
+    started_by = machine.started_by()
+    torch = machine.torch_facts(started_by.get("local_size", 1))
+    report = {
+        "can_train": "error" not in torch,
+        "versions": machine.versions(torch),
+        "devices": machine.devices(torch),
+        "threads": {"torch_would_use": torch.get("threads"), "omp_num_threads": os.environ.get("OMP_NUM_THREADS")},
+        "mpi": machine.mpi(),
+        "horovod": machine.horovod(),
+        "launcher": started_by,
+        "network": machine.network(),
+        "storage": machine.storage(),
+    }
+    return report | {"missing": [asdict(row) for row in find_missing(report)]}
+
+
+def find_missing(report: dict[str, Any]) -> list[Missing]:
+    """A row for each thing that the facts in `report` (as `examine` collects them) show to be missing."""
+    packages = [Missing(name, *row) for name, row in _OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    return [
+        *_missing_torch(report),
+        *_missing_horovod(report["horovod"], has_gpu=bool(report["devices"]["gpus"])),
+        *_missing_for_processes(report),
+        *packages,
+    ]
+
+
+def _missing_torch(report: dict[str, Any]) -> list[Missing]:
+    versions, devices = report["versions"], report["devices"]
+    if not report["can_train"]:
+        return [Missing(f"torch: {versions['torch']}", "everything", _SETUP)]
+    rows = []
+    if versions["torchvision"] is None or "cannot be imported" in versions["torchvision"]:
+        what = f"a torchvision for this torch: {versions['torchvision'] or 'not installed'}"
+        rows.append(Missing(what, "models and augmentation", _SETUP))
+    if devices["gpus_of_the_driver"] and not devices["gpus"]:
+        remedy = "rm -rf .venv && make setup; with TORCH_INDEX_URL=… where the package index has CPU builds only"
+        rows.append(Missing(f"a torch for this GPU: {versions['torch']} sees none", "training on the GPU", remedy))
+    return rows
+
+
+def _missing_horovod(horovod: dict[str, Any], *, has_gpu: bool) -> list[Missing]:
+    needed_for = "--backend horovod, horovodrun (serial, dp and ddp work without)"
+    if not horovod["installed"]:
+        return [Missing("Horovod", needed_for, f"{_SETUP}, without HOROVOD_ASL_WITHOUT_HOROVOD")]
+    if "error" in horovod:
+        return [Missing(f"a Horovod that works: {horovod['error']}", needed_for, _REBUILD)]
+    uses = {"MPI": "horovodrun and mpirun over MPI", "Gloo": "horovodrun --gloo, elastic training"}
+    built = horovod["controllers"]
+    rows = [Missing(f"Horovod's {name}", use, _REBUILD) for name, use in uses.items() if not built.get(name)]
+    if has_gpu and not horovod["operations"].get("NCCL"):
+        remedy = f"install the CUDA toolkit (nvcc), then {_REBUILD}"
+        rows.append(Missing("Horovod's NCCL", "--backend horovod on GPUs (ddp works without)", remedy))
+    return rows
+
+
+def _missing_for_processes(report: dict[str, Any]) -> list[Missing]:
+    network, rows = report["network"], []
+    if report["mpi"]["mpirun"] is None:
+        rows.append(Missing("mpirun", "mpirun, horovodrun over MPI", f"{_SETUP}, or: apt-get install openmpi-bin"))
+    if network["ssh"] is None:
+        rows.append(Missing("ssh", "several machines", f"{_SETUP}, or: apt-get install openssh-client"))
+    if network["address"] is None:
+        remedy = f"echo 127.0.1.1 {network['hostname']} >> /etc/hosts (with its real address, for several machines)"
+        rows.append(Missing(f"an address for the name {network['hostname']}", "horovodrun --gloo, torchrun", remedy))
+    if report["storage"].get("dev_shm_gib", 0) < LEAST_SHARED_MEMORY_GIB:
+        remedy = "mount -o remount,size=2g /dev/shm; in Docker: --shm-size=2g"
+        rows.append(Missing(f"{LEAST_SHARED_MEMORY_GIB} GiB of /dev/shm", "several ranks on one machine", remedy))
+    return rows
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report as tables."""
+    console = Console()
+    for section, facts in report.items():
+        if isinstance(facts, dict):
+            console.print(_table(section, ["", ""], [[_words(name), _words(value)] for name, value in facts.items()]))
+    rows = [list(row.values()) for row in report["missing"]] or [["nothing", "", ""]]
+    console.print(_table("missing", ["what", "needed for", "how to get it"], rows))
+    console.print("Training can run." if report["can_train"] else "Training cannot run: see what is missing.")
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_words(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_words, value)) or "none"
+    return str(value)
