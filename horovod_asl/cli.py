@@ -6,7 +6,9 @@ unknown keys and wrong types are refused alike, and a flag to the right of `--co
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,17 +40,26 @@ def parse(
         default: values in place of the dataclass's own defaults.
 
     Raises:
-        UserError: the YAML file is missing, is not a mapping, or holds a key that the config lacks.
-        SystemExit: from tyro, with code 2 for flags it refuses and 0 after `--help`.
+        UserError: the YAML file is missing, is not a mapping, or holds a key that the config lacks; a flag or a
+            value is refused, by tyro or by the config itself.
+        SystemExit: after `--help`, with code 0.
     """
-    return tyro.cli(
-        config_class,
-        args=_expand_config_files(config_class, list(argv)),
-        prog=prog,
-        description=description,
-        default=default if default is not None else tyro.MISSING_NONPROP,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    args = _expand_config_files(config_class, list(argv))
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                config_class,
+                args=args,
+                prog=prog,
+                description=description,
+                default=default if default is not None else tyro.MISSING_NONPROP,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), prog)) from None
 
 
 def to_yaml(config: Any) -> str:
@@ -59,6 +70,28 @@ def to_yaml(config: Any) -> str:
 def fail(message: str) -> None:
     """Print a user's mistake as one line on standard error."""
     print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _own_error(stop: BaseException) -> UserError | None:
+    """The config's own complaint, raised while tyro was building it; None where tyro itself complains."""
+    cause: BaseException | None = stop
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__context__
+    return cause
+
+
+def _one_line(complaint: str, prog: str) -> str:
+    """tyro's box of a fault, with the flags that may have been meant and a hint, as one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in complaint.splitlines()[1:]]  # the first is the box's title
+    ruled = "\n".join(line if line.strip("─-") else "\f" for line in lines).strip("\n\f")
+    fault, *rest = ruled.split("\f")
+    meant = [word.rstrip(",") for part in rest if "Perhaps you meant" in part for word in _first_flags(part)]
+    hint = f"; perhaps you meant {', '.join(meant)}" if meant else ""
+    return f"{' '.join(fault.split()).rstrip('.')}{hint} ({prog} --help lists all)"
+
+
+def _first_flags(paragraph: str) -> list[str]:
+    return [line.split()[0] for line in paragraph.splitlines() if line.startswith("--")]
 
 
 def _plain(value: Any) -> Any:
@@ -97,7 +130,7 @@ def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"the config {path} must be a mapping of option names to values")
@@ -117,6 +150,7 @@ def _flags_of_mapping(config_class: type[Any], content: dict[str, Any], *, where
                 raise UserError(f"{where}: {key!r} is a section and needs keys of its own")
             flags += _flags_of_mapping(nested, value, where=f"{where}: {key}")
         else:
+            _refuse_wrong_kind(fields[name], value, where=f"{where}: {key!r}")
             flags += _flag(name, value)
     return flags
 
@@ -126,10 +160,21 @@ def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
 
 
+def _refuse_wrong_kind(field: dataclasses.Field[Any], value: Any, *, where: str) -> None:
+    """What would make a flag of another shape, and a message about that flag: switches, lists and sections."""
+    kind = str(getattr(field.type, "__name__", field.type))
+    if isinstance(value, bool) != (kind == "bool"):
+        raise UserError(
+            f"{where} {'must be true or false' if kind == 'bool' else 'needs a value'}, not {value}"
+        )
+    if isinstance(value, dict) or (isinstance(value, list) and not kind.startswith("tuple")):
+        raise UserError(f"{where} takes one value, not {value}")
+
+
 def _flag(name: str, value: Any) -> list[str]:
     option = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [option if value else "--no-" + option[2:]]
     if isinstance(value, list):
         return [option, *map(str, value)]
-    return [option, str(value)]
+    return [f"{option}={value}"]  # in one word, so that a value may begin with a dash

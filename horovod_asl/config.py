@@ -6,6 +6,7 @@ line (`--learning-rate`) and are sections in YAML.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,18 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _require_at_least_1(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def _require_finite(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(math.isfinite(value), f"--{name.replace('_', '-')} must be a finite number, not {value}")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on."""
@@ -26,6 +39,9 @@ class DataConfig:
     """A store made by `horovod-asl prepare`; none: the built-in synthetic sample, prepared on first use."""
     samples: int | None = None
     """Train on a class-balanced subset of this many photos; none: on all."""
+
+    def __post_init__(self) -> None:
+        _require_at_least_1(self, "samples")
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ class OptimizerConfig:
     """Exponential moving average of the weights, used for scoring; 0: none. 0.99 to 0.9999 are usual."""
 
     def __post_init__(self) -> None:
+        _require_finite(self, "learning_rate", "weight_decay", "warmup_epochs")
         _require(self.learning_rate > 0, f"--learning-rate must be positive, not {self.learning_rate}")
         _require(self.weight_decay >= 0, f"--weight-decay must not be negative: {self.weight_decay}")
         _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
@@ -105,6 +122,7 @@ class AugmentConfig:
     """Share of the target given to all classes alike (Szegedy et al. 2016)."""
 
     def __post_init__(self) -> None:
+        _require_finite(self, "rotation_degrees", "translation", "mixup_alpha", "cutmix_alpha")
         for name in ("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"):
             _require(0 <= getattr(self, name) <= 1, f"--{name.replace('_', '-')} must be in [0, 1]")
         _require(0 <= self.scale < 1, f"--scale must be in [0, 1), not {self.scale}")
@@ -136,6 +154,9 @@ class ExecutionConfig:
     deterministic: bool = False
     """Refuse nondeterministic kernels; the CPU path is deterministic without."""
 
+    def __post_init__(self) -> None:
+        _require_at_least_1(self, "threads_per_rank")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -166,20 +187,9 @@ class TrainConfig:
     """Save and leave after this many steps in all, as a preempted job would; `--resume` goes on."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"--epochs must be at least 1, not {self.epochs}")
-        _require(
-            self.batch_size_per_replica >= 1,
-            f"--batch-size-per-replica must be at least 1: {self.batch_size_per_replica}",
-        )
-        _require(
-            self.accumulation_steps >= 1,
-            f"--accumulation-steps must be at least 1: {self.accumulation_steps}",
-        )
-        _require(self.keep_top >= 1, f"--keep-top must be at least 1, not {self.keep_top}")
-        _require(
-            self.save_every_steps is None or self.save_every_steps >= 1,
-            "--save-every-steps must be at least 1",
-        )
+        _require_at_least_1(self, "epochs", "batch_size_per_replica", "accumulation_steps", "keep_top")
+        _require_at_least_1(self, "save_every_steps", "stop_after_steps")
+        _require(0 <= self.seed < 2**32, f"--seed must be in [0, 2³²), not {self.seed}")
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),
             "--adasum reduces whole updates, so gradients can't be clipped: add `--clip-norm None`",
