@@ -1,0 +1,213 @@
+"""Flags and YAML as a user meets them: what is refused comes as one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from horovod_asl import __version__
+from horovod_asl.__main__ import COMMANDS, main
+from horovod_asl.cli import parse, to_yaml
+from horovod_asl.config import TrainConfig
+from tests.launching import ROOT, clean_environment
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of several ranks, whatever runs these tests: a rank would leave by `os._exit`."""
+    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def train_config(*words: str) -> TrainConfig:
+    return parse(TrainConfig, words, prog="horovod-asl train", description=None)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that `horovod-asl WORDS` leaves on standard error, with exit code 2 and nothing else."""
+    with pytest.raises(SystemExit) as left:
+        main(argv=words)
+    output = capsys.readouterr()
+    assert left.value.code == 2
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    return output.err.removeprefix("error: ").rstrip()
+
+
+def yaml_file(folder: Path, text: str) -> str:
+    file = folder / "my.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+# -- flags ----------------------------------------------------------------------------------------------------
+
+
+def test_flags_without_prefix_reach_their_group() -> None:
+    config = train_config("--learning-rate", "0.5", "--no-augment", "--samples", "100", "--clip-norm", "None")
+    assert config.optimizer.learning_rate == 0.5
+    assert config.augment.augment is False
+    assert config.data.samples == 100
+    assert config.optimizer.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--epoch 3", "--epoch, 3; perhaps you meant --epochs"),
+        ("--epochs three", "--epochs"),
+        ("--epochs 2.5", "--epochs"),
+        ("--epochs", "--epochs"),
+        ("--backend mpi", "'mpi'"),
+        ("--no-epochs", "--no-epochs"),
+        ("stray", "stray"),
+        ("--config", "--config needs the path"),
+    ],
+)
+def test_flags_that_do_not_exist_or_do_not_fit_are_refused_in_one_line(
+    words: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert part in refusal(capsys, "train", *words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--epochs 0", "--epochs must be at least 1, not 0"),
+        ("--clip-norm -1", "--clip-norm must be positive: -1.0"),
+        (
+            "--adasum",
+            "--adasum reduces whole updates, so gradients can't be clipped: add `--clip-norm None`",
+        ),
+    ],
+)
+def test_what_the_config_itself_refuses_comes_out_as_its_own_sentence(
+    words: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, "train", *words.split()) == line
+
+
+def test_a_refusal_stays_one_line_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "invalid choice 'mpi' for argument '--backend'" in refusal(capsys, "train", "--backend", "mpi")
+
+
+# -- YAML -----------------------------------------------------------------------------------------------------
+
+
+def test_yaml_and_flags_mean_the_same(tmp_path: Path) -> None:
+    text = "epochs: 3\nrun-folder: runs/a b\noptimizer:\n  learning_rate: 1e-3\n  clip_norm: null\n"
+    text += "augment: {augment: false}\n"
+    flags = ("--epochs", "3", "--run-folder", "runs/a b", "--learning-rate", "0.001", "--clip-norm", "None")
+    assert train_config("--config", yaml_file(tmp_path, text)) == train_config(*flags, "--no-augment")
+
+
+def test_a_flag_right_of_the_file_wins_and_one_left_of_it_loses(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "epochs: 3\n")
+    assert train_config("--config", file, "--epochs", "5").epochs == 5
+    assert train_config("--epochs", "5", f"--config={file}").epochs == 3
+
+
+def test_of_two_files_the_right_one_wins(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("epochs: 7\nseed: 1\n")
+    first = yaml_file(tmp_path, "epochs: 3\nkeep_top: 9\n")
+    config = train_config("--config", first, "--config", str(tmp_path / "other.yaml"))
+    assert (config.epochs, config.seed, config.keep_top) == (7, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("epoch: 3", "unknown key 'epoch'"),
+        ("optimizer: {lr: 3}", "unknown key 'lr'"),
+        ("learning_rate: 3", "unknown key 'learning_rate'"),  # it belongs under `optimizer`
+        ("1: 2", "unknown key 1"),
+        ("epochs: three", "--epochs"),
+        ("epochs: 2.5", "--epochs"),
+        ("epochs: true", "'epochs' needs a value"),
+        ("epochs: null", "--epochs"),
+        ("epochs: [1, 2]", "'epochs' takes one value"),
+        ("epochs: 0", "--epochs must be at least 1, not 0"),
+        ("augment: {augment: 3}", "augment: 'augment' must be true or false, not 3"),
+        ("epochs: {a: 1}", "'epochs' takes one value"),
+        ("augment: 3", "'augment' is a section"),
+        ("execution: {backend: mpi}", "mpi"),
+        ("- epochs", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("epochs: [1", "not YAML"),
+    ],
+)
+def test_yaml_that_does_not_fit_is_refused_in_one_line(
+    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert part in refusal(capsys, "train", "--config", yaml_file(tmp_path, text))
+
+
+def test_a_config_that_is_missing_a_folder_or_binary_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "No such file" in refusal(capsys, "train", "--config", str(tmp_path / "none.yaml"))
+    assert "directory" in refusal(capsys, "train", "--config", str(tmp_path))
+    assert "not YAML" in refusal(capsys, "train", "--config", str(tmp_path / "binary.yaml"))
+
+
+def test_a_value_that_begins_with_a_dash_survives_the_file(tmp_path: Path) -> None:
+    config = train_config("--run-folder=-dashed=odd")
+    assert str(config.run_folder) == "-dashed=odd"
+    assert train_config("--config", yaml_file(tmp_path, to_yaml(config))) == config
+
+
+# -- the program ----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_command_is_refused_and_the_known_ones_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = refusal(capsys, "tran")
+    assert "'tran'" in line
+    assert all(command in line for command in COMMANDS)
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), (["help"], 0), ([], 2)])
+def test_usage_names_every_command(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv=words)
+    assert left.value.code == code
+    listed = capsys.readouterr().out
+    assert all(f"  {command} " in listed for command in COMMANDS)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv=["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"horovod-asl {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_manual(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv=[command, "--help"])
+    assert left.value.code == 0
+    assert f"horovod-asl {command}" in capsys.readouterr().out
+
+
+def test_a_rank_says_which_it_is_and_leaves_with_the_same_code() -> None:
+    finished = subprocess.run(
+        [sys.executable, "train.py", "--epochs", "0"],
+        cwd=ROOT,
+        env=clean_environment(OMPI_COMM_WORLD_RANK="3", OMPI_COMM_WORLD_SIZE="4"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == "error: rank 3: --epochs must be at least 1, not 0\n"

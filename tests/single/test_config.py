@@ -1,0 +1,156 @@
+"""Configs: what is impossible is refused where it is declared, and YAML is a faithful second spelling."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from horovod_asl.cli import parse, to_yaml
+from horovod_asl.config import (
+    AugmentConfig,
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from horovod_asl.errors import UserError
+
+shares = st.floats(0, 1)
+counts = st.integers(1, 10**9)
+# "None" is how a flag spells None, so a file of that name can't be told from none.
+paths = st.text("abcXYZ019 ._-=:#'\"é\\/", min_size=1).map(Path).filter(lambda path: str(path) != "None")
+
+
+def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+optimizers = st.builds(
+    OptimizerConfig,
+    optimizer=st.sampled_from(["sgd", "adamw", "adam"]),
+    learning_rate=st.floats(1e-12, 1e12),
+    scale_learning_rate=st.booleans(),
+    momentum=st.floats(0, 0.999),
+    weight_decay=st.floats(0, 1e300),
+    schedule=st.sampled_from(["cosine", "step", "constant"]),
+    warmup_epochs=st.floats(0, 1e6),
+    clip_norm=st.none(),
+    ema_decay=st.floats(0, 0.99999),
+)
+augments = st.builds(
+    AugmentConfig,
+    augment=st.booleans(),
+    rotation_degrees=st.floats(-360, 360),
+    scale=st.floats(0, 0.99),
+    translation=st.floats(-1, 1),
+    mirror=shares,
+    blur=shares,
+    mixup_alpha=st.floats(0, 10),
+    label_smoothing=shares,
+)
+executions = st.builds(
+    ExecutionConfig,
+    backend=st.sampled_from(["auto", "serial", "dp", "ddp", "horovod"]),
+    precision=st.sampled_from(["fp32", "bf16"]),
+    compile=st.booleans(),
+    threads_per_rank=optional(counts),
+    adasum=st.booleans(),
+)
+configs = st.builds(
+    TrainConfig,
+    data=st.builds(DataConfig, store=optional(paths), samples=optional(counts)),
+    model=st.builds(
+        ModelConfig, model=st.sampled_from(["small_cnn", "resnet18"]), pretrained=optional(paths.map(str))
+    ),
+    optimizer=optimizers,
+    augment=augments,
+    execution=executions,
+    run_folder=optional(paths),
+    resume=optional(paths),
+    epochs=counts,
+    seed=st.integers(0, 2**32 - 1),
+    save_every_steps=optional(counts),
+)
+
+
+@given(configs)
+@settings(deadline=None, max_examples=40)
+def test_any_config_comes_back_equal_from_its_yaml(config: TrainConfig) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(to_yaml(config))
+        assert parse(TrainConfig, ["--config", str(file)], prog="p", description=None) == config
+
+
+def test_yaml_holds_every_field_under_its_own_name() -> None:
+    config = TrainConfig(run_folder=Path("runs/x"))
+    expected = dataclasses.asdict(config) | {"run_folder": "runs/x"}
+    assert yaml.safe_load(to_yaml(config)) == expected
+
+
+def test_no_arguments_give_the_defaults() -> None:
+    assert parse(TrainConfig, [], prog="p", description=None) == TrainConfig()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (DataConfig, "samples", 0),
+        (DataConfig, "samples", -5),
+        *((OptimizerConfig, "learning_rate", value) for value in (0.0, -1.0, NAN, INF)),
+        *((OptimizerConfig, "weight_decay", value) for value in (-1e-9, NAN, INF)),
+        *((OptimizerConfig, "momentum", value) for value in (-0.1, 1.0, NAN)),
+        *((OptimizerConfig, "ema_decay", value) for value in (-0.1, 1.0, NAN)),
+        *((OptimizerConfig, "warmup_epochs", value) for value in (-1.0, NAN, INF)),
+        *((OptimizerConfig, "clip_norm", value) for value in (0.0, -1.0, NAN)),
+        *((AugmentConfig, name, 1.01) for name in ("mirror", "colour", "blur", "cutout", "label_smoothing")),
+        *((AugmentConfig, name, -0.01) for name in ("mirror", "colour", "blur", "cutout", "label_smoothing")),
+        *((AugmentConfig, "perspective", value) for value in (-0.1, 1.1, NAN)),
+        *((AugmentConfig, "scale", value) for value in (-0.1, 1.0, NAN)),
+        *((AugmentConfig, "rotation_degrees", value) for value in (NAN, INF)),
+        *((AugmentConfig, "translation", value) for value in (NAN, INF)),
+        *((AugmentConfig, "mixup_alpha", value) for value in (-1.0, NAN, INF)),
+        *((AugmentConfig, "cutmix_alpha", value) for value in (-1.0, NAN, INF)),
+        (ExecutionConfig, "threads_per_rank", 0),
+        *((TrainConfig, name, 0) for name in ("epochs", "batch_size_per_replica", "accumulation_steps")),
+        *((TrainConfig, name, 0) for name in ("keep_top", "save_every_steps", "stop_after_steps")),
+        (TrainConfig, "seed", -1),
+        (TrainConfig, "seed", 2**32),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_refused_by_the_name_of_its_flag(
+    part: type[Any], name: str, value: float
+) -> None:
+    with pytest.raises(
+        UserError, match="alphas" if name.endswith("alpha") and value == -1 else name.replace("_", "-")
+    ):
+        part(**{name: value})
+
+
+def test_options_that_contradict_each_other_are_refused_with_the_remedy() -> None:
+    adasum = ExecutionConfig(adasum=True)
+    with pytest.raises(UserError, match="--clip-norm None"):
+        TrainConfig(execution=adasum)
+    with pytest.raises(UserError, match="bf16"):
+        TrainConfig(
+            execution=dataclasses.replace(adasum, precision="fp16"), optimizer=OptimizerConfig(clip_norm=None)
+        )
+    with pytest.raises(UserError, match="--pretrained"):
+        TrainConfig(model=ModelConfig(freeze_backbone=True))
+    TrainConfig(execution=adasum, optimizer=OptimizerConfig(clip_norm=None))
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().epochs = 3  # type: ignore[misc]
