@@ -89,12 +89,13 @@ def _by_pattern(photos: Sequence[FoundPhoto], pattern: re.Pattern[str]) -> list[
 
 def _people(photos: Sequence[FoundPhoto]) -> list[str | None]:
     """The person's number in each name; none where a number means so few photos that it counts photos."""
-    names = _by_pattern(photos, re.compile(PERSON_PATTERN, re.IGNORECASE))
+    matches = _by_pattern(photos, re.compile(PERSON_PATTERN, re.IGNORECASE))
+    names = [name.casefold() if name else None for name in matches]
     people = {name for name in names if name}
     classes = {photo.label for photo in photos}
     if len(photos) < PHOTOS_PER_PERSON_AND_CLASS * len(people) * len(classes):
         return [None] * len(photos)
-    return [name.casefold() if name else None for name in names]
+    return names
 
 
 def _compiled(rule: str) -> re.Pattern[str]:

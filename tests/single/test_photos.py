@@ -1,0 +1,204 @@
+"""Photos are found in every layout, and grouped into recordings by the rule that was meant."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from horovod_asl.data.photos import FileOrigin, FoundPhoto, PhotoError, find_photos
+from horovod_asl.data.recordings import group_recordings, recording_order
+from horovod_asl.data.sources import SyntheticOptions, check_classes, open_sources
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASS_INDEX, CLASSES
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def found(*names: str, label: str = "A") -> list[FoundPhoto]:
+    """Photos as `find_photos` gives them, for rules that look at names only."""
+    return [FoundPhoto(name, CLASS_INDEX[label], FileOrigin(name)) for name in names]
+
+
+def open_one(text: str, **options: object) -> list:
+    return open_sources([text], image_size=32, synthetic=SyntheticOptions(), **options)
+
+
+def test_classes_come_from_the_nearest_folder_in_any_case_however_nested(tmp_path):
+    touch(tmp_path, "train/asl/A/1.jpg", "train/asl/b/evening/2.jpg", "train/asl/Space/3.png", "D/e/4.jpg")
+    photos = find_photos(tmp_path).photos
+    assert {photo.path: CLASSES[photo.label] for photo in photos} == {
+        "train/asl/A/1.jpg": "A",
+        "train/asl/b/evening/2.jpg": "B",
+        "train/asl/Space/3.png": "space",
+        "D/e/4.jpg": "E",
+    }
+
+
+def test_system_files_are_no_photos(tmp_path):
+    touch(tmp_path, "A/1.jpg", "A/.DS_Store", "A/Thumbs.db", "__MACOSX/A/._1.jpg", ".git/A/1.jpg")
+    assert [photo.path for photo in find_photos(tmp_path).photos] == ["A/1.jpg"]
+
+
+def test_a_file_in_a_class_folder_is_a_candidate_whatever_its_name(tmp_path):
+    touch(tmp_path, "A/no_extension", "A/photo.txt")
+    assert len(find_photos(tmp_path).photos) == 2
+
+
+def test_the_flat_official_test_folder(tmp_path):
+    touch(tmp_path, "asl_alphabet_test/A_test.jpg", "asl_alphabet_test/nothing_test.jpg", "readme.md")
+    result = find_photos(tmp_path)
+    assert [CLASSES[photo.label] for photo in result.photos] == ["A", "nothing"]
+    assert (result.unknown, result.ignored) == ({}, 1)
+
+
+def test_unknown_and_empty_classes_are_counted_and_files_elsewhere_are_not(tmp_path):
+    touch(tmp_path, "set/A/1.jpg", "set/hello/1.jpg", "set/hello/2.jpg", "set/readme.md", "tests/A_test.jpg")
+    (tmp_path / "set" / "B").mkdir()
+    result = find_photos(tmp_path)
+    assert (result.unknown, result.empty, result.ignored) == ({"hello": 2}, ("set/B",), 2)
+
+
+def test_a_zip_gives_the_same_photos_and_bytes_and_is_not_unpacked(tmp_path):
+    folder = touch(tmp_path / "folder", "train/A/A1.jpg", "train/B/B1.jpg", "train/odd/1.jpg")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.rglob("*.jpg"):
+            archive.write(file, file.relative_to(folder))
+    before = set(tmp_path.rglob("*"))
+    from_zip, from_folder = find_photos(tmp_path / "set.zip"), find_photos(folder)
+    assert [(p.path, p.label) for p in from_zip.photos] == [(p.path, p.label) for p in from_folder.photos]
+    assert [p.origin.read() for p in from_zip.photos] == [p.origin.read() for p in from_folder.photos]
+    assert from_zip.unknown == from_folder.unknown == {"odd": 1}
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_zip_member_is_a_photo_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("A/A1.jpg", b"0123456789" * 50)
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    data[data.index(b"0123456789") + 100] ^= 255
+    (tmp_path / "set.zip").write_bytes(data)
+    photo = find_photos(tmp_path / "set.zip").photos[0]
+    with pytest.raises(PhotoError, match="damaged in the zip"):
+        photo.origin.read()
+
+
+def test_what_is_no_source_says_what_to_give(tmp_path):
+    touch(tmp_path, "file.zip", "empty/stuff/1.jpg")
+    with pytest.raises(UserError, match="does not exist"):
+        find_photos(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no readable zip"):
+        find_photos(tmp_path / "file.zip")
+    with pytest.raises(UserError, match=r"no class folders.*stuff \(1\)"):
+        find_photos(tmp_path / "empty")
+
+
+def test_links_in_a_loop_end(tmp_path):
+    touch(tmp_path, "A/1.jpg")
+    (tmp_path / "A" / "again").symlink_to(tmp_path)
+    assert len(find_photos(tmp_path).photos) == 1
+
+
+@pytest.mark.parametrize(
+    ("frame", "recording"),
+    [(1, "1"), (1000, "1"), (1001, "2"), (2000, "2"), (2001, "3"), (2500, "3"), (2501, "4"), (3000, "4")],
+)
+def test_frames_are_cut_where_the_public_set_is(frame, recording):
+    assert group_recordings(found(f"train/A/A{frame}.jpg"), "frames") == ([recording], "frames")
+
+
+@pytest.mark.parametrize("name", ["A0.jpg", "A3001.jpg", "B7.jpg", "A.jpg", "a7.jpg", "A-7.jpg"])
+def test_other_names_are_not_the_public_sets(name):
+    with pytest.raises(UserError, match=f"misses 1 of 2 photos, such as A/{name}"):
+        group_recordings(found("A/A1.jpg", f"A/{name}"), "frames")
+    assert group_recordings(found("A/A1.jpg", f"A/{name}"), "auto") == (["all", "all"], "source")
+
+
+def test_auto_sees_people_frames_folders_and_otherwise_one_recording():
+    people = found("A/hand1_a_1.jpg", "A/hand1_a_2.jpg", "A/Hand2_a_1.jpg", "A/hand2_a_2.jpg")
+    assert group_recordings(people) == (["hand1", "hand1", "hand2", "hand2"], "person")
+    assert group_recordings(found("A/A5.jpg", "A/A1500.jpg")) == (["1", "2"], "frames")
+    folders = [FoundPhoto(f"{who}/A/x.jpg", 0, FileOrigin(""), ("set", who)) for who in ("ann", "bob")]
+    assert group_recordings(folders) == (["ann", "bob"], "subfolder")
+    assert group_recordings(found("A/IMG_1.jpg", "A/IMG_2.jpg")) == (["all", "all"], "source")
+
+
+def test_a_number_that_counts_photos_is_no_person():
+    names = [f"A/hand{number}.jpg" for number in range(40)]
+    assert group_recordings(found(*names)) == (["all"] * 40, "source")
+
+
+def test_subfolders_above_and_below_the_class(tmp_path):
+    touch(tmp_path, "set/ann/A/1.jpg", "set/bob/A/1.jpg", "set/bob/A/evening/1.jpg")
+    names, _ = group_recordings(find_photos(tmp_path).photos, "subfolder")
+    assert names == ["ann", "bob", "bob/evening"]
+
+
+def test_a_users_pattern_names_recordings_by_its_group():
+    photos = found("A/x_ann_1.jpg", "A/x_bob_2.jpg")
+    assert group_recordings(photos, r"x_(\w+?)_")[0] == ["ann", "bob"]
+    assert group_recordings(photos, r"(x)_(?P<recording>\w+?)_")[0] == ["ann", "bob"]
+
+
+def test_a_users_pattern_that_does_not_fit_is_refused_with_counts():
+    with pytest.raises(UserError, match=r"misses 1 of 3 photos, such as A/other\.jpg"):
+        group_recordings(found("A/x_1.jpg", "A/x_2.jpg", "A/other.jpg"), r"(x)_")
+    with pytest.raises(UserError, match="has no group"):
+        group_recordings(found("A/x_1.jpg"), "x_")
+    with pytest.raises(UserError, match="no regular expression"):
+        group_recordings(found("A/x_1.jpg"), "x_(")
+
+
+def test_recordings_are_ordered_by_number():
+    assert recording_order(["hand10", "hand2", "hand2", "hand1", "b"]) == ["b", "hand1", "hand2", "hand10"]
+
+
+def test_sources_have_names_and_rules_of_their_own(new_frames):
+    one, two = new_frames("one", classes=["A"]), new_frames("two", classes=["A"], seed=1)
+    sources = open_sources(
+        [f"z={one}", str(two)], group_by=["auto", "two=source"], image_size=32, synthetic=SyntheticOptions()
+    )
+    assert [(source.name, source.group_by) for source in sources] == [("two", "source"), ("z", "frames")]
+    assert sources[1].recordings == ["1", "2", "3", "4"]
+    with pytest.raises(UserError, match="two sources are called one"):
+        open_sources([str(one), f"one={two}"], image_size=32, synthetic=SyntheticOptions())
+
+
+def test_missing_unknown_and_empty_classes_name_their_flags(new_frames):
+    folder = new_frames("some", classes=["A", "B"], recordings=1)
+    touch(folder, "hello/1.jpg")
+    (folder / "C").mkdir()
+    sources = open_one(str(folder))
+    with pytest.raises(UserError, match=r"hello \(1\).*--skip-unknown"):
+        check_classes(sources, allow_missing=True, skip_unknown=False)
+    with pytest.raises(
+        UserError, match=r"4 photos\) has no photo of 27 of 29 classes: C, D.*--allow-missing"
+    ):
+        check_classes(sources, allow_missing=False, skip_unknown=True)
+    check_classes(sources, allow_missing=True, skip_unknown=True)
+
+
+def test_kaggle_without_its_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
+    with pytest.raises(UserError, match=r"pip install 'horovod_asl\[kaggle\]'"):
+        open_one("kaggle")
+
+
+def test_synthetic_photos_have_recordings():
+    source = open_sources(["synthetic"], image_size=32, synthetic=SyntheticOptions(3, 1, seed=5))[0]
+    assert len(source.photos) == 3 * 29
+    assert len(source.recordings) == 3
+
+
+def test_real_sets_are_grouped_as_they_were_recorded(real_data):
+    expected = {"asl_alphabet_train": ("frames", 3), "other_signers/massey": ("person", 5)}
+    expected |= {"other_signers/phone": ("source", 1), "other_signers/homes": ("source", 1)}
+    for name, grouping in expected.items():
+        source = open_one(f"x={real_data / name}")[0]
+        assert (source.group_by, len(source.recordings)) == grouping, name
