@@ -173,7 +173,7 @@ def placed(
 
 def _develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Exposure, white balance, a camera's noise, and eight bits."""
-    gain = (rng.uniform(0.8, 1.15) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
+    gain = (rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
     exposed = np.sqrt(np.clip(light * gain, 0, 1)) * 255
     noise = rng.standard_normal(light.shape[:2], np.float32)[:, :, None] * np.float32(rng.uniform(0.5, 2.5))
     return np.asarray(np.clip(exposed + noise, 0, 255), np.uint8)
