@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import torch
 
@@ -45,7 +44,7 @@ def _automatic(launcher: Launcher, gpu_count: int) -> str:
         return "horovod"
     if launcher.name == "srun" and launcher.world_size > 1:
         # With --mpi=pmix or pmi2, MPI finds its world; without either only torch can meet by address.
-        return "horovod" if {"PMIX_RANK", "PMI_RANK"} & os.environ.keys() else "ddp"
+        return "horovod" if launcher.has_pmi else "ddp"
     return "dp" if gpu_count > 1 else "serial"
 
 

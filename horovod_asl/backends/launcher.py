@@ -6,26 +6,33 @@
 | horovodrun   | HOROVOD_RANK, HOROVOD_SIZE, ... (Gloo); under MPI it runs mpirun   |
 | mpirun       | OMPI_COMM_WORLD_RANK, ... (Open MPI) or PMI_RANK, PMI_SIZE (MPICH) |
 | srun         | SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID                  |
+
+What runs inside an srun step inherits its variables: torchrun's, horovodrun's and mpirun's own win over them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from horovod_asl.errors import UserError
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """What the environment says of this process: `name` is torchrun, horovodrun, mpirun, srun or none."""
+    """What the environment says of this process: `name` is torchrun, horovodrun, mpirun, srun or none.
+
+    `has_pmi`: an srun with --mpi=pmix or pmi2, under which MPI finds its world.
+    """
 
     name: str
     rank: int
     world_size: int
     local_rank: int
     local_size: int
+    has_pmi: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,10 @@ _KNOWN = (
         "OMPI_COMM_WORLD_LOCAL_RANK",
         "OMPI_COMM_WORLD_LOCAL_SIZE",
     ),
-    # Under srun with PMI these stand beside SLURM's own variables, which are then used.
-    _Names("mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
+
+# MPICH's mpirun sets all four; srun --mpi=pmi2 sets the first two, beside its own.
+_MPICH = _Names("mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 
 # A batch script also sees SLURM_PROCID; only a task of an srun step sees the step's task count.
 _SRUN = _Names("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
@@ -60,20 +68,31 @@ _SRUN = _Names("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", 
 def detect(environment: Mapping[str, str] | None = None) -> Launcher:
     """The launcher of this process, from `environment` (default: `os.environ`).
 
-    mpirun inside a SLURM job starts its daemons with srun, so Open MPI's own variables win over SLURM's.
-
     Raises:
         UserError: the environment is half set, not numeric, or two launchers disagree.
     """
     variables = os.environ if environment is None else environment
-    found = [launcher for names in _KNOWN if (launcher := _read(names, variables)) is not None]
-    srun = _read(_SRUN, variables) if _SRUN.world_size in variables else None
-    if srun is not None and (not found or "PMI_RANK" in variables):
-        found = [srun]
+    in_step = _SRUN.world_size in variables
+    known = _KNOWN if in_step and _MPICH.local_rank not in variables else (*_KNOWN, _MPICH)
+    found = [launcher for names in known if (launcher := _read(names, variables)) is not None]
     if not found:
-        return Launcher("none", 0, 1, 0, 1)
+        return _step(variables) if in_step else Launcher("none", 0, 1, 0, 1)
     _refuse_disagreement(found)
     return found[0]
+
+
+def _step(variables: Mapping[str, str]) -> Launcher:
+    """The task of an srun step; its number of tasks on this node stands in a list over nodes, as `2(x3),1`."""
+    launcher = _read(_SRUN, variables)
+    assert launcher is not None
+    counts: list[int] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", variables.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        counts += [int(count)] * int(times or 1)
+    node = _number(variables, "SLURM_NODEID", default=0)
+    local_size = counts[node] if 0 <= node < len(counts) else launcher.local_size
+    return replace(
+        launcher, local_size=local_size, has_pmi=bool({"PMIX_RANK", "PMI_RANK"} & variables.keys())
+    )
 
 
 def _read(names: _Names, variables: Mapping[str, str]) -> Launcher | None:
@@ -91,6 +110,10 @@ def _read(names: _Names, variables: Mapping[str, str]) -> Launcher | None:
         raise UserError(f"{names.rank}={rank} is outside a world of {names.world_size}={world_size}")
     local_rank = _number(variables, names.local_rank, default=rank)
     local_size = _number(variables, names.local_size, default=world_size)
+    if not 0 <= local_rank < world_size:
+        raise UserError(
+            f"{names.local_rank}={local_rank} is outside a world of {names.world_size}={world_size}"
+        )
     return Launcher(names.launcher, rank, world_size, local_rank, local_size)
 
 
