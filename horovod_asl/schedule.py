@@ -6,7 +6,8 @@ import math
 
 
 def warmup_factor(step: int, *, warmup_steps: int, replicas: int) -> float:
-    """Linear from 1/replicas to 1 over `warmup_steps`: gradual warm-up (Goyal et al. 2017, arXiv:1706.02677)."""
+    """Linear to 1 over `warmup_steps`, from 1/replicas, at most a tenth: gradual warm-up (Goyal et al. 2017,
+    arXiv:1706.02677)."""
     if step >= warmup_steps:
         return 1.0
     start = 1.0 / max(replicas, 10)
