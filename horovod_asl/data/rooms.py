@@ -128,4 +128,4 @@ def crop_room(room: Image.Image, size: int, rng: np.random.Generator) -> NDArray
     view = view[:, :: int(rng.choice((-1, 1)))]
     patches = Image.fromarray(rng.uniform(0.6, 1.2, (4, 4)).astype(np.float32))
     shine = np.asarray(patches.resize((size, size), Image.Resampling.BICUBIC))
-    return np.square(view * np.float32(1 / 255)) * shine[:, :, None]
+    return np.asarray(np.square(view * np.float32(1 / 255)) * shine[:, :, None])
