@@ -27,6 +27,8 @@ LAST_FRAME = 3000
 PERSON_PATTERN = r"(?<![a-z])(?P<recording>(?:hand|signer|subject|person|user)[ _-]?\d+)(?!\d)"
 PHOTOS_PER_PERSON_AND_CLASS = 2
 """With fewer in the mean, `hand12` is the twelfth picture of a hand and not the twelfth person."""
+MOST_SHARE = 0.9
+"""If a rule fits this share of the photos, the others are strays and not a reason to take another rule."""
 
 
 def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[list[str], str]:
@@ -60,7 +62,18 @@ def _by_first_that_fits(photos: Sequence[FoundPhoto]) -> tuple[list[str], str]:
         found = [name for name in names if name is not None]
         if len(found) == len(photos) and (rule != "subfolder" or len(set(found)) > 1):
             return found, rule
+        if rule != "subfolder" and len(found) >= MOST_SHARE * len(photos):
+            _refuse_strays(photos, names, rule)
     return ["all"] * len(photos), "source"
+
+
+def _refuse_strays(photos: Sequence[FoundPhoto], names: Sequence[str | None], rule: str) -> None:
+    """One stray file must not turn a set of recordings into a single one that is all training."""
+    strays = [photo.path for photo, name in zip(photos, names, strict=True) if name is None]
+    raise UserError(
+        f"{len(photos) - len(strays)} of {len(photos)} names tell their recording ({rule}), but {len(strays)} do "
+        f"not, such as {strays[0]}: remove or rename them, or choose a rule with --group-by (`source`: all are one)"
+    )
 
 
 def _frame_block(photo: FoundPhoto) -> str | None:

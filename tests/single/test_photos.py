@@ -129,6 +129,12 @@ def test_auto_sees_people_frames_folders_and_otherwise_one_recording():
     assert group_recordings(found("A/IMG_1.jpg", "A/IMG_2.jpg")) == (["all", "all"], "source")
 
 
+def test_a_stray_name_does_not_undo_the_recordings_of_all_others():
+    names = [f"A/A{frame}.jpg" for frame in range(1, 30)]
+    with pytest.raises(UserError, match=r"29 of 30 names tell their recording \(frames\).*A/notes\.txt"):
+        group_recordings(found(*names, "A/notes.txt"))
+
+
 def test_a_number_that_counts_photos_is_no_person():
     names = [f"A/hand{number}.jpg" for number in range(40)]
     assert group_recordings(found(*names)) == (["all"] * 40, "source")
