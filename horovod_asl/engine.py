@@ -18,6 +18,7 @@ from horovod_asl.config import AugmentConfig
 from horovod_asl.data.loader import Shard, evaluation_shard
 from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
 from horovod_asl.errors import UserError
+from horovod_asl.learner import Learner
 from horovod_asl.metrics import Scores, Tally
 
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
@@ -37,17 +38,6 @@ class Photos:
     def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Photos uint8 (m, H, W, 3) and labels int64 (m,) on `device`; the copy to a GPU does not block."""
         return _to_device(self.gather(indices), device), _to_device(self.labels[indices], device)
-
-
-@dataclass
-class Learner:
-    """What a step changes: `module` (the wrapped `model`) is called, `optimizer` stepped, `ema` follows."""
-
-    model: nn.Module
-    module: nn.Module
-    optimizer: Optimizer
-    ema: torch.optim.swa_utils.AveragedModel | None = None
-    scaler: torch.amp.GradScaler | None = None
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from horovod_asl import checkpoint, models, schedule
-from horovod_asl.backends import Backend, ReductionOptions, sync_buffers
-from horovod_asl.config import OptimizerConfig, TrainConfig
+from horovod_asl.backends import Backend
+from horovod_asl.config import TrainConfig
 from horovod_asl.data.loader import ShardedSteps
-from horovod_asl.engine import Learner, Photos, StepOptions, evaluate, train_epoch
+from horovod_asl.engine import Photos, StepOptions, evaluate, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.learner import build_learner, float_buffers, shared_buffers
 from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
-
-AveragedModel = torch.optim.swa_utils.AveragedModel
 
 
 @dataclass
@@ -62,7 +61,9 @@ class Trainer:
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
         self.position = self._read_position()
         self.accumulation = _accumulation(self.position, config, backend)
-        self.learner = self._build_learner()
+        self.learner = build_learner(
+            config, backend, accumulation_steps=self.accumulation, resumed=self._loaded is not None
+        )
         self.steps = ShardedSteps(
             len(train),
             global_batch=self.position.global_batch,
@@ -95,7 +96,7 @@ class Trainer:
         """The model to score or to save: moving averages where kept, statistics averaged over ranks."""
         averaged = self.learner.ema
         model: nn.Module = self.learner.model if averaged is None else averaged.module
-        with _shared_buffers(self.backend, model):
+        with shared_buffers(self.backend, model):
             yield model
 
     def score(self, photos: Photos) -> Scores:
@@ -206,7 +207,7 @@ class Trainer:
         """Write a resumable checkpoint; every rank must come here."""
         sums = self.backend.sum(self.sums).tolist()
         buffers = self.backend.gather(self._own_buffers())
-        with _shared_buffers(self.backend, self.learner.model):
+        with shared_buffers(self.backend, self.learner.model):
             if self.backend.rank == 0:
                 self.position.epoch_sums = sums
                 self._write(buffers)
@@ -277,46 +278,7 @@ class Trainer:
     def _buffers(self) -> list[Tensor]:
         """The statistics that each rank keeps of its own: the model's and its moving average's."""
         learner = self.learner
-        return _float_buffers(learner.model) + ([] if learner.ema is None else _float_buffers(learner.ema))
-
-    # -- building ---------------------------------------------------------------------------------------------
-
-    def _build_learner(self) -> Learner:
-        config, backend = self.config, self.backend
-        torch.manual_seed(config.seed)  # so all ranks draw the same weights
-        pretrained = config.model.pretrained if self._loaded is None else None
-        model = models.build_model(config.model.model, num_classes=NUM_CLASSES, pretrained=pretrained)
-        if config.model.freeze_backbone:
-            models.freeze_backbone(model)
-        if config.execution.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model = model.to(backend.device)
-        ema = _moving_average(model, config.optimizer.ema_decay)
-        execution = config.execution
-        options = ReductionOptions(
-            self.accumulation, execution.adasum, execution.fp16_compression, execution.deterministic
-        )
-        module, optimizer = backend.wrap(model, build_optimizer(model, config.optimizer), options)
-        if execution.compile:
-            module = torch.compile(module)  # type: ignore[assignment]
-        scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
-        return Learner(model, module, optimizer, ema, scaler)
-
-
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that are trained, its kernels fused on a GPU."""
-    groups = models.weight_decay_groups(model, config.weight_decay)
-    fused = next(model.parameters()).device.type == "cuda"
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            fused=fused,
-        )
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, fused=fused)
+        return float_buffers(learner.model) + ([] if learner.ema is None else float_buffers(learner.ema))
 
 
 def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:
@@ -325,34 +287,11 @@ def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> 
     return -(-position.global_batch // per_pass)
 
 
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-
 def _read_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
     found = checkpoint.newest_sound(folder.checkpoints)
     if found is None:
         return None
     return {**checkpoint.load_state(found[0]), "weights": checkpoint.load_weights(found[0])}
-
-
-@contextlib.contextmanager
-def _shared_buffers(backend: Backend, model: nn.Module) -> Iterator[None]:
-    """Within, the model's statistics are averaged over ranks; afterwards each rank has its own again."""
-    own = [buffer.clone() for buffer in _float_buffers(model)]
-    sync_buffers(backend, model)
-    try:
-        yield
-    finally:
-        for buffer, value in zip(_float_buffers(model), own, strict=True):
-            buffer.copy_(value)
-
-
-def _float_buffers(model: nn.Module) -> list[Tensor]:
-    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
 
 def _plain(value: Any) -> Any:

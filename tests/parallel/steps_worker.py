@@ -19,9 +19,9 @@ from horovod_asl.backends import Backend, ReductionOptions, create, sync_buffers
 from horovod_asl.config import AugmentConfig, OptimizerConfig
 from horovod_asl.data.loader import ShardedSteps
 from horovod_asl.data.transforms import normalise, to_unit
-from horovod_asl.engine import Learner, Photos, StepOptions, evaluate, train_epoch
+from horovod_asl.engine import Photos, StepOptions, evaluate, train_epoch
+from horovod_asl.learner import Learner, build_optimizer
 from horovod_asl.models import SmallCNN
-from horovod_asl.trainer import build_optimizer
 
 NUM_PHOTOS, SIZE, CLASSES = 53, 16, 7  # 53 divides by no number of ranks and no batch
 GLOBAL_BATCH = 12  # divides by 1, 2 and 3

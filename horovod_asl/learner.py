@@ -1,0 +1,98 @@
+"""What a step changes: the model, its wrapped forward, the optimizer, and what follows them; how they are built."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from horovod_asl import models
+from horovod_asl.backends import Backend, ReductionOptions, sync_buffers
+from horovod_asl.config import OptimizerConfig, TrainConfig
+from horovod_asl.labels import NUM_CLASSES
+
+AveragedModel = torch.optim.swa_utils.AveragedModel
+
+
+@dataclass
+class Learner:
+    """What a step changes: `module` (the wrapped `model`) is called, `optimizer` stepped, `ema` follows."""
+
+    model: nn.Module
+    module: nn.Module
+    optimizer: Optimizer
+    ema: torch.optim.swa_utils.AveragedModel | None = None
+    scaler: torch.amp.GradScaler | None = None
+
+
+def build_learner(
+    config: TrainConfig, backend: Backend, *, accumulation_steps: int, resumed: bool
+) -> Learner:
+    """The parts of a run from its config, the same weights on every rank.
+
+    Args:
+        accumulation_steps: backward passes per optimizer step.
+        resumed: the weights will be loaded, so pretrained ones need not be fetched again.
+    """
+    torch.manual_seed(config.seed)  # so all ranks draw the same weights
+    pretrained = None if resumed else config.model.pretrained
+    model = models.build_model(config.model.model, num_classes=NUM_CLASSES, pretrained=pretrained)
+    if config.model.freeze_backbone:
+        models.freeze_backbone(model)
+    execution = config.execution
+    if execution.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(backend.device)
+    ema = _moving_average(model, config.optimizer.ema_decay)
+    options = ReductionOptions(
+        accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
+    )
+    module, optimizer = backend.wrap(model, build_optimizer(model, config.optimizer), options)
+    if execution.compile:
+        module = torch.compile(module)  # type: ignore[assignment]
+    scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
+    return Learner(model, module, optimizer, ema, scaler)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that are trained, its kernels fused on a GPU."""
+    groups = models.weight_decay_groups(model, config.weight_decay)
+    fused = next(model.parameters()).device.type == "cuda"
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            fused=fused,
+        )
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate, fused=fused)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    if decay == 0:
+        return None
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+@contextlib.contextmanager
+def shared_buffers(backend: Backend, model: nn.Module) -> Iterator[None]:
+    """Within, the model's statistics are averaged over ranks; afterwards each rank has its own again."""
+    own = [buffer.clone() for buffer in float_buffers(model)]
+    sync_buffers(backend, model)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(float_buffers(model), own, strict=True):
+            buffer.copy_(value)
+
+
+def float_buffers(model: nn.Module) -> list[Tensor]:
+    """BatchNorm's running statistics, and whatever else a model keeps of its batches."""
+    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
