@@ -8,10 +8,13 @@ from pathlib import Path
 
 from horovod_asl.backends.launcher import Launcher
 from horovod_asl.data.build import prepare_store
+from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 
 PATIENCE_SECONDS = 600.0
+# Eight rooms and skins: six to train on, one to validate, one to test; 3,712 photos.
+SAMPLE = SyntheticOptions(recordings=8, photos_per_class_per_recording=16, seed=0)
 
 
 def sample_path() -> Path:
@@ -35,7 +38,7 @@ def ensure_sample(launcher: Launcher) -> Path:
             print(
                 "no --store given: drawing the built-in synthetic sample (once, some seconds) …", flush=True
             )
-            prepare_store(sources=["synthetic"], store=path, say=lambda line: None)
+            prepare_store(sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: None)
         return path
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not Store.exists(path):
