@@ -2,6 +2,9 @@
 
 torch, Horovod and MPI are asked in processes of their own, so a broken one is an answer and not a crash. A value that
 is not there is None, or stands under `error` with the reason.
+
+`python -m horovod_asl.machine` is one of those processes: it prints what only torch knows, a JSON object per line, so
+that the lines before a crash still count.
 """
 
 from __future__ import annotations
@@ -21,49 +24,67 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl import __version__
-from horovod_asl.backends import launcher
-from horovod_asl.errors import UserError
 
 Facts = dict[str, Any]
 
 GIB = 2**30
 _COMMAND_TIMEOUT_SECONDS = 120
 
-_TORCH_PROBE = """
-import json, sys, torch
-from horovod_asl.backends.threads import usable_threads
-facts = {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": []}
-facts["threads"] = usable_threads(int(sys.argv[1]))
-for index in range(torch.cuda.device_count()):
+
+def probe() -> dict[str, Facts]:
+    """What a process with torch says: `torch`, `torchvision`, `launcher`; `error` in place of one that failed."""
+    answer = _run(sys.executable, "-m", "horovod_asl.machine")
+    facts: dict[str, Facts] = {name: {"error": _last_line(answer)} for name in ("torch", "torchvision", "launcher")}
+    for line in answer.stdout.splitlines():
+        facts |= json.loads(line)
+    return facts
+
+
+def _probe_torch() -> Facts:
+    import torch
+
+    gpus = [_gpu(index) for index in range(torch.cuda.device_count())]
+    return {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}
+
+
+def _gpu(index: int) -> Facts:
+    import torch
+
     properties = torch.cuda.get_device_properties(index)
-    facts["gpus"].append({
+    return {
         "name": properties.name,
-        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "memory_gib": _gib(properties.total_memory),
         "compute_capability": f"{properties.major}.{properties.minor}",
         "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
-    })
-print(json.dumps(facts))
-"""
+    }
 
 
-def torch_facts(local_size: int) -> Facts:
-    """torch's version, its CUDA, its GPUs, and the threads that one of `local_size` ranks takes; or `error`."""
-    answer = _run(sys.executable, "-c", _TORCH_PROBE, str(local_size))
-    if answer.returncode != 0:
-        return {"error": _last_line(answer)}
-    return dict(json.loads(answer.stdout.splitlines()[-1]))
+def _probe_torchvision() -> Facts:
+    try:
+        import torchvision
+    except RuntimeError:
+        from horovod_asl.torchvision_compat import torchvision_models
+
+        torchvision_models()
+        return {"works": "works with the operators that horovod_asl declares; its compiled part does not load"}
+    return {"works": "works" if torchvision.extension._has_ops() else "works without its compiled part"}
 
 
-def versions(torch: Facts) -> Facts:
+def _probe_launcher() -> Facts:
+    from horovod_asl.backends import launcher, threads
+
+    started_by = launcher.detect()
+    return asdict(started_by) | {"threads": threads.usable_threads(started_by.local_size)}
+
+
+def versions(torch: Facts, torchvision: Facts) -> Facts:
     """What is installed, by name; a package that cannot be imported says so beside its version."""
-    installed = version_of("torch")
-    broken = f"{installed or 'not installed'} (cannot be imported: {torch.get('error')})"
     return {
         "python": platform.python_version(),
         "horovod_asl": __version__,
-        "torch": torch.get("version", broken),
+        "torch": torch["version"] if "version" in torch else _with_state("torch", torch),
         "cuda_of_torch": torch.get("cuda"),
-        "torchvision": version_of("torchvision") if "error" in torch else _torchvision(),
+        "torchvision": _with_state("torchvision", torchvision),
         **{name: version_of(name) for name in ("horovod", "mpi4py", "numpy", "pillow")},
     }
 
@@ -103,14 +124,6 @@ def horovod() -> Facts:
     return {"installed": True, **facts}
 
 
-def started_by() -> Facts:
-    """The launcher of this process, its rank and sizes; or `error` where the environment contradicts itself."""
-    try:
-        return asdict(launcher.detect())
-    except UserError as error:
-        return {"error": str(error)}
-
-
 def network() -> Facts:
     """This machine's name, its address by that name (Gloo and torchrun look it up), and ssh."""
     name = socket.gethostname()
@@ -145,16 +158,12 @@ def version_of(distribution: str) -> str | None:
         return None
 
 
-def _torchvision() -> str | None:
-    version = version_of("torchvision")
+def _with_state(name: str, facts: Facts) -> str | None:
+    version = version_of(name)
     if version is None:
         return None
-    answer = _run(sys.executable, "-c", "import torchvision")
-    if answer.returncode == 0:
-        return f"{version} (works)"
-    if "operator torchvision::nms does not exist" in answer.stderr:
-        return f"{version} (works with the operators that horovod_asl declares: its compiled part does not load)"
-    return f"{version} (cannot be imported: {_last_line(answer)})"
+    state = f"cannot be imported: {facts['error']}" if "error" in facts else facts["works"]
+    return f"{version} ({state})"
 
 
 def _cpu_model() -> str:
@@ -194,3 +203,18 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def _gib(size_bytes: int) -> float:
     return round(size_bytes / GIB, 1)
+
+
+def print_probe() -> None:
+    """Answer `probe` from within its process: one JSON object per line, each as soon as it is known."""
+    probes = {"torch": _probe_torch, "torchvision": _probe_torchvision, "launcher": _probe_launcher}
+    for name, ask in probes.items():
+        try:
+            facts = ask()
+        except Exception as error:
+            facts = {"error": " ".join(str(error).split())}
+        print(json.dumps({name: facts}), flush=True)
+
+
+if __name__ == "__main__":
+    print_probe()

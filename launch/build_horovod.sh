@@ -8,7 +8,7 @@
 #
 # PYTHON=…                   the Python to build for (default .venv/bin/python); it needs torch, setuptools, wheel
 # HOROVOD_GPU_OPERATIONS=…   NCCL or MPI, as in Horovod's own documentation, or cpu; chosen here if unset
-# HOROVOD_CUDA_HOME=…        the CUDA toolkit (default: where nvcc is on the PATH, $CUDA_HOME, /usr/local/cuda)
+# HOROVOD_CUDA_HOME=…        the CUDA toolkit, and no other (default: the PATH's nvcc, $CUDA_HOME, /usr/local/cuda)
 # HOROVOD_NCCL_HOME=…        NCCL (default: the one that torch brought, so that a process holds one NCCL)
 # XDG_CACHE_HOME=…           the cache is $XDG_CACHE_HOME/horovod_asl/wheels (default ~/.cache/…)
 #
@@ -47,11 +47,12 @@ operations() {
     else echo cpu; fi
 }
 
+# The folder that holds bin/nvcc and include/cuda_runtime.h; an nvcc on the PATH may be a wrapper in another folder.
 cuda_home() {
     local nvcc
-    nvcc=$(command -v nvcc || true)
-    for home in "${HOROVOD_CUDA_HOME:-}" "${nvcc%/bin/nvcc}" "${CUDA_HOME:-}" /usr/local/cuda; do
-        if [ -n "$home" ] && [ -x "$home/bin/nvcc" ]; then echo "$home"; return; fi
+    nvcc=$(readlink -f "$(command -v nvcc || true)" || true)
+    for home in ${HOROVOD_CUDA_HOME:-"${nvcc%/bin/nvcc}" "${CUDA_HOME:-}" /usr/local/cuda}; do
+        if [ -x "$home/bin/nvcc" ] && [ -e "$home/include/cuda_runtime.h" ]; then echo "$home"; return; fi
     done
 }
 
@@ -60,7 +61,7 @@ nccl_home() {
     local torchs
     torchs=$("$PYTHON" -c 'import importlib.util as u
 print(*(u.find_spec("nvidia.nccl") or 1).submodule_search_locations)' 2>/dev/null || true)
-    for home in "${HOROVOD_NCCL_HOME:-}" "$torchs" "$(cuda_home)" /usr; do
+    for home in ${HOROVOD_NCCL_HOME:-"$torchs" "$(cuda_home)" /usr}; do
         if [ -n "$home" ] && [ -e "$home/include/nccl.h" ]; then echo "$home"; return; fi
     done
 }
@@ -77,7 +78,8 @@ missing() {
     if [ "$CUDA" = none ]; then
         echo "a torch with CUDA: torch $TORCH is a CPU build (TORCH_INDEX_URL names another index)"
     elif [ -z "$(cuda_home)" ]; then
-        echo "the CUDA $CUDA toolkit (nvcc): none on the PATH, in HOROVOD_CUDA_HOME, in CUDA_HOME or in /usr/local/cuda"
+        echo "the CUDA $CUDA toolkit (bin/nvcc and include/cuda_runtime.h):" \
+            "not in ${HOROVOD_CUDA_HOME:-the folder of nvcc, in CUDA_HOME or in /usr/local/cuda}"
     elif [ "$(nvcc_release | cut -d. -f1)" != "${CUDA%%.*}" ]; then
         echo "a CUDA ${CUDA%%.*} toolkit: torch $TORCH is built for CUDA $CUDA, $(cuda_home) is $(nvcc_release)"
     fi

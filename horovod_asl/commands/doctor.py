@@ -75,16 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def examine() -> dict[str, Any]:
     """All that the doctor knows: section → fact → value; `missing` is a list of `Missing` as dicts."""
-    started_by = machine.started_by()
-    torch = machine.torch_facts(started_by.get("local_size", 1))
+    probed = machine.probe()
+    torch, launcher = probed["torch"], probed["launcher"]
     report = {
         "can_train": "error" not in torch,
-        "versions": machine.versions(torch),
+        "versions": machine.versions(torch, probed["torchvision"]),
         "devices": machine.devices(torch),
-        "threads": {"torch_would_use": torch.get("threads"), "omp_num_threads": os.environ.get("OMP_NUM_THREADS")},
+        "threads": {
+            "torch_would_use": launcher.pop("threads", None),
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        },
         "mpi": machine.mpi(),
         "horovod": machine.horovod(),
-        "launcher": started_by,
+        "launcher": launcher,
         "network": machine.network(),
         "storage": machine.storage(),
     }
