@@ -25,6 +25,7 @@ TORCHVISION = (
 NAMES = ("small_cnn", *TORCHVISION)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
 def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
@@ -72,12 +73,11 @@ def freeze_backbone(model: nn.Module) -> None:
 
 
 def set_train_mode(model: nn.Module) -> None:
-    """Training mode, except for frozen layers: their BatchNorm and dropout stay as in evaluation."""
+    """Training mode, except for blocks of frozen layers: their BatchNorm and dropout stay as in evaluation."""
     model.train()
     for module in model.modules():
-        parameters = list(module.parameters(recurse=False))
-        frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
-        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
 
 
@@ -91,10 +91,12 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
-    # Auxiliary classifiers help only long ImageNet training; without them every model returns plain logits.
-    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    if options and not imagenet:
-        options["init_weights"] = True
+    options: dict[str, bool] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Their weights are of photos in [−1, 1], which they make of ours, and so must every later load of them.
+        options["transform_input"] = True
+        if not imagenet:
+            options |= {"aux_logits": False, "init_weights": True}
     try:
         model: nn.Module = torchvision_models().get_model(
             name, weights="DEFAULT" if imagenet else None, **options
@@ -104,16 +106,32 @@ def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
             f"cannot fetch the ImageNet weights of {name} ({error}); on a machine without network, copy the file "
             "from one that has it (~/.cache/torch/hub/checkpoints) and name it with --pretrained FILE"
         ) from error
+    _drop_auxiliary_classifiers(model)
     return model
 
 
+def _drop_auxiliary_classifiers(model: nn.Module) -> None:
+    """They help only long ImageNet training; without them every model returns plain logits."""
+    for name in _AUXILIARY:
+        if hasattr(model, name):
+            setattr(model, name, None)
+            model.aux_logits = False  # type: ignore[assignment]
+
+
 def _load_matching(model: nn.Module, path: Path) -> None:
-    """Load a file's tensors into `model`; only the head may be of another width, and then stays fresh."""
-    state, own = _read_weights(path), model.state_dict()
+    """Load a file's tensors into `model`; only the head may be of another width, and then stays fresh.
+
+    As torchvision does, auxiliary classifiers are passed over, and files from before BatchNorm counted its
+    batches are taken.
+    """
+    own = model.state_dict()
+    state = {key: value for key, value in _read_weights(path).items() if key.split(".")[0] not in _AUXILIARY}
     head = next(name for name, module in model.named_modules() if module is head_of(model))
-    if any(own[key].shape != state[key].shape for key in (f"{head}.weight", f"{head}.bias") if key in state):
-        state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
-    absent = [key for key in own if key not in state and not key.startswith(f"{head}.")]
+    of_head = (f"{head}.weight", f"{head}.bias")
+    if any(own[key].shape != state[key].shape for key in of_head if key in state):
+        state = {key: value for key, value in state.items() if key not in of_head}
+    optional = {*of_head, *(key for key in own if key.endswith("num_batches_tracked"))}
+    absent = [key for key in own if key not in state and key not in optional]
     foreign = [key for key, value in state.items() if key not in own or own[key].shape != value.shape]
     if absent or foreign:
         fault = f"lacks {absent[0]}" if absent else f"holds {foreign[0]} {tuple(state[foreign[0]].shape)}"
@@ -131,8 +149,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
-    return state.get("state_dict", state) if isinstance(state, dict) else {}
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot read weights from {path}: {reason}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 class SmallCNN(nn.Module):
