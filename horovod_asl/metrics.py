@@ -33,11 +33,14 @@ class Tally:
         hits = (predicted == labels).double()
         ones = torch.ones_like(hits)
         self._confusion.scatter_add_(0, labels * self._shape[1] + predicted, ones)
-        top3 = log_probabilities.topk(min(3, self._shape[1]), dim=1).indices
-        self._sums[0] += (top3 == labels[:, None]).sum()
-        self._sums[1] -= log_probabilities.gather(1, labels[:, None]).sum()
+        own = log_probabilities.gather(1, labels[:, None])
+        # Of equals the first counts as likelier, as for argmax: a hit of top-1 is then one of top-3 too.
+        not_before = torch.arange(self._shape[1], device=labels.device) >= labels[:, None]
+        behind = (log_probabilities < own) | ((log_probabilities == own) & not_before)  # the label itself too
+        self._sums[0] += (behind.sum(1) > self._shape[1] - 3).sum()
+        self._sums[1] -= own.sum()
         confidence = log_probabilities.amax(1).exp()
-        bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+        bins = (confidence * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)  # 0: NaN too
         self._bins[0].scatter_add_(0, bins, confidence)
         self._bins[1].scatter_add_(0, bins, hits)
         self._bin_counts.scatter_add_(0, bins, ones)
