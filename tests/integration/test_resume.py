@@ -40,7 +40,11 @@ def ranks_of(run: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         words, environment = process.info["cmdline"] or [], process.info["environ"] or {}
-        if str(run) in words and any("train.py" in word for word in words[:3]) and "RANK" in " ".join(environment):
+        if (
+            str(run) in words
+            and any("train.py" in word for word in words[:3])
+            and "RANK" in " ".join(environment)
+        ):
             found.append(process)
     return found
 
@@ -78,7 +82,9 @@ def uninterrupted(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("moment", ["config.yaml", "checkpoints/step-000000003", "checkpoints/step-000000020"])
+@pytest.mark.parametrize(
+    "moment", ["config.yaml", "checkpoints/step-000000003", "checkpoints/step-000000020"]
+)
 def test_a_rank_killed_under_mpirun_then_resumed(
     moment: str, uninterrupted: str, small_store: Path, tmp_path: Path
 ) -> None:

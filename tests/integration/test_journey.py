@@ -1,0 +1,188 @@
+"""The path of a user: train on what is at hand, score, read photos, compare backends; real launchers throughout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from horovod_asl.data.store import Store
+from horovod_asl.labels import CLASSES
+from tests.launching import BIN, ROOT, Finished, clean_environment, launch, launcher_words
+
+ASL = BIN / "horovod-asl"
+
+
+def ok(finished: Finished) -> str:
+    assert finished.returncode == 0, finished.output[-4000:]
+    return finished.output
+
+
+@pytest.fixture(scope="module")
+def run(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs on one process."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--store", small_store, "--run-folder", folder, "--epochs", "3", "--batch-size-per-replica", "8"]
+    ok(launch([ASL, "train", *words]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def test_photos(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test split of the store as PNG files in class folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    store = Store.open(small_store)
+    rows = store.rows("test")
+    for row, pixels in zip(rows, store.gather(rows), strict=True):
+        path = folder / CLASSES[store.labels[row]] / f"{row}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.mark.timeout(400)
+def test_the_main_job_with_nothing_at_hand(tmp_path: Path) -> None:
+    """`horovodrun -np 2 python train.py`: the sample is drawn once, then two ranks train to a report."""
+    words = [*launcher_words("mpi", 2), BIN / "python", ROOT / "train.py", "--epochs", "2"]
+    output = ok(launch(words, cwd=tmp_path, timeout=380, HOROVOD_ASL_SAMPLE=str(tmp_path / "sample")))
+    assert output.count("drawing the built-in synthetic sample") == 1
+    assert "backend horovod  world_size 2" in output
+    assert "horovod-asl prepare path/to/asl_alphabet_train" in output
+    (run,) = (tmp_path / "runs").iterdir()
+    result = json.loads((run / "result.json").read_text())
+    assert set(result["scores"]) == {"train", "validation", "test"}
+    assert result["scores"]["train"]["top1"] > 3 / 29  # after two epochs, clearly more than chance
+    for name in (
+        "report.html",
+        "curves.png",
+        "confusion.png",
+        "per_class.png",
+        "config.yaml",
+        "metrics.jsonl",
+    ):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "tensorboard").iterdir())
+    assert len(list((run / "best").iterdir())) == 2
+
+
+def evaluated(words: list[Any], out: Path) -> dict[str, Any]:
+    ok(launch([*words, "--json", out]))
+    scores: dict[str, Any] = json.loads(out.read_text())
+    return scores
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_scores_are_the_same_on_three_ranks_as_on_one(
+    launcher: str, run: Path, small_store: Path, tmp_path: Path
+) -> None:
+    one = evaluated([ASL, "evaluate", run, small_store], tmp_path / "one.json")
+    three = evaluated(
+        [*launcher_words(launcher, 3), ASL, "evaluate", run, small_store], tmp_path / "three.json"
+    )
+    assert one["n"] == 58
+    for name in ("n", "correct", "confusion", "per_class", "classes", "top1", "top3", "macro_f1"):
+        assert three[name] == one[name]
+    assert three["nll"] == pytest.approx(one["nll"])
+    assert three["ece"] == pytest.approx(one["ece"])
+
+
+def test_a_folder_scores_as_the_store_and_as_scikit_learn_says(
+    run: Path, small_store: Path, test_photos: Path, tmp_path: Path
+) -> None:
+    store = evaluated([ASL, "evaluate", run, small_store], tmp_path / "store.json")
+    folder = evaluated([ASL, "evaluate", run, test_photos], tmp_path / "folder.json")
+    assert folder["confusion"] == store["confusion"]
+    lines = ok(launch([ASL, "predict", run, test_photos, "--json"])).splitlines()
+    answers = [json.loads(line) for line in lines]
+    truth = [Path(answer["photo"]).parent.name for answer in answers]
+    read = [answer["class"] for answer in answers]
+    assert folder["top1"] == accuracy_score(truth, read)
+    assert np.array_equal(folder["confusion"], confusion_matrix(truth, read, labels=list(CLASSES)))
+    assert folder["macro_f1"] == pytest.approx(f1_score(truth, read, average="macro"))
+    assert folder["trained_on"] == ["synthetic/0", "synthetic/1"]
+    assert folder["seen_in_training"] == []
+
+
+def test_scoring_what_was_trained_on_says_so(run: Path, small_store: Path, tmp_path: Path) -> None:
+    scores = evaluated([ASL, "evaluate", run, small_store, "--split", "train"], tmp_path / "train.json")
+    assert scores["seen_in_training"] == scores["trained_on"]
+
+
+def test_predict_takes_files_and_lists_and_names_what_it_cannot_read(
+    run: Path, test_photos: Path, tmp_path: Path
+) -> None:
+    photo = sorted(test_photos.rglob("*.png"))[0]
+    (line,) = ok(launch([ASL, "predict", run, photo, "--top", "3"])).splitlines()
+    assert line.startswith(str(photo))
+    assert line.count("%") == 3
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(photo.read_bytes()[:200])
+    listed = subprocess.run(
+        [ASL, "predict", run, "-"],
+        input=f"{photo}\n{broken}\n{tmp_path / 'absent.jpg'}\n",
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=clean_environment(),
+    )
+    assert listed.returncode == 1
+    assert listed.stdout.startswith(str(photo))
+    assert str(broken) in listed.stderr
+    assert "absent.jpg" in listed.stderr
+    assert "Traceback" not in listed.stderr
+
+
+def test_mistakes_are_one_line_with_a_remedy(run: Path, small_store: Path, tmp_path: Path) -> None:
+    mistakes = {
+        ("evaluate", str(tmp_path), str(small_store)): "run folder",
+        ("evaluate", str(run), str(tmp_path / "none")): "no store and no folder",
+        ("predict", str(run), str(tmp_path)): "",
+        ("train", "--store", str(tmp_path / "none")): "horovod-asl prepare",
+        ("train", "--store", str(small_store), "--model", "resnet99"): "resnet18",
+        ("train", "--resume", str(tmp_path)): "holds no run",
+        ("compare", "--out", str(tmp_path)): "--out",
+    }
+    for words, part in mistakes.items():
+        finished = launch([ASL, *words])
+        assert finished.returncode == 2, (words, finished.output)
+        assert finished.output.startswith("error: "), (words, finished.output)
+        assert finished.output.count("\n") == 1
+        assert part in finished.output
+
+
+@pytest.mark.timeout(400)
+def test_compare_runs_all_four_and_finds_the_same_weights(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compare"
+    words = ["--out", out, "--store", small_store, "--epochs", "1", "--global-batch", "16"]
+    output = ok(launch([ASL, "compare", *words, "--", "--warmup-epochs", "0"], timeout=380))
+    rows = {row["backend"]: row for row in json.loads((out / "compare.json").read_text())}
+    assert list(rows) == ["serial", "dp", "ddp", "horovod"]
+    assert [row["ranks"] for row in rows.values()] == [1, 1, 2, 2]
+    assert rows["dp"]["weight_difference"] == 0.0
+    assert 0 < rows["horovod"]["weight_difference"] < 0.2
+    # ddp and horovod hold the same shards, statistics and dropout: they differ by the order of sums alone
+    assert rows["horovod"]["weight_difference"] == pytest.approx(rows["ddp"]["weight_difference"], rel=1e-3)
+    assert all(row["photos_per_second"] > 0 for row in rows.values())
+    assert (out / "compare.png").stat().st_size > 5000
+    assert "weight difference" in " ".join(output.split())
+
+
+@pytest.mark.timeout(400)
+def test_real_data_from_folders_to_a_score_on_a_stranger(real_data: Path, tmp_path: Path) -> None:
+    store, run, out = tmp_path / "store", tmp_path / "run", tmp_path / "scores.json"
+    source = real_data / "asl_alphabet_train"
+    ok(launch([ASL, "prepare", source, store, "--samples", "870", "--image-size", "32"]))
+    words = ["train", "--store", store, "--run-folder", run, "--epochs", "3"]
+    ok(launch([*launcher_words("mpirun", 2), ASL, *words], timeout=300))
+    scores = evaluated([ASL, "evaluate", run, real_data / "other_signers" / "phone"], out)
+    assert scores["n"] == 2900
+    assert scores["trained_on"] == ["asl_alphabet_train/1", "asl_alphabet_train/2"]
+    held_out = json.loads((run / "result.json").read_text())["scores"]
+    assert held_out["train"]["top1"] > 2 / 29
