@@ -1,6 +1,6 @@
 """Run by launchers: `horovod-asl train`, in which rank 1 fails as the first word says, and the others do not.
 
-    LAUNCHER … python failing_rank.py {early|mid-epoch} TRAIN_ARGUMENTS …
+LAUNCHER … python failing_rank.py {early|mid-epoch} TRAIN_ARGUMENTS …
 """
 
 from __future__ import annotations

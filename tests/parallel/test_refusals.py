@@ -28,7 +28,9 @@ def test_a_half_set_environment_is_refused(small_store: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["serial", "dp", "ddp"])
-def test_a_backend_that_does_not_fit_horovodrun_is_refused_on_all_ranks(backend: str, small_store: Path) -> None:
+def test_a_backend_that_does_not_fit_horovodrun_is_refused_on_all_ranks(
+    backend: str, small_store: Path
+) -> None:
     words = launcher_words("mpi", 2)
     finished = launch([*words, PYTHON, TRAIN, "--store", small_store, "--backend", backend], timeout=90)
     refused(finished, f"--backend {backend}")
@@ -55,7 +57,9 @@ def test_a_taken_run_folder_is_refused_under_every_rank(small_store: Path, tmp_p
 
 
 @pytest.mark.parametrize("launcher", ["mpi", "gloo", "torchrun"])
-@pytest.mark.parametrize(("when", "message"), [("early", "no store at /no/such/store"), ("mid-epoch", "the boom of rank 1")])
+@pytest.mark.parametrize(
+    ("when", "message"), [("early", "no store at /no/such/store"), ("mid-epoch", "the boom of rank 1")]
+)
 def test_a_failing_rank_ends_the_job_with_its_own_error(
     launcher: str, when: str, message: str, small_store: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +78,16 @@ def test_a_failing_rank_ends_the_job_with_its_own_error(
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_before_the_step(small_store: Path, tmp_path: Path) -> None:
-    words = [*launcher_words("mpirun", 2), PYTHON, TRAIN, "--store", small_store, "--run-folder", tmp_path / "run"]
-    finished = launch([*words, "--learning-rate", "1e30", "--clip-norm", "None", "--warmup-epochs", "0"], timeout=90)
+    words = [
+        *launcher_words("mpirun", 2),
+        PYTHON,
+        TRAIN,
+        "--store",
+        small_store,
+        "--run-folder",
+        tmp_path / "run",
+    ]
+    finished = launch(
+        [*words, "--learning-rate", "1e30", "--clip-norm", "None", "--warmup-epochs", "0"], timeout=90
+    )
     refused(finished, "is not finite at step", "lower --learning-rate")
