@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent: written aside, synced, renamed; verified by digest when read.
 
 A checkpoint is a folder: `weights.safetensors`, for resumable ones `state.pt` (read with `weights_only=True`),
-and `manifest.json` with the SHA-256 of both and facts such as the step. A folder without a manifest that
-matches is damaged, and the newest sound one before it is taken, with a warning.
+and `manifest.json` with the SHA-256 of both, facts such as the step, and a digest of its own. A folder without
+a manifest that matches is damaged, and the newest sound one before it is taken, with a warning.
 """
 
 from __future__ import annotations
@@ -45,13 +45,18 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     if state is not None:
         torch.save(state, partial / STATE)
     digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(json.dumps({**facts, "sha256": digests}, indent=1))
+    manifest = {**facts, "sha256": digests}
+    manifest |= {"manifest_sha256": _manifest_digest(manifest)}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*partial.iterdir(), partial]:
         _fsync(path)
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(replaced)
     partial.rename(folder)
     _fsync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -62,13 +67,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        for name, digest in manifest["sha256"].items():
-            if _sha256(folder / name) != digest:
-                raise UserError(f"the checkpoint {folder} is damaged: {name} does not match its digest")
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"the checkpoint {folder} is damaged: {error}") from error
+        found = {name: _sha256(folder / name) for name in manifest["sha256"]}
+        found[MANIFEST] = _manifest_digest(manifest)
+        expected = {**manifest["sha256"], MANIFEST: manifest["manifest_sha256"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"the checkpoint {folder} is damaged: {type(error).__name__}: {error}") from error
+    for name, digest in found.items():
+        if digest != expected[name]:
+            raise UserError(f"the checkpoint {folder} is damaged: {name} does not match its digest")
     return manifest
 
 
@@ -129,6 +135,11 @@ def weights_digest(weights: Weights) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _fsync(path: Path) -> None:

@@ -171,7 +171,7 @@ class TrainConfig:
     """The run folder; none: runs/<date>-<model>. It must be new, or hold the run to resume."""
     resume: Path | None = None
     """Continue the run in this folder; its own config is used, and other flags are refused."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training photos."""
     batch_size_per_replica: int = 32
     """Photos per replica and backward pass; the global batch is this × replicas × accumulation steps."""

@@ -91,7 +91,8 @@ class RunFolder:
 
     def best_weights(self) -> tuple[dict[str, Any], checkpoint.Weights]:
         """The manifest and tensors of the best sound checkpoint, else of the newest resumable one."""
-        found = checkpoint.first_sound(self._ranked()) or checkpoint.newest_sound(self.checkpoints)
+        resumable = sorted(self.checkpoints.glob("step-*"), reverse=True)
+        found = checkpoint.first_sound([*self._ranked(), *resumable])
         if found is None:
             raise UserError(
                 f"{self.path} holds no weights yet: its run was stopped before the first checkpoint"
@@ -106,7 +107,7 @@ class RunFolder:
             try:
                 manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
                 return float(manifest["validation_top1"]), int(manifest["epoch"])
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, LookupError, TypeError):
                 return (-1.0, -1)
 
         return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)

@@ -182,8 +182,8 @@ class Trainer:
             scores = self.score(self.validation)
             row |= {"validation_top1": scores.top1, "validation_nll": scores.nll}
         self.position.history.append(row)
+        self._save_best(row)  # first: a run that dies between the two does this epoch's end again
         self.save()
-        self._save_best(row)
         self.on_epoch(row)
 
     def _save_best(self, row: dict[str, Any]) -> None:

@@ -79,6 +79,8 @@ def _rows(photos: Sequence[SourcePhoto], decoded: Decoded, split: SplitRule) -> 
 
 def _splits(photos: Sequence[SourcePhoto], rule: SplitRule) -> list[str]:
     if rule.kind == "random":
+        if rule.validation or rule.test or rule.test_source:
+            raise UserError("--split random draws photos: leave out --validation, --test and --test-source")
         labels = np.array([photo.label for photo in photos], np.int64)
         return [str(side) for side in random_split(labels, rule.fraction, rule.seed)]
     recordings: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -48,12 +49,12 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """Processes of this machine; never by fork: the parent may hold MPI, CUDA or threads, which a fork
     breaks."""
     context = multiprocessing.get_context("forkserver")
-    return ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=_die_with_parent)
+    return ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=_follow_parent)
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever: a thread watches, and ends
-    it."""
+def _follow_parent() -> None:
+    """A worker leaves Ctrl-C to its parent; and when that is killed, it ends rather than wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
@@ -71,8 +72,7 @@ def _rank_pool() -> Iterator[Executor | None]:
     except ImportError as error:
         raise UserError(
             "started under MPI with several ranks, but mpi4py is missing: pip install "
-            "'horovod_asl[horovod]', "
-            "or start one process and let --workers use the cores"
+            "'horovod_asl[horovod]', or start one process and let --workers use the cores"
         ) from error
     with MPICommExecutor() as root_pool:
         if root_pool is None:

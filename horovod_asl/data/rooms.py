@@ -58,7 +58,7 @@ def _shelves(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator)
             wide, tall = n * rng.uniform(0.015, 0.045), n * rng.uniform(0.12, 0.2)
             if rng.random() < 0.85:
                 colour = colours[int(rng.integers(len(colours)))]
-                pen.rectangle((x, floor - tall, x + wide, floor), _byte(colour, rng.uniform(0.45, 1.0)))
+                pen.rectangle((x, floor - tall, x + wide, floor), _byte(colour, rng.uniform(0.65, 1.0)))
             x += wide
         pen.rectangle((0, floor, n, floor + n / 50), _byte(colours[1], 0.5))
 
@@ -103,7 +103,7 @@ def _blobs(canvas: Canvas, colours: tuple[RGB, ...], rng: np.random.Generator) -
 _PAINTERS: dict[str, tuple[Callable[[Canvas, tuple[RGB, ...], np.random.Generator], None], float]] = {
     "corner": (_corner, 0.008),
     "window": (_window, 0.014),
-    "shelves": (_shelves, 0.012),
+    "shelves": (_shelves, 0.024),
     "lights": (_lights, 0.006),
     "frames": (_frames, 0.012),
     "blobs": (_blobs, 0.05),

@@ -14,7 +14,7 @@ from pathlib import Path
 from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.errors import UserError
-from horovod_asl.labels import CLASS_INDEX, CLASSES
+from horovod_asl.labels import CLASS_INDEX, CLASSES, canonical_class
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class Source:
     photos: tuple[SourcePhoto, ...]
     group_by: str
     unknown: dict[str, int]
+    """Folders that are no class, and how many files each holds."""
+    empty: tuple[str, ...] = ()
+    """Class folders without a file."""
     ignored: int = 0
+    """Files outside the class folders."""
 
     @property
     def recordings(self) -> list[str]:
@@ -84,7 +88,12 @@ def check_classes(sources: Sequence[Source], *, allow_missing: bool, skip_unknow
 
 def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bool) -> None:
     """UserError if the sources together have no photo of some class."""
-    missing = [name for name in CLASSES if CLASS_INDEX[name] not in labels]
+    empty = {canonical_class(Path(folder).name) for source in sources for folder in source.empty}
+    missing = [
+        f"{name} (empty folder)" if name in empty else name
+        for name in CLASSES
+        if CLASS_INDEX[name] not in labels
+    ]
     if missing and not allow_missing:
         names = " + ".join(f"{source.name} ({len(source.photos)} photos)" for source in sources)
         raise UserError(
@@ -110,15 +119,17 @@ def _default_name(path: Path) -> str:
 
 
 def _rules(group_by: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    general = "auto"
+    general: list[str] = []
     special: dict[str, str] = {}
     for text in group_by:
         name, equals, rule = text.partition("=")
         if equals and name in names:
             special[name] = rule
         else:
-            general = text
-    return {name: special.get(name, general) for name in names}
+            general.append(text)
+    if len(general) > 1:
+        raise UserError(f"--group-by has two rules for all sources, {' and '.join(general)}: write NAME=RULE")
+    return {name: special.get(name, general[0] if general else "auto") for name in names}
 
 
 def _open_source(name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions) -> Source:
@@ -137,7 +148,7 @@ def _photo_source(name: str, found: Found, rule: str) -> Source:
         _source_photo(name, photo, recording)
         for photo, recording in zip(found.photos, recordings, strict=True)
     )
-    return Source(name, photos, used, {**found.unknown, **dict.fromkeys(found.empty, 0)}, found.ignored)
+    return Source(name, photos, used, found.unknown, found.empty, found.ignored)
 
 
 def _source_photo(name: str, photo: FoundPhoto, recording: str) -> SourcePhoto:

@@ -184,7 +184,8 @@ def test_missing_unknown_and_empty_classes_name_their_flags(new_frames):
     with pytest.raises(UserError, match=r"hello \(1\).*--skip-unknown"):
         check_classes(sources, allow_missing=True, skip_unknown=False)
     with pytest.raises(
-        UserError, match=r"4 photos\) has no photo of 27 of 29 classes: C, D.*--allow-missing"
+        UserError,
+        match=r"4 photos\) has no photo of 27 of 29 classes: C \(empty folder\), D.*--allow-missing",
     ):
         check_classes(sources, allow_missing=False, skip_unknown=True)
     check_classes(sources, allow_missing=True, skip_unknown=True)

@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,9 +116,11 @@ def test_a_damaged_store_is_made_anew(frames, prepared, copied):
     assert Store.open(copied, verify=True).digest == Store.open(prepared).digest
 
 
-def start_prepare(*words: object) -> subprocess.Popen[bytes]:
+def start_prepare(*words: object, **options: Any) -> subprocess.Popen[bytes]:
     command = [BIN / "horovod-asl", "prepare", *words]
-    return subprocess.Popen([str(word) for word in command], env=clean_environment(), start_new_session=True)
+    return subprocess.Popen(
+        [str(word) for word in command], env=clean_environment(), start_new_session=True, **options
+    )
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -157,6 +161,18 @@ def test_workers_do_not_outlive_a_killed_prepare(new_frames, tmp_path):
         return False
 
     wait_for(group_is_empty, seconds=15)
+
+
+def test_ctrl_c_ends_it_with_one_line_and_keeps_the_chunks(new_frames, tmp_path):
+    photos = new_frames("many", per_recording=10)
+    with (tmp_path / "log").open("w") as log:
+        process = start_prepare(photos, tmp_path / "store", "--workers", 2, stderr=log)
+        wait_for(lambda: list(tmp_path.glob("store.partial/chunks/*.npy")))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+    assert (tmp_path / "log").read_text().strip() == "error: interrupted"
+    assert list(tmp_path.glob("store.partial/chunks/*.npy"))
+    assert not (tmp_path / "store").exists()
 
 
 def test_killed_between_the_renames_the_older_store_comes_back(frames, copied, monkeypatch):
