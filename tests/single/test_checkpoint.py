@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -130,7 +128,10 @@ def test_a_manifest_that_is_something_else_is_damage(tmp_path: Path, text: str) 
 def test_where_all_are_damaged_the_user_is_told(tmp_path: Path) -> None:
     for folder in make_run(tmp_path, 2):
         (folder / WEIGHTS).write_bytes(b"")
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(UserError, match=r"every checkpoint in .* is damaged"),
+    ):
         checkpoint.newest_sound(tmp_path)
 
 
@@ -153,40 +154,55 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 # -- SIGKILL --------------------------------------------------------------------------------------------------
 
+# torch is imported once; each attempt is a fork of its own, killed after the time on the command line.
 WRITER = """
-import sys
+import os, sys, time
 from itertools import count
 from pathlib import Path
 import torch
 from horovod_asl import checkpoint
 torch.set_num_threads(1)
-parent = Path(sys.argv[1])
-for step in count(1):
-    weights = {"w": torch.full((50_000,), float(step))}
-    checkpoint.save(parent / f"step-{step:09d}", weights=weights, state={"step": step}, facts={"step": step})
-    checkpoint.save(parent / "best", weights=weights, facts={"step": step})
-    checkpoint.keep_newest(parent, 2)
-    print(step, flush=True)
+for attempt, seconds in enumerate(map(float, sys.argv[2:])):
+    parent = Path(sys.argv[1]) / str(attempt)
+    parent.mkdir()
+    reader, announce = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        for step in count(1):
+            weights = {"w": torch.full((50_000,), float(step))}
+            checkpoint.save(parent / f"step-{step:09d}", weights=weights, state={"step": step}, facts={"step": step})
+            checkpoint.save(parent / "best", weights=weights, facts={"step": step})
+            checkpoint.keep_newest(parent, 2)
+            os.write(announce, b"%d " % step)
+    os.close(announce)
+    announced = os.read(reader, 100)
+    time.sleep(seconds)
+    os.kill(writer, 9)
+    os.waitpid(writer, 0)
+    while more := os.read(reader, 10_000):
+        announced += more
+    os.close(reader)
+    print(announced.split()[-1].decode(), flush=True)
 """
 
 
 def test_killed_at_any_moment_the_newest_checkpoint_is_whole_and_none_older_than_was_announced(
     tmp_path: Path,
 ) -> None:
-    moments = random.Random(4)
-    for attempt in range(5):
-        parent = tmp_path / str(attempt)
-        parent.mkdir()
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(parent)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "1\n"
-        time.sleep(moments.uniform(0.0, 0.15))
-        writer.send_signal(signal.SIGKILL)
-        announced = max([1, *map(int, writer.stdout.read().split())])
-        writer.wait(10)
-        _require_whole(parent, announced)
+    chance = random.Random(4)
+    moments = [f"{chance.uniform(0.0, 0.1):.4f}" for _ in range(25)]
+    finished = subprocess.run(
+        [sys.executable, "-c", WRITER, str(tmp_path), *moments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=True,
+    )
+    announced = [int(line) for line in finished.stdout.split()]
+    assert len(announced) == len(moments)
+    for attempt, step in enumerate(announced):
+        _require_whole(tmp_path / str(attempt), step)
 
 
 def _require_whole(parent: Path, announced: int) -> None:
