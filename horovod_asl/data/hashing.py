@@ -1,9 +1,9 @@
 """Perceptual hashes of pictures: what finds a re-encoded or copied photo on two sides of a split.
 
 The hash is `imagehash.phash` (64 bits: the signs of the lowest 8×8 DCT coefficients of the 32×32 grey picture
-against their median), bit for bit – a test holds it against the library. imagehash takes 1.1 ms a photo,
-twice the decode; here the DCT keeps only the 8 rows that count and is one matrix product for the whole batch
-(0.05 ms).
+against their median), bit for bit – a test holds it against the library. imagehash takes 0.30 ms
+a photo and imports SciPy into every worker; here only the 8 rows that count are transformed, a whole batch at
+a time (0.17 ms; decoding takes 0.51 ms).
 """
 
 from __future__ import annotations
