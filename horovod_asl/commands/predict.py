@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
 
     predictor = Predictor.from_run(config.run)
     loaded = load_photos(paths, image_size=predictor.image_size)
+    if not loaded.paths and not loaded.problems:
+        raise UserError(f"no photos in {', '.join(map(str, config.photos))}")
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
         _print_answers(path, answers, as_json=config.json)
     for path, reason in loaded.problems:

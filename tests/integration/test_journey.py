@@ -105,7 +105,7 @@ def test_a_folder_scores_as_the_store_and_as_scikit_learn_says(
     assert folder["top1"] == accuracy_score(truth, read)
     assert np.array_equal(folder["confusion"], confusion_matrix(truth, read, labels=list(CLASSES)))
     assert folder["macro_f1"] == pytest.approx(f1_score(truth, read, average="macro"))
-    assert folder["trained_on"] == ["synthetic/0", "synthetic/1"]
+    assert folder["trained_on"] == ["synthetic/r0", "synthetic/r1"]
     assert folder["seen_in_training"] == []
 
 
@@ -143,7 +143,7 @@ def test_mistakes_are_one_line_with_a_remedy(run: Path, small_store: Path, tmp_p
     mistakes = {
         ("evaluate", str(tmp_path), str(small_store)): "run folder",
         ("evaluate", str(run), str(tmp_path / "none")): "no store and no folder",
-        ("predict", str(run), str(tmp_path)): "",
+        ("predict", str(run), str(tmp_path)): "no photos",
         ("train", "--store", str(tmp_path / "none")): "horovod-asl prepare",
         ("train", "--store", str(small_store), "--model", "resnet99"): "resnet18",
         ("train", "--resume", str(tmp_path)): "holds no run",

@@ -1,0 +1,141 @@
+"""The architecture as a test: imports point strictly down, and a heavy dependency is imported by one file.
+
+Imports are read from the source, those inside functions and under TYPE_CHECKING included.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.launching import ROOT, clean_environment
+
+PACKAGE = ROOT / "horovod_asl"
+LAYERS: dict[str, int] = {
+    **dict.fromkeys(("__init__", "labels", "config", "errors", "cli"), 0),
+    **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
+    **dict.fromkeys(("machine", "torchvision_compat"), 1),
+    **dict.fromkeys(
+        ("learner", "engine", "trainer", "session", "inference", "report", "sample", "console"), 2
+    ),
+    **dict.fromkeys(("commands", "__main__"), 3),
+}
+ONLY_IN: dict[str, set[str]] = {
+    "horovod": {"backends/hvd.py"},
+    "torch.distributed": {"backends/ddp.py"},
+    "mpi4py": {"data/executor.py"},
+    "kagglehub": {"data/kaggle.py"},
+    "imagehash": set(),  # the tests' reference for data/hashing.py
+    "matplotlib": {"report.py"},
+    "torchvision": {
+        "torchvision_compat.py",
+        "machine.py",
+    },  # machine.py asks whether it works, in a process apart
+    "torch.utils.tensorboard": {"session.py"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports; `from a import b` counts as `a` and as `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    """`data` for data/store.py, `engine` for engine.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def own_rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("horovod_asl.")} & LAYERS.keys()
+
+
+def test_every_file_has_a_layer() -> None:
+    assert {room(path) for path in FILES} <= LAYERS.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = room(path)
+    for other in own_rooms(path):
+        assert LAYERS[other] <= LAYERS[own], f"{path} (L{LAYERS[own]}) imports {other} (L{LAYERS[other]})"
+
+
+def test_rooms_of_a_layer_do_not_import_each_other_in_circles() -> None:
+    reaches = {name: set[str]() for name in LAYERS}
+    for path in FILES:
+        reaches[room(path)] |= own_rooms(path) - {room(path)}
+    for _ in LAYERS:
+        for name in reaches:
+            reaches[name] = reaches[name].union(*(reaches[other] for other in reaches[name]), set())
+    assert not [name for name in reaches if name in reaches[name]]
+
+
+def test_the_package_init_takes_no_part() -> None:
+    assert not list(imported(PACKAGE / "__init__.py"))
+
+
+def test_commands_do_not_import_each_other() -> None:
+    helpers = {"horovod_asl.commands.progress"}  # the progress bar of prepare: not a command
+    for path in (PACKAGE / "commands").glob("*.py"):
+        names = {name for name in imported(path) if name.startswith("horovod_asl.commands.")}
+        assert all(any(name.startswith(helper) for helper in helpers) for name in names), (path, names)
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_heavy_dependency_is_imported_by_one_file(package: str) -> None:
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name == package or name.startswith(package + ".") for name in imported(path))
+    }
+    assert users == ONLY_IN[package]
+
+
+def test_help_comes_without_torch() -> None:
+    program = (
+        "import sys\nsys.argv = ['train.py', '--help']\nfrom horovod_asl.__main__ import main\n"
+        "try:\n    main('train')\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "horovodrun -np 4 python train.py" in done.stdout
+
+
+def test_importing_has_no_effects() -> None:
+    """Neither environment, nor threads, nor files change, and nothing is printed."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+        if path.name != "__main__.py"
+    ]
+    program = (
+        "import importlib, os, torch\n"
+        "before = dict(os.environ), torch.get_num_threads(), sorted(os.listdir())\n"
+        f"for name in {modules!r}:\n    importlib.import_module(name)\n"
+        "assert before == (dict(os.environ), torch.get_num_threads(), sorted(os.listdir()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=clean_environment(),
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

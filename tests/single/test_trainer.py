@@ -1,0 +1,507 @@
+"""The trainer in one process: a stop at any step leaves no trace in the weights, and neither does how often a
+run is scored or saved. The same runs without a stop are the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from horovod_asl import checkpoint
+from horovod_asl.backends import Serial
+from horovod_asl.backends.dp import DataParallel
+from horovod_asl.config import AugmentConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.data.loader import ShardedSteps
+from horovod_asl.data.transforms import normalise
+from horovod_asl.engine import Photos, StepOptions, train_step
+from horovod_asl.errors import UserError
+from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.learner import Learner, build_optimizer
+from horovod_asl.models import SmallCNN
+from horovod_asl.runfolder import RunFolder
+from horovod_asl.trainer import Trainer
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+EPOCHS, PHOTOS, BATCH = 2, 22, 8
+STEPS_PER_EPOCH = 3  # the last of 6 photos
+STEPS = EPOCHS * STEPS_PER_EPOCH
+
+PLAIN = TrainConfig(
+    augment=AugmentConfig(augment=False),
+    optimizer=OptimizerConfig(ema_decay=0.0),
+    epochs=EPOCHS,
+    batch_size_per_replica=BATCH,
+    seed=3,
+)
+# All that keeps state or draws at random: momentum or Adam's moments, dropout (in the network), augmentation,
+# mixing, moving averages, micro-batches.
+RICH = dataclasses.replace(
+    PLAIN,
+    augment=AugmentConfig(mirror=0.5, mixup_alpha=0.4, cutmix_alpha=1.0),
+    optimizer=OptimizerConfig(optimizer="adamw", learning_rate=0.003, ema_decay=0.9),
+    batch_size_per_replica=BATCH // 2,
+    accumulation_steps=2,
+)
+CONFIGS = {
+    "sgd": PLAIN,
+    "adamw, augmented, averaged, accumulated": RICH,
+}
+
+
+def make_photos(count: int = PHOTOS, seed: int = 0) -> Photos:
+    """Learnable noise: the class is a brightness."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, NUM_CLASSES, count)
+    images = generator.integers(0, 30, (count, 16, 16, 3)) + 7 * labels[:, None, None, None]
+    images = images.astype(np.uint8)
+    return Photos(gather=lambda indices: images[indices], labels=labels)
+
+
+def make_trainer(config: TrainConfig, path: Path, *, validation: bool = True, **options: Any) -> Trainer:
+    folder = RunFolder(path)
+    if config.resume is None:
+        folder.create(config)
+    return Trainer(
+        config, Serial(CPU), folder, make_photos(), make_photos(9, 1) if validation else None, **options
+    )
+
+
+def resumed(config: TrainConfig, path: Path, stop: int | None = None) -> Trainer:
+    return make_trainer(dataclasses.replace(config, resume=path, stop_after_steps=stop), path)
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    """All that a run ends with, to the bit."""
+    learner = trainer.learner
+    moments = [
+        tensor for state in learner.optimizer.state_dict()["state"].values() for tensor in state.values()
+    ]
+    return {
+        "model": checkpoint.weights_digest(learner.model.state_dict()),
+        "average": None if learner.ema is None else checkpoint.weights_digest(learner.ema.state_dict()),
+        "optimizer": checkpoint.weights_digest(
+            {
+                str(index): torch.as_tensor(moment)
+                for index, moment in enumerate(moments)
+                if moment is not None
+            }
+        ),
+        "history": trainer.position.history,
+        "best": {
+            path.name: checkpoint.weights_digest(checkpoint.load_weights(path))
+            for path in sorted(trainer.folder.best.iterdir())
+        },
+    }
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """A config, and what its run ends with when nothing stops it."""
+    config = CONFIGS[request.param]
+    trainer = make_trainer(config, tmp_path_factory.mktemp("whole") / "run")
+    assert trainer.run()
+    assert trainer.position.step == STEPS
+    return config, everything(trainer)
+
+
+# -- stop and resume ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS + 1))
+def test_a_run_stopped_at_any_step_and_resumed_ends_as_if_nothing_had_happened(
+    whole: tuple[TrainConfig, dict[str, Any]], stop: int, tmp_path: Path
+) -> None:
+    config, expected = whole
+    first = make_trainer(dataclasses.replace(config, stop_after_steps=stop), tmp_path / "run")
+    assert first.run() is (stop == STEPS)
+    assert first.position.step == stop
+    torch.manual_seed(stop)  # another process would have another random state
+    second = resumed(config, tmp_path / "run")
+    assert second.position.step == stop
+    assert second.run()
+    assert everything(second) == expected
+
+
+def test_a_run_stopped_after_each_of_its_steps_ends_as_if_nothing_had_happened(
+    whole: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, expected = whole
+    make_trainer(dataclasses.replace(config, stop_after_steps=1), tmp_path / "run").run()
+    for stop in range(2, STEPS + 1):
+        last = resumed(config, tmp_path / "run", stop=stop)
+        assert last.run() is (stop == STEPS)
+    assert everything(last) == expected
+
+
+def test_a_run_killed_between_checkpoints_does_the_lost_steps_again_and_ends_the_same(
+    whole: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, expected = whole
+    killed = make_trainer(
+        dataclasses.replace(config, save_every_steps=2), tmp_path / "run", on_step=_die_at(5)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    second = resumed(config, tmp_path / "run")
+    assert second.position.step == 3  # the end of epoch 1; step 4 was not saved, nor was 5
+    assert second.run()
+    assert everything(second) == expected
+
+
+def _die_at(step: int) -> Any:
+    def on_step(done: int, total: int) -> None:
+        if done == step - 1:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_that_dies_at_any_moment_of_an_epoch_s_end_loses_no_best_weights(
+    whole: tuple[TrainConfig, dict[str, Any]], epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, expected = whole
+    for name, method in (("score", "score"), ("best", "_save_best"), ("state", "save")):
+        path = tmp_path / name
+        killed = make_trainer(config, path)
+        calls = [getattr(killed, method)] * (epoch - 1)
+
+        def die(*args: Any, calls: list[Any] = calls) -> Any:
+            if calls:
+                return calls.pop()(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(killed, method, die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+        second = resumed(config, path)
+        assert second.run()
+        assert everything(second) == expected, f"died before {method}"
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
+    whole: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, expected = whole
+    make_trainer(dataclasses.replace(config, stop_after_steps=5), tmp_path / "run").run()
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    (newest / checkpoint.STATE).write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="step-000000005 is damaged"):
+        second = resumed(config, tmp_path / "run")
+    assert second.position.step == 3
+    assert second.run()
+    assert everything(second) == expected
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew(
+    whole: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, expected = whole
+    RunFolder(tmp_path / "run").create(config)
+    again = resumed(config, tmp_path / "run")
+    assert again.position.step == 0
+    again.run()
+    assert everything(again) == expected
+
+
+def test_where_every_checkpoint_is_damaged_the_resume_is_refused(tmp_path: Path) -> None:
+    make_trainer(dataclasses.replace(PLAIN, stop_after_steps=1), tmp_path / "run").run()
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        (folder / checkpoint.WEIGHTS).unlink()
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(UserError, match="every checkpoint"):
+        resumed(PLAIN, tmp_path / "run")
+
+
+def test_a_resume_of_a_finished_run_changes_nothing(
+    whole: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, expected = whole
+    make_trainer(config, tmp_path / "run").run()
+    again = resumed(config, tmp_path / "run")
+    assert again.run()
+    assert everything(again) == expected
+
+
+# -- what must not matter, and what must ----------------------------------------------------------------------
+
+
+def test_scoring_or_saving_more_often_does_not_change_the_weights(tmp_path: Path) -> None:
+    def digest(config: TrainConfig, name: str, **options: Any) -> str:
+        trainer = make_trainer(config, tmp_path / name, **options)
+        trainer.run()
+        return checkpoint.weights_digest(trainer.learner.model.state_dict())
+
+    often = make_trainer(RICH, tmp_path / "scored")
+    often.on_step = lambda step, total: _score(often)
+    often.run()
+    reference = digest(RICH, "plain")
+    assert digest(RICH, "unscored", validation=False) == reference
+    assert digest(dataclasses.replace(RICH, save_every_steps=1), "saved") == reference
+    assert checkpoint.weights_digest(often.learner.model.state_dict()) == reference
+
+
+def _score(trainer: Trainer) -> None:
+    """Score in the middle of an epoch, as nothing does today; the caller goes on in training mode."""
+    trainer.score(make_photos(5, 2))
+    trainer.learner.model.train()
+
+
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    def digest(seed: int, name: str) -> str:
+        trainer = make_trainer(dataclasses.replace(PLAIN, seed=seed, stop_after_steps=1), tmp_path / name)
+        trainer.run()
+        return checkpoint.weights_digest(trainer.learner.model.state_dict())
+
+    assert digest(3, "a") == digest(3, "b") != digest(4, "c")
+
+
+def test_data_parallel_on_one_device_is_the_serial_backend(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "dp")
+    folder.create(RICH)
+    parallel = Trainer(RICH, DataParallel(CPU), folder, make_photos(), make_photos(9, 1))
+    serial = make_trainer(RICH, tmp_path / "serial")
+    parallel.run()
+    serial.run()
+    assert everything(parallel) == everything(serial)
+
+
+def test_training_is_plain_torch(tmp_path: Path) -> None:
+    """A run of the `sgd` config, written with nothing of ours but the network, its order and normalisation."""
+    optimizer_config = OptimizerConfig(schedule="constant", warmup_epochs=0, weight_decay=0.1)
+    config = dataclasses.replace(PLAIN, optimizer=optimizer_config)
+    trainer = make_trainer(config, tmp_path / "run")
+    model = SmallCNN(NUM_CLASSES)
+    model.load_state_dict(trainer.learner.model.state_dict())
+    for part in (model, trainer.learner.model):
+        part.dropout.p = 0.0  # type: ignore[union-attr,assignment]
+    trainer.run()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared}]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    photos, losses = make_photos(), []
+    model.train()
+    for epoch in range(EPOCHS):
+        for shard in ShardedSteps(PHOTOS, global_batch=BATCH, world_size=1, rank=0, seed=3).epoch(epoch):
+            images = torch.from_numpy(photos.gather(shard.indices)).permute(0, 3, 1, 2) / 255
+            labels = torch.from_numpy(photos.labels[shard.indices])
+            loss = F.cross_entropy(model(normalise(images)), labels, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            losses.append(loss.item() * len(labels))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-3, atol=2e-4)
+    seen = [row["train_loss"] for row in trainer.position.history]
+    assert seen == pytest.approx([sum(losses[:3]) / PHOTOS, sum(losses[3:]) / PHOTOS], rel=1e-4)
+
+
+def test_the_moving_average_is_its_formula(tmp_path: Path) -> None:
+    config = dataclasses.replace(RICH, augment=AugmentConfig(augment=False))
+    weights: list[torch.Tensor] = []
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.on_step = lambda step, total: weights.append(trainer.learner.model.head.weight.detach().clone())  # type: ignore[union-attr,operator]
+    trainer.run()
+    expected = weights[0]
+    for weight in weights[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert trainer.learner.ema is not None
+    torch.testing.assert_close(trainer.learner.ema.module.head.weight.detach(), expected)  # type: ignore[union-attr]
+    with trainer.scoring_model() as model:
+        assert model is trainer.learner.ema.module
+
+
+def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
+    """BatchNorm in evaluation mode, as its statistics are of each pass; float32 sums in another order."""
+
+    def step(accumulation: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = SmallCNN(NUM_CLASSES, dropout=0.0).eval()
+        optimizer = build_optimizer(model, OptimizerConfig())
+        shard = next(ShardedSteps(PHOTOS, global_batch=11, world_size=1, rank=0, seed=1).epoch(0))
+        options = StepOptions(
+            AugmentConfig(mirror=0.5), NUM_CLASSES, global_batch=11, seed=1, accumulation_steps=accumulation
+        )
+        train_step(
+            Learner(model, model, optimizer),
+            Serial(CPU),
+            make_photos(),
+            shard,
+            options,
+            step=0,
+            learning_rate=1.0,
+        )
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    whole = step(1)
+    for accumulation in (2, 3, 8):  # 8: micro-batches of one photo and a filler
+        torch.testing.assert_close(step(accumulation), whole, rtol=1e-4, atol=1e-5)
+
+
+# -- a loss that is not finite --------------------------------------------------------------------------------
+
+
+def test_a_learning_rate_that_explodes_stops_the_run_before_the_weights_change_again(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        PLAIN, optimizer=OptimizerConfig(learning_rate=1e30, clip_norm=None, warmup_epochs=0)
+    )
+    digests: list[str] = []
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.on_step = lambda step, total: digests.append(_parameters(trainer.learner.model))
+    with pytest.raises(UserError, match=r"not finite at step \d.*lower --learning-rate"):
+        trainer.run()
+    assert _parameters(trainer.learner.model) == digests[-1]
+    assert all(parameter.isfinite().all() for parameter in trainer.learner.model.parameters())
+
+
+@pytest.mark.parametrize("clip_norm", [None, 5.0])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_leaves_every_weight_as_it_was(
+    poison: float, clip_norm: float | None
+) -> None:
+    model = SmallCNN(NUM_CLASSES)
+    optimizer = build_optimizer(model, OptimizerConfig())
+    model.head.bias.register_hook(lambda gradient: torch.full_like(gradient, poison))
+    before = _parameters(model)
+    shard = next(ShardedSteps(PHOTOS, global_batch=8, world_size=1, rank=0, seed=1).epoch(0))
+    options = StepOptions(PLAIN.augment, NUM_CLASSES, global_batch=8, seed=1, clip_norm=clip_norm)
+    with pytest.raises(UserError, match="not finite at step 7"):
+        train_step(
+            Learner(model, model, optimizer),
+            Serial(CPU),
+            make_photos(),
+            shard,
+            options,
+            step=7,
+            learning_rate=0.1,
+        )
+    assert _parameters(model) == before
+
+
+def _parameters(model: torch.nn.Module) -> str:
+    return checkpoint.weights_digest(dict(model.named_parameters()))
+
+
+# -- what is kept ---------------------------------------------------------------------------------------------
+
+
+def test_the_best_epochs_are_kept_and_found_again(tmp_path: Path) -> None:
+    config = dataclasses.replace(RICH, epochs=5, keep_top=2)
+    trainer = make_trainer(config, tmp_path / "run")
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+    trainer.on_epoch = lambda row: kept.update({row["epoch"]: _scored_weights(trainer)})
+    trainer.run()
+    scores = {row["epoch"]: row["validation_top1"] for row in trainer.position.history}
+    best = sorted(scores, key=lambda epoch: (scores[epoch], epoch), reverse=True)[:2]
+    assert sorted(path.name for path in trainer.folder.best.iterdir()) == sorted(
+        f"epoch-{e:05d}" for e in best
+    )
+    manifest, weights = trainer.folder.best_weights()
+    assert (manifest["epoch"], manifest["validation_top1"]) == (best[0], scores[best[0]])
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(kept[best[0]])
+
+
+def _scored_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    with trainer.scoring_model() as model:
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    trainer = make_trainer(PLAIN, tmp_path / "run", validation=False)
+    trainer.run()
+    assert [path.name for path in trainer.folder.best.iterdir()] == [f"epoch-{EPOCHS:05d}"]
+    weights = trainer.folder.best_weights()[1]
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+    assert all("validation_top1" not in row for row in trainer.position.history)
+
+
+def test_two_resumable_checkpoints_are_kept(tmp_path: Path) -> None:
+    make_trainer(dataclasses.replace(PLAIN, save_every_steps=1), tmp_path / "run").run()
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == [f"step-{STEPS - 1:09d}", f"step-{STEPS:09d}"]
+
+
+def test_damaged_best_weights_fall_back_and_in_the_end_to_the_resumable_ones(tmp_path: Path) -> None:
+    trainer = make_trainer(PLAIN, tmp_path / "run")
+    trainer.run()
+    ranked = trainer.folder._ranked()
+    assert len(ranked) == 2
+    (ranked[0] / checkpoint.WEIGHTS).write_bytes(b"torn")
+    with pytest.warns(UserWarning, match=f"{ranked[0].name} is damaged"):
+        manifest, _ = trainer.folder.best_weights()
+    assert f"epoch-{manifest['epoch']:05d}" == ranked[1].name
+    (ranked[1] / checkpoint.MANIFEST).write_text("null")
+    with pytest.warns(UserWarning, match="damaged"):
+        manifest, weights = trainer.folder.best_weights()
+    assert manifest["step"] == STEPS
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+
+
+def test_a_run_folder_without_weights_or_without_a_run_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match="holds no run"):
+        folder.config()
+    folder.create(PLAIN)
+    with pytest.raises(UserError, match="no weights yet"):
+        folder.best_weights()
+    with pytest.raises(UserError, match="--resume"):
+        folder.create(PLAIN)
+
+
+def test_the_config_in_the_folder_is_the_config_that_was_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").create(RICH)
+    assert RunFolder(tmp_path / "run").config() == RICH
+
+
+def test_metrics_are_written_whole_so_a_resume_drops_what_it_does_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_metrics([{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 2.0}])
+    folder.write_metrics([{"epoch": 1, "loss": 2.5}])
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"epoch": 1, "loss": 2.5}
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_an_epoch_s_line_counts_every_photo_once(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    trainer = make_trainer(RICH, tmp_path / "run", on_epoch=rows.append)
+    trainer.run()
+    assert rows == trainer.position.history
+    assert [(row["epoch"], row["step"], row["photos"]) for row in rows] == [
+        (epoch, epoch * STEPS_PER_EPOCH, PHOTOS) for epoch in (1, 2)
+    ]
+
+
+# -- ways of computing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        ExecutionConfig(precision="bf16"),
+        ExecutionConfig(precision="fp16"),
+        ExecutionConfig(channels_last=True),
+        ExecutionConfig(deterministic=True),
+        pytest.param(ExecutionConfig(compile=True), marks=pytest.mark.long),
+    ],
+)
+def test_a_run_in_another_way_comes_to_nearly_the_same_loss(
+    execution: ExecutionConfig, tmp_path: Path
+) -> None:
+    reference = make_trainer(PLAIN, tmp_path / "reference")
+    reference.run()
+    trainer = make_trainer(dataclasses.replace(PLAIN, execution=execution), tmp_path / "run")
+    assert trainer.run()
+    losses = [[row["train_loss"] for row in run.position.history] for run in (reference, trainer)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
