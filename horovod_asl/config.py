@@ -61,15 +61,15 @@ class ModelConfig:
 class OptimizerConfig:
     """The optimizer and its schedule."""
 
-    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
-    """SGD has Nesterov momentum."""
-    learning_rate: float = 0.05
+    optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
+    """SGD has Nesterov momentum (0.05 and a weight decay of 5e-4 are usual rates for it)."""
+    learning_rate: float = 1e-3
     """At a global batch of `batch_size_per_replica` × 1; scaled linearly by the replicas (Goyal et al. 2017)."""
     scale_learning_rate: bool = True
     """Multiply the learning rate by the number of replicas (and by accumulation steps)."""
     momentum: float = 0.9
     """For SGD."""
-    weight_decay: float = 5e-4
+    weight_decay: float = 0.05
     """Not applied to biases and normalisation layers."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""

@@ -36,7 +36,7 @@ def ensure_sample(launcher: Launcher) -> Path:
     if launcher.local_rank == 0:
         if not Store.exists(path):
             print(
-                "no --store given: drawing the built-in synthetic sample (once, some seconds) …", flush=True
+                "no --store given: drawing the built-in synthetic sample (once, under a minute) …", flush=True
             )
             prepare_store(sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: None)
         return path

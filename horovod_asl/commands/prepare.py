@@ -167,6 +167,6 @@ def _summarise(report: PrepareReport, seconds: float) -> None:
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
         print(f"  {len(report.problems)} left out ({listed}): see {report.store / 'problems.csv'}")
     print(
-        f"next: horovod-asl inspect {report.store} --contact-sheet sheet.png, then horovod-asl train "
+        f"next: horovod-asl inspect {report.store} --contact-sheet sheet.png, then horovod-asl train --store "
         f"{report.store}"
     )
