@@ -40,7 +40,9 @@ class Scenario:
     deterministic: bool = False
 
 
-PLAIN = Scenario(OptimizerConfig(optimizer="sgd", weight_decay=5e-4), AugmentConfig(augment=False, label_smoothing=0.0))
+PLAIN = Scenario(
+    OptimizerConfig(optimizer="sgd", weight_decay=5e-4), AugmentConfig(augment=False, label_smoothing=0.0)
+)
 SCENARIOS: dict[str, Scenario] = {
     "sgd": PLAIN,
     "adamw, augmented, clipped": Scenario(

@@ -68,13 +68,25 @@ def test_the_tables_show_every_section_and_keep_brackets(
     row = {"what": "kagglehub", "needed_for": "downloads", "remedy": "pip install -e '.[kaggle]'"}
     doctor.show(report | {"missing": [row]})
     printed = capsys.readouterr().out
-    for section in ("versions", "devices", "threads", "mpi", "horovod", "launcher", "network", "storage", "missing"):
+    for section in (
+        "versions",
+        "devices",
+        "threads",
+        "mpi",
+        "horovod",
+        "launcher",
+        "network",
+        "storage",
+        "missing",
+    ):
         assert f"\n{section} " in printed
     assert report["versions"]["torch"] in printed
     assert "'.[kaggle]'" in printed  # rich takes brackets for markup unless told otherwise
 
 
-def test_it_sees_the_core_it_is_bound_to_its_launcher_and_a_gpu_that_torch_cannot_use(report: dict[str, Any]) -> None:
+def test_it_sees_the_core_it_is_bound_to_its_launcher_and_a_gpu_that_torch_cannot_use(
+    report: dict[str, Any],
+) -> None:
     assert report["devices"]["cores"]["usable"] == report["threads"]["torch_would_use"] == 1
     assert report["devices"]["cores"]["total"] == os.cpu_count()
     expected = {"name": "mpirun", "rank": 1, "world_size": 2, "local_rank": 1, "local_size": 2}
@@ -141,7 +153,9 @@ def test_a_half_set_launcher_is_reported_and_not_fatal(
         ("devices", {"gpus": [{"name": "a stand-in"}]}, "Horovod's NCCL"),
     ],
 )
-def test_each_lack_has_its_row(report: dict[str, Any], section: str, facts: dict[str, Any], what: str) -> None:
+def test_each_lack_has_its_row(
+    report: dict[str, Any], section: str, facts: dict[str, Any], what: str
+) -> None:
     if "NCCL" in what and not report["horovod"]["installed"]:
         pytest.skip("Horovod is not installed here")
     lacking = copy.deepcopy(report)

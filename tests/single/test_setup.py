@@ -72,8 +72,12 @@ def stub_venv(root: Path, torch: str = "2.13.0", cuda: str = "13.0") -> Path:
     )
 
 
-def run(*command: str | Path, path: Path | str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOROVOD_", "MAKE"))}
+def run(
+    *command: str | Path, path: Path | str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HOROVOD_", "MAKE"))
+    }
     environment |= {"PATH": str(path or os.environ["PATH"]), **variables}
     words = list(map(str, command))
     return subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -158,7 +162,9 @@ def test_a_failure_shows_its_reason_names_the_log_and_leaves_nothing_that_looks_
     (checkout / ".venv" / ".ready").write_text("of an earlier set-up")
     stub(bare, "id", "echo 0")
     stub(bare, "apt-cache", "exit 0")
-    stub(bare, "apt-get", 'echo "$*" >>asked; [ "$1" = update ] || { echo E: no room on the disk; exit 100; }')
+    stub(
+        bare, "apt-get", 'echo "$*" >>asked; [ "$1" = update ] || { echo E: no room on the disk; exit 100; }'
+    )
     for name in ("g++", "make", "cmake"):
         stub(bare, name, "exit 0")
     answer = run(checkout / "launch" / "setup.sh", path=bare)
@@ -190,7 +196,9 @@ def test_a_gpu_without_the_cuda_toolkit_stops_and_says_how_to_go_on(checkout: Pa
     assert run(checkout / "launch" / "setup.sh", path=path, HOROVOD_CUDA_HOME=toolkit).returncode == 1
 
 
-@pytest.mark.parametrize("file", ["setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/build_horovod.sh"])
+@pytest.mark.parametrize(
+    "file", ["setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/build_horovod.sh"]
+)
 def test_a_changed_requirement_sets_up_again(checkout: Path, file: str) -> None:
     stub_venv(checkout)
     command = checkout / "launch" / "setup.sh"

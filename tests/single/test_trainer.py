@@ -35,7 +35,7 @@ STEPS = EPOCHS * STEPS_PER_EPOCH
 
 PLAIN = TrainConfig(
     augment=AugmentConfig(augment=False),
-    optimizer=OptimizerConfig(ema_decay=0.0),
+    optimizer=OptimizerConfig(optimizer="sgd", learning_rate=0.05, weight_decay=5e-4),
     epochs=EPOCHS,
     batch_size_per_replica=BATCH,
     seed=3,
@@ -276,7 +276,9 @@ def test_data_parallel_on_one_device_is_the_serial_backend(tmp_path: Path) -> No
 
 def test_training_is_plain_torch(tmp_path: Path) -> None:
     """A run of the `sgd` config, written with nothing of ours but the network, its order and normalisation."""
-    optimizer_config = OptimizerConfig(schedule="constant", warmup_epochs=0, weight_decay=0.1)
+    optimizer_config = OptimizerConfig(
+        optimizer="sgd", learning_rate=0.01, schedule="constant", warmup_epochs=0, weight_decay=0.1
+    )
     config = dataclasses.replace(PLAIN, optimizer=optimizer_config)
     trainer = make_trainer(config, tmp_path / "run")
     model = SmallCNN(NUM_CLASSES)
@@ -287,7 +289,7 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared}]
-    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     photos, losses = make_photos(), []
     model.train()
     for epoch in range(EPOCHS):
@@ -327,7 +329,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
     def step(accumulation: int) -> torch.Tensor:
         torch.manual_seed(0)
         model = SmallCNN(NUM_CLASSES, dropout=0.0).eval()
-        optimizer = build_optimizer(model, OptimizerConfig())
+        optimizer = build_optimizer(model, OptimizerConfig(optimizer="sgd"))
         shard = next(ShardedSteps(PHOTOS, global_batch=11, world_size=1, rank=0, seed=1).epoch(0))
         options = StepOptions(
             AugmentConfig(mirror=0.5), NUM_CLASSES, global_batch=11, seed=1, accumulation_steps=accumulation
@@ -370,7 +372,7 @@ def test_a_gradient_that_is_not_finite_leaves_every_weight_as_it_was(
     poison: float, clip_norm: float | None
 ) -> None:
     model = SmallCNN(NUM_CLASSES)
-    optimizer = build_optimizer(model, OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig(optimizer="sgd"))
     model.head.bias.register_hook(lambda gradient: torch.full_like(gradient, poison))
     before = _parameters(model)
     shard = next(ShardedSteps(PHOTOS, global_batch=8, world_size=1, rank=0, seed=1).epoch(0))
