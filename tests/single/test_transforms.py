@@ -1,0 +1,131 @@
+"""Augmentation and normalisation against torchvision, NumPy and their own definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from horovod_asl.config import AugmentConfig
+from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
+
+NOTHING = AugmentConfig(
+    rotation_degrees=0, scale=0, translation=0, perspective=0, mirror=0, colour=0, blur=0, cutout=0
+)
+SIZE = 32
+
+
+def pictures(count: int = 8) -> torch.Tensor:
+    blobs = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    smooth = torch.nn.functional.interpolate(blobs, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+    return smooth.clamp(0, 1)
+
+
+def uniform(count: int = 8, step: int = 3) -> torch.Tensor:
+    return draws(5, step, np.arange(count), count)
+
+
+def test_to_unit_and_normalise_are_numpy_s() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    expected = (images / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    actual = normalise(to_unit(torch.from_numpy(images)))
+    np.testing.assert_allclose(actual.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+
+
+def test_small_photos_are_enlarged() -> None:
+    images = torch.full((2, 16, 16, 3), 51, dtype=torch.uint8)
+    assert torch.allclose(to_unit(images, smallest_px=75), torch.full((2, 3, 75, 75), 0.2))
+
+
+def test_without_strength_nothing_changes() -> None:
+    batch = pictures()
+    torch.testing.assert_close(Augment(NOTHING)(batch, uniform()), batch, atol=1e-5, rtol=0)
+
+
+def test_a_sure_mirror_is_a_flip() -> None:
+    batch = pictures()
+    mirrored = Augment(replace(NOTHING, mirror=1.0))(batch, uniform())
+    torch.testing.assert_close(mirrored, batch.flip(3), atol=1e-5, rtol=0)
+
+
+def test_rotation_is_pillow_s() -> None:
+    """The draw 1 − ε turns by the whole angle; compared inside the circle that no corner reaches."""
+    from PIL import Image
+
+    batch, table = pictures(1), torch.full((1, 24), 0.5)
+    table[0, 0] = 1.0
+    turned = Augment(replace(NOTHING, rotation_degrees=30.0))(batch, table)[0].numpy()
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    inside = np.hypot(x, y) < SIZE / 2 - 3
+
+    def by_pillow(degrees: float) -> np.ndarray:
+        channels = [
+            Image.fromarray(plane).rotate(degrees, Image.Resampling.BILINEAR) for plane in batch[0].numpy()
+        ]
+        return np.stack([np.asarray(channel) for channel in channels])
+
+    errors = [np.abs(turned - by_pillow(degrees))[:, inside].max() for degrees in (30.0, -30.0)]
+    assert min(errors) < 0.01
+    assert max(errors) > 0.2  # the picture has no symmetry that would hide a rotation
+
+
+def test_draws_are_pure_and_independent_of_the_ranks() -> None:
+    whole = draws(1, 7, np.arange(12), 12)
+    for world_size in (2, 3):
+        for rank in range(world_size):
+            positions = np.arange(rank, 12, world_size)
+            assert torch.equal(draws(1, 7, positions, 12), whole[positions])
+    assert not torch.equal(draws(1, 8, np.arange(12), 12), whole)
+    assert not torch.equal(draws(2, 7, np.arange(12), 12), whole)
+    assert len(torch.unique(whole)) > 0.99 * whole.numel()
+
+
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(), AugmentConfig(mirror=0.5, colour=1, blur=1, cutout=1, scale=0.9)]
+)
+def test_every_photo_is_changed_in_its_own_way_and_stays_a_picture(config: AugmentConfig) -> None:
+    batch = pictures(1).expand(16, 3, SIZE, SIZE)
+    changed = Augment(config)(batch, uniform(16))
+    assert changed.shape == batch.shape
+    assert bool(torch.isfinite(changed).all())
+    assert -1e-5 <= changed.min() <= changed.max() <= 1 + 1e-5
+    assert len({tuple(picture.flatten()[:50].tolist()) for picture in changed}) == 16
+
+
+def test_a_part_of_the_batch_is_changed_as_in_the_whole() -> None:
+    batch, table, augment = pictures(), uniform(), Augment(AugmentConfig())
+    torch.testing.assert_close(augment(batch, table)[2:5], augment(batch[2:5], table[2:5]), atol=1e-5, rtol=0)
+
+
+def test_blur_leaves_flat_pictures_alone_and_smooths_others() -> None:
+    flat, noise = torch.full((4, 3, SIZE, SIZE), 0.3), torch.rand(4, 3, SIZE, SIZE)
+    blur = Augment(replace(NOTHING, blur=1.0))
+    torch.testing.assert_close(blur(flat, uniform(4)), flat, atol=1e-5, rtol=0)
+    blurred = blur(noise, uniform(4))
+    assert float(blurred.var()) < 0.8 * float(noise.var())
+    assert float(blurred.mean()) == pytest.approx(float(noise.mean()), abs=0.02)
+
+
+def test_cutout_hides_one_rectangle() -> None:
+    batch = torch.zeros(64, 3, SIZE, SIZE)
+    hidden = Augment(replace(NOTHING, cutout=1.0))(batch, uniform(64))[:, 0] == 0.5
+    for mask in hidden[hidden.any(2).any(1)]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns[None, :])
+        assert mask.float().mean() <= 0.45**2
+
+
+@pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
+def test_mixed_targets_have_the_shares_of_the_pictures(kind: str) -> None:
+    batch = torch.stack([torch.full((3, SIZE, SIZE), float(value)) for value in (0, 1)])
+    targets = torch.eye(2)
+    shares = set()
+    for step in range(20):
+        mixed, soft = mix(batch, targets, replace(AugmentConfig(), **{kind: 1.0}), seed=0, step=step)
+        torch.testing.assert_close(soft.sum(1), torch.ones(2))
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), soft[:, 1], atol=1e-5, rtol=0)
+        shares.add(round(float(soft[0, 0]), 4))
+    assert len(shares) > 10
+    assert torch.equal(batch[1], torch.ones(3, SIZE, SIZE))  # the input is not written to
