@@ -4,7 +4,9 @@ run is scored or saved. The same runs without a stop are the reference."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ CONFIGS = {
     "sgd": PLAIN,
     "adamw, augmented, averaged, accumulated": RICH,
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow() -> Iterator[None]:
+    """Our network at a quarter of its width: the same parts in a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("horovod_asl.models.SmallCNN", functools.partial(SmallCNN, width=8))
+        yield
 
 
 def make_photos(count: int = PHOTOS, seed: int = 0) -> Photos:
@@ -281,14 +291,14 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
     )
     config = dataclasses.replace(PLAIN, optimizer=optimizer_config)
     trainer = make_trainer(config, tmp_path / "run")
-    model = SmallCNN(NUM_CLASSES)
+    model = SmallCNN(NUM_CLASSES, width=8)
     model.load_state_dict(trainer.learner.model.state_dict())
     for part in (model, trainer.learner.model):
         part.dropout.p = 0.0  # type: ignore[union-attr,assignment]
     trainer.run()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared}]
+    groups = [{"params": decayed, "weight_decay": 1.0}, {"params": spared}]
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     photos, losses = make_photos(), []
     model.train()
@@ -299,11 +309,11 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
             loss = F.cross_entropy(model(normalise(images)), labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
             losses.append(loss.item() * len(labels))
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
     seen = [row["train_loss"] for row in trainer.position.history]
     assert seen == pytest.approx([sum(losses[:3]) / PHOTOS, sum(losses[3:]) / PHOTOS], rel=1e-4)
 
