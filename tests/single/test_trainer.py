@@ -287,7 +287,12 @@ def test_data_parallel_on_one_device_is_the_serial_backend(tmp_path: Path) -> No
 def test_training_is_plain_torch(tmp_path: Path) -> None:
     """A run of the `sgd` config, written with nothing of ours but the network, its order and normalisation."""
     optimizer_config = OptimizerConfig(
-        optimizer="sgd", learning_rate=0.01, schedule="constant", warmup_epochs=0, weight_decay=0.1
+        optimizer="sgd",
+        learning_rate=0.005,
+        schedule="constant",
+        warmup_epochs=0,
+        weight_decay=1.0,  # heavy, so that its absence would be seen; small steps keep rounding small
+        clip_norm=0.5,
     )
     config = dataclasses.replace(PLAIN, optimizer=optimizer_config)
     trainer = make_trainer(config, tmp_path / "run")
@@ -299,7 +304,7 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 1.0}, {"params": spared}]
-    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=0.005, momentum=0.9, nesterov=True)
     photos, losses = make_photos(), []
     model.train()
     for epoch in range(EPOCHS):
