@@ -1,0 +1,45 @@
+"""Threads per rank: the cores that may be used, shared once among the ranks of the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from horovod_asl.backends.threads import limit_threads, usable_threads
+
+BOUND = "OMPI_MCA_orte_bound_at_launch"
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine of eight cores of which this process may use six; torch's own setting is put back."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(2, 8)))
+    monkeypatch.delenv(BOUND, raising=False)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("local_size", "expected"), [(1, 6), (2, 3), (4, 1), (6, 1), (7, 1), (100, 1)])
+def test_ranks_share_the_cores_that_may_be_used_and_each_gets_at_least_one(
+    local_size: int, expected: int
+) -> None:
+    assert usable_threads(local_size) == expected
+    assert usable_threads(local_size) * local_size <= max(6, local_size)
+
+
+def test_cores_that_mpirun_gave_to_one_rank_are_not_divided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BOUND, "1")
+    assert usable_threads(4) == 6
+    monkeypatch.setenv(BOUND, "0")
+    assert usable_threads(4) == 1
+
+
+@pytest.mark.parametrize(("requested", "expected"), [(None, 3), (5, 5), (1, 1)])
+def test_torch_is_told_and_the_number_comes_back(requested: int | None, expected: int) -> None:
+    assert limit_threads(requested, local_size=2) == expected
+    assert torch.get_num_threads() == expected
