@@ -181,4 +181,4 @@ def _show(rows: list[dict[str, Any]]) -> None:
         )
         scores = (f"{row['final_loss']:.4f}", f"{row['top1']:.2%}", f"{row['weight_difference']:.1e}")
         table.add_row(row["backend"], str(row["replicas"]), *figures, *scores)
-    Console().print(table)
+    Console(width=max(110, Console().width)).print(table)  # a log is no narrower than its table
