@@ -11,6 +11,7 @@ often a run is scored, saved or interrupted has no influence on its weights.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -175,6 +176,13 @@ class Trainer:
     def _finish_epoch(self, epoch: int) -> None:
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
+        if not math.isfinite(
+            loss
+        ):  # seen in fp16 alone, whose scaler skips such steps for as long as they come
+            raise UserError(
+                f"the training loss of epoch {epoch + 1} is not finite, so the epoch was not saved; "
+                "lower --learning-rate, or use --precision bf16"
+            )
         row: dict[str, Any] = {"epoch": epoch + 1, "step": self.position.step}
         row |= {"learning_rate": self.learning_rate(self.position.step - 1)}
         row |= {"train_loss": loss / count, "train_top1": hits / count, "photos": round(count)}

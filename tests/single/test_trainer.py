@@ -405,6 +405,17 @@ def test_a_gradient_that_is_not_finite_leaves_every_weight_as_it_was(
     assert _parameters(model) == before
 
 
+def test_an_fp16_run_whose_every_step_is_skipped_ends_with_its_first_epoch(tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, execution=ExecutionConfig(precision="fp16"))
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.learner.model.head.bias.data.fill_(1e6)  # beyond what fp16 holds  # type: ignore[union-attr,operator]
+    before = _parameters(trainer.learner.model)
+    with pytest.raises(UserError, match=r"loss of epoch 1 is not finite.*bf16"):
+        trainer.run()
+    assert _parameters(trainer.learner.model) == before
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def _parameters(model: torch.nn.Module) -> str:
     return checkpoint.weights_digest(dict(model.named_parameters()))
 
