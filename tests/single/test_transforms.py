@@ -71,6 +71,82 @@ def test_rotation_is_pillow_s() -> None:
     assert max(errors) > 0.2  # the picture has no symmetry that would hide a rotation
 
 
+def neutral(count: int = 1) -> torch.Tensor:
+    """Draws in the middle of their range: no change, but for mirror and the like, which compare with 0.5."""
+    return torch.full((count, 24), 0.5)
+
+
+@pytest.mark.parametrize(("column", "axis"), [(2, 2), (3, 1)])
+def test_a_shift_is_a_roll_within_what_stays_in_the_picture(column: int, axis: int) -> None:
+    batch, table = pictures(1), neutral()
+    table[0, column] = 1.0
+    shifted = Augment(replace(NOTHING, translation=4 / SIZE))(batch, table)[0]
+    inside = (slice(None), slice(6, -6), slice(6, -6))
+    rolled = [batch[0].roll(pixels, dims=axis) for pixels in (4, -4)]
+    errors = [float((shifted - other)[inside].abs().max()) for other in rolled]
+    assert min(errors) < 1e-5
+    assert max(errors) > 0.05
+
+
+def test_perspective_reads_each_point_where_the_homography_says() -> None:
+    batch, table = pictures(1), neutral()
+    table[0, 4], table[0, 5] = 1.0, 0.25
+    seen = Augment(replace(NOTHING, perspective=0.4))(batch, table)[0].numpy()
+    for row, column in ((16, 16), (10, 20), (20, 9), (12, 12)):
+        x, y = (2 * column + 1) / SIZE - 1, (2 * row + 1) / SIZE - 1
+        depth = 1 + 0.4 * x - 0.2 * y
+        u, v = ((x / depth + 1) * SIZE - 1) / 2, ((y / depth + 1) * SIZE - 1) / 2
+        left, top = int(u), int(v)
+        corners = batch[0].numpy()[:, top : top + 2, left : left + 2]
+        across = corners[:, :, 0] * (left + 1 - u) + corners[:, :, 1] * (u - left)
+        expected = across[:, 0] * (top + 1 - v) + across[:, 1] * (v - top)
+        np.testing.assert_allclose(seen[:, row, column], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("draw", [0.0, 1.0])
+def test_zoom_is_within_its_bounds_and_about_the_centre(draw: float) -> None:
+    """A disc's area shows the zoom; at a scale of 0.3 the sides change by 0.7 at most, one way and the other."""
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    disc = torch.from_numpy((np.hypot(x, y) < 7).astype(np.float32)).expand(1, 3, SIZE, SIZE)
+    table = neutral()
+    table[0, 1] = draw
+    zoomed = Augment(replace(NOTHING, scale=0.3))(disc, table)[0, 0].numpy()
+    side = np.sqrt(zoomed.sum() / disc[0, 0].numpy().sum())
+    assert side == pytest.approx({0.0: 0.7, 1.0: 1 / 0.7}[draw], rel=0.03)
+    assert abs((zoomed * x).sum()) + abs((zoomed * y).sum()) < 1e-2 * zoomed.sum()
+
+
+def test_each_colour_draw_does_what_it_is_named_after() -> None:
+    batch = pictures(1) * 0.4 + 0.3  # nothing saturates
+    augment = Augment(replace(NOTHING, colour=0.5))
+
+    def change(column: int, draw: float) -> torch.Tensor:
+        table = neutral()
+        table[0, column] = draw
+        return augment(batch, table)
+
+    torch.testing.assert_close(augment(batch, neutral()), batch, atol=1e-5, rtol=0)
+    brightness, contrast, saturation, gamma, warmth, _, grey = range(8, 15)
+    torch.testing.assert_close(change(brightness, 1.0), (1.4 * batch).clamp(max=1))
+    mean = batch.mean()
+    torch.testing.assert_close(change(contrast, 0.0), mean + 0.5 * (batch - mean))
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    luma = (batch * weights).sum(1, keepdim=True)
+    torch.testing.assert_close(change(saturation, 0.0), luma + 0.5 * (batch - luma))
+    torch.testing.assert_close(change(grey, 0.0), luma.expand_as(batch))
+    torch.testing.assert_close(change(gamma, 1.0), batch ** (2**0.7))
+    factors = torch.tensor([1.15, 1.0, 0.85]).view(1, 3, 1, 1)
+    torch.testing.assert_close(change(warmth, 1.0), batch * factors)
+
+
+@pytest.mark.parametrize("name", ["mirror", "blur", "cutout"])
+def test_a_probability_is_the_share_of_photos_that_are_changed(name: str) -> None:
+    batch = torch.rand(1, 3, SIZE, SIZE).expand(1000, -1, -1, -1)
+    changed = Augment(replace(NOTHING, **{name: 0.3}))(batch, uniform(1000))
+    share = ((changed - batch).abs().amax((1, 2, 3)) > 1e-3).float().mean()
+    assert 0.25 < float(share) < 0.35
+
+
 def test_draws_are_pure_and_independent_of_the_ranks() -> None:
     whole = draws(1, 7, np.arange(12), 12)
     for world_size in (2, 3):
@@ -129,3 +205,12 @@ def test_mixed_targets_have_the_shares_of_the_pictures(kind: str) -> None:
         shares.add(round(float(soft[0, 0]), 4))
     assert len(shares) > 10
     assert torch.equal(batch[1], torch.ones(3, SIZE, SIZE))  # the input is not written to
+
+
+def test_with_both_kinds_of_mixing_each_batch_takes_one_of_the_two() -> None:
+    batch = torch.stack([torch.full((3, SIZE, SIZE), float(value)) for value in (0, 1)])
+    config = replace(AugmentConfig(), mixup_alpha=1.0, cutmix_alpha=1.0)
+    mixed = [mix(batch, torch.eye(2), config, seed=0, step=step)[0] for step in range(60)]
+    cut = sum(bool(((picture == 0) | (picture == 1)).all()) for picture in mixed)
+    assert 15 < cut < 45
+    assert mix(batch, torch.eye(2), AugmentConfig(), seed=0, step=0)[0] is batch
