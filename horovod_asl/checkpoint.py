@@ -43,7 +43,7 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
     )
     if state is not None:
-        torch.save(state, partial / STATE)
+        torch.save(_on_cpu(state), partial / STATE)
     digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     manifest = {**facts, "sha256": digests}
     manifest |= {"manifest_sha256": _manifest_digest(manifest)}
@@ -89,6 +89,12 @@ def load_state(folder: Path) -> State:
     return state
 
 
+def load_newest(parent: Path) -> State | None:
+    """State of the newest sound checkpoint under `parent`, its weights under `weights`; None without any."""
+    found = newest_sound(parent)
+    return None if found is None else {**load_state(found[0]), "weights": load_weights(found[0])}
+
+
 def newest_sound(parent: Path, pattern: str = "step-*") -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint under `parent` that is whole, with its manifest; None where there is none at all.
 
@@ -130,6 +136,15 @@ def weights_digest(weights: Weights) -> str:
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         digest.update(array.view(torch.uint8).numpy().tobytes() if array.ndim else array.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _on_cpu(value: Any) -> Any:
+    """`value` with its tensors on the CPU, so that it can be read where there is no GPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _sha256(path: Path) -> str:

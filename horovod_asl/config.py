@@ -13,6 +13,20 @@ from typing import Literal
 
 from horovod_asl.errors import UserError
 
+ModelName = Literal[
+    "small_cnn",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "alexnet",
+    "vgg19",
+    "googlenet",
+    "inception_v3",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -48,9 +62,8 @@ class DataConfig:
 class ModelConfig:
     """The network."""
 
-    model: str = "small_cnn"
-    """small_cnn (ours, for 64 px), resnet18, resnet34, resnet50, alexnet, vgg19, googlenet, inception_v3,
-    mobilenet_v3_small, mobilenet_v3_large or efficientnet_b0 (torchvision's, with the head replaced)."""
+    model: ModelName = "small_cnn"
+    """small_cnn is ours, for 64 px; the others are torchvision's, with the head replaced."""
     pretrained: str | None = None
     """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
     freeze_backbone: bool = False
@@ -64,9 +77,10 @@ class OptimizerConfig:
     optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
     """SGD has Nesterov momentum (0.05 and a weight decay of 5e-4 are usual rates for it)."""
     learning_rate: float = 1e-3
-    """At a global batch of `batch_size_per_replica` × 1; scaled linearly by the replicas (Goyal et al. 2017)."""
-    scale_learning_rate: bool = True
-    """Multiply the learning rate by the number of replicas (and by accumulation steps)."""
+    """That of one replica; see the next option for several."""
+    learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
+    """How the rate grows with replicas × accumulation steps: linear (Goyal et al. 2017) or with the square root
+    (Malladi et al. 2022, for Adam and AdamW); auto: linear for SGD, sqrt for the others."""
     momentum: float = 0.9
     """For SGD."""
     weight_decay: float = 0.05

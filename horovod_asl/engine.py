@@ -172,11 +172,17 @@ def evaluate(
     batch_size: int = 256,
     precision: str = "fp32",
     smallest_px: int = 0,
+    own_share: bool = False,
 ) -> Scores:
-    """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank."""
+    """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
+
+    Args:
+        own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+    """
     model.eval()
     tally = Tally(num_classes, backend.device)
-    shard = evaluation_shard(len(photos), world_size=backend.world_size, rank=backend.rank)
+    rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
+    shard = evaluation_shard(len(photos), world_size=world_size, rank=rank)
     for indices in _chunks(shard, batch_size):
         images, labels = photos.batch(indices, backend.device)
         with autocast(backend.device, precision):

@@ -60,8 +60,8 @@ class Predictor:
     def _smallest_px(self) -> int:
         return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
 
-    def score(self, photos: Photos) -> Scores:
-        """Scores over all ranks of the backend."""
+    def score(self, photos: Photos, *, own_share: bool = False) -> Scores:
+        """Scores over all ranks of the backend; `own_share`: each rank brings photos of its own."""
         return evaluate(
             self.model,
             self.backend,
@@ -69,6 +69,7 @@ class Predictor:
             num_classes=len(self.classes),
             precision=self.facts["precision"],
             smallest_px=self._smallest_px,
+            own_share=own_share,
         )
 
     @torch.no_grad()

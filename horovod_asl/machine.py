@@ -34,7 +34,9 @@ _COMMAND_TIMEOUT_SECONDS = 120
 def probe() -> dict[str, Facts]:
     """What a process with torch says: `torch`, `torchvision`, `launcher`; `error` in place of one that failed."""
     answer = _run(sys.executable, "-m", "horovod_asl.machine")
-    facts: dict[str, Facts] = {name: {"error": _last_line(answer)} for name in ("torch", "torchvision", "launcher")}
+    facts: dict[str, Facts] = {
+        name: {"error": _last_line(answer)} for name in ("torch", "torchvision", "launcher")
+    }
     for line in answer.stdout.splitlines():
         facts |= json.loads(line)
     return facts
@@ -66,7 +68,9 @@ def _probe_torchvision() -> Facts:
         from horovod_asl.torchvision_compat import torchvision_models
 
         torchvision_models()
-        return {"works": "works with the operators that horovod_asl declares; its compiled part does not load"}
+        return {
+            "works": "works with the operators that horovod_asl declares; its compiled part does not load"
+        }
     return {"works": "works" if torchvision.extension._has_ops() else "works without its compiled part"}
 
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 
+from horovod_asl.config import ModelName
 from horovod_asl.errors import UserError
 from horovod_asl.torchvision_compat import torchvision_models
 
-TORCHVISION = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "alexnet",
-    "vgg19",
-    "googlenet",
-    "inception_v3",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-)
-NAMES = ("small_cnn", *TORCHVISION)
+NAMES: tuple[str, ...] = get_args(ModelName)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3

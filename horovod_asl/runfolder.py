@@ -39,13 +39,17 @@ class RunFolder:
         """`runs/<date>-<time>-<model>` in the working folder."""
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{model}"
 
-    def create(self, config: TrainConfig) -> None:
-        """Make the folder and save the config; an existing run is refused rather than mixed with another."""
+    def claim(self) -> None:
+        """Make the folder; an existing run is refused rather than mixed with another."""
         if (self.path / CONFIG).exists():
             raise UserError(
                 f"{self.path} already holds a run; continue it with --resume {self.path}, or name another"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def create(self, config: TrainConfig) -> None:
+        """Save the config: from here on the folder holds a run."""
+        self.claim()
         write_atomically(self.path / CONFIG, to_yaml(config))
 
     def config(self) -> TrainConfig:

@@ -39,6 +39,14 @@ def learning_rate(
     return peak * decay_factor(kind, progress)
 
 
-def scaled_learning_rate(base: float, *, replicas: int, accumulation_steps: int, scale: bool) -> float:
-    """The linear scaling rule (Goyal et al. 2017): the rate grows with the global batch."""
-    return base * replicas * accumulation_steps if scale else base
+def batch_scaling_factor(rule: str, growth: int, *, optimizer: str) -> float:
+    """How many times the learning rate of one replica, for a global batch `growth` times that of one replica.
+
+    Args:
+        rule: `linear` (Goyal et al. 2017), `sqrt` (for Adam's relatives: Malladi et al. 2022, arXiv:2205.10287),
+            `none`, or `auto`: the rule that was derived for the optimizer.
+        optimizer: `sgd`, `adamw` or `adam`.
+    """
+    if rule == "auto":
+        rule = "linear" if optimizer == "sgd" else "sqrt"
+    return {"linear": float(growth), "sqrt": math.sqrt(growth), "none": 1.0}[rule]

@@ -39,10 +39,9 @@ def run_training(config: TrainConfig, store_path: Path, backend: Backend) -> boo
     torch.use_deterministic_algorithms(config.execution.deterministic)
     store = open_equal_stores(store_path, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
-    folder = _open_folder(config, backend)
+    folder = _open_folder(config, store, backend)
     photos = {split: photos_of(store, split, config.data.samples, config.seed) for split in SPLITS}
     validation = photos["validation"] if len(photos["validation"]) else None
-    board = _Board(folder, enabled=backend.rank == 0)
     trainer = Trainer(
         config,
         backend,
@@ -55,8 +54,11 @@ def run_training(config: TrainConfig, store_path: Path, backend: Backend) -> boo
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
     if backend.rank == 0:
+        if config.resume is None:  # not before: a start that failed may be tried again under the same name
+            folder.create(dataclasses.replace(config, run_folder=folder.path))
         folder.write_facts(facts)
         folder.write_metrics(trainer.position.history)
+    board = _Board(folder, enabled=backend.rank == 0)
     training_started = time.perf_counter()
     with display.bar():
         finished = trainer.run()
@@ -91,20 +93,29 @@ def photos_of(store: Store, split: str, samples: int | None = None, seed: int = 
     return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
 
 
-def _open_folder(config: TrainConfig, backend: Backend) -> RunFolder:
-    """Rank 0 makes or opens the run folder; a mistake there becomes the same error on every rank."""
+def _open_folder(config: TrainConfig, store: Store, backend: Backend) -> RunFolder:
+    """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal."""
     path = config.resume or config.run_folder or backend.broadcast(RunFolder.default_path(config.model.model))
     folder = RunFolder(path)
     fault = None
-    if backend.rank == 0 and config.resume is None:
+    if backend.rank == 0:
         try:
-            folder.create(dataclasses.replace(config, run_folder=path))
+            folder.claim() if config.resume is None else _refuse_another_store(folder, store)
         except (UserError, OSError) as error:
             fault = str(error)
     fault = backend.broadcast(fault)
     if fault is not None:
         raise UserError(fault)
     return folder
+
+
+def _refuse_another_store(folder: RunFolder, store: Store) -> None:
+    trained = folder.facts()["store_digest"]
+    if trained != store.digest:
+        raise UserError(
+            f"{folder.path} was trained on a store with digest {trained[:12]}, and {store.path} has "
+            f"{store.digest[:12]}; name the first with --store, or start a new run"
+        )
 
 
 def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:

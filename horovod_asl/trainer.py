@@ -115,15 +115,13 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the run."""
         optimizer = self.config.optimizer
-        peak = schedule.scaled_learning_rate(
-            optimizer.learning_rate,
-            replicas=self.position.replicas,
-            accumulation_steps=self.config.accumulation_steps,
-            scale=optimizer.scale_learning_rate,
+        growth = self.position.replicas * self.config.accumulation_steps
+        factor = schedule.batch_scaling_factor(
+            optimizer.learning_rate_scaling, growth, optimizer=optimizer.optimizer
         )
         return schedule.learning_rate(
             step,
-            peak=peak,
+            peak=optimizer.learning_rate * factor,
             kind=optimizer.schedule,
             total_steps=self.total_steps,
             warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
@@ -176,9 +174,7 @@ class Trainer:
     def _finish_epoch(self, epoch: int) -> None:
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
-        if not math.isfinite(
-            loss
-        ):  # seen in fp16 alone, whose scaler skips such steps for as long as they come
+        if not math.isfinite(loss):  # in fp16 alone: its scaler skips such steps for as long as they come
             raise UserError(
                 f"the training loss of epoch {epoch + 1} is not finite, so the epoch was not saved; "
                 "lower --learning-rate, or use --precision bf16"
@@ -225,10 +221,10 @@ class Trainer:
         learner, step = self.learner, self.position.step
         state = {
             "position": asdict(self.position),
-            "optimizer": _plain(learner.optimizer.state_dict()),
+            "optimizer": learner.optimizer.state_dict(),
             "buffers": buffers,
-            "ema": None if learner.ema is None else _plain(learner.ema.state_dict()),
-            "scaler": None if learner.scaler is None else _plain(learner.scaler.state_dict()),
+            "ema": None if learner.ema is None else learner.ema.state_dict(),
+            "scaler": None if learner.scaler is None else learner.scaler.state_dict(),
         }
         weights = learner.model.state_dict()
         facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
@@ -242,7 +238,7 @@ class Trainer:
         self._loaded: dict[str, Any] | None = None
         if self.config.resume is not None:
             self._loaded = self.backend.broadcast(
-                _read_checkpoint(self.folder) if self.backend.rank == 0 else None
+                checkpoint.load_newest(self.folder.checkpoints) if self.backend.rank == 0 else None
             )
         if self._loaded is not None:
             return Position(**self._loaded["position"])
@@ -293,19 +289,3 @@ def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> 
     """Backward passes per step such that no replica takes more photos at once than the config allows."""
     per_pass = config.batch_size_per_replica * backend.num_replicas
     return -(-position.global_batch // per_pass)
-
-
-def _read_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
-    found = checkpoint.newest_sound(folder.checkpoints)
-    if found is None:
-        return None
-    return {**checkpoint.load_state(found[0]), "weights": checkpoint.load_weights(found[0])}
-
-
-def _plain(value: Any) -> Any:
-    """`value` with its tensors on the CPU, so that it can be read where there is no GPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -106,7 +106,11 @@ def _train_words(kind: Kind, config: CompareConfig, folder: Path) -> list[str]:
     ranks = config.ranks if kind in ("ddp", "horovod") else 1
     replicas = ranks if ranks > 1 or kind != "dp" else _gpu_count()
     words = ["train", "--backend", kind, "--run-folder", str(folder), "--epochs", str(config.epochs)]
-    words += ["--batch-size-per-replica", str(config.global_batch // replicas), "--no-scale-learning-rate"]
+    words += [
+        "--batch-size-per-replica",
+        str(config.global_batch // replicas),
+        "--learning-rate-scaling=none",
+    ]
     if config.store is not None:
         words += ["--store", str(config.store)]
     if config.samples is not None:

@@ -96,7 +96,9 @@ def examine() -> dict[str, Any]:
 
 def find_missing(report: dict[str, Any]) -> list[Missing]:
     """A row for each thing that the facts in `report` (as `examine` collects them) show to be missing."""
-    packages = [Missing(name, *row) for name, row in _OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    packages = [
+        Missing(name, *row) for name, row in _OPTIONAL.items() if importlib.util.find_spec(name) is None
+    ]
     return [
         *_missing_torch(report),
         *_missing_horovod(report["horovod"], has_gpu=bool(report["devices"]["gpus"])),
@@ -114,8 +116,12 @@ def _missing_torch(report: dict[str, Any]) -> list[Missing]:
         what = f"a torchvision for this torch: {versions['torchvision'] or 'not installed'}"
         rows.append(Missing(what, "models and augmentation", _SETUP))
     if devices["gpus_of_the_driver"] and not devices["gpus"]:
-        remedy = "rm -rf .venv && make setup; with TORCH_INDEX_URL=… where the package index has CPU builds only"
-        rows.append(Missing(f"a torch for this GPU: {versions['torch']} sees none", "training on the GPU", remedy))
+        remedy = (
+            "rm -rf .venv && make setup; with TORCH_INDEX_URL=… where the package index has CPU builds only"
+        )
+        rows.append(
+            Missing(f"a torch for this GPU: {versions['torch']} sees none", "training on the GPU", remedy)
+        )
     return rows
 
 
@@ -137,15 +143,21 @@ def _missing_horovod(horovod: dict[str, Any], *, has_gpu: bool) -> list[Missing]
 def _missing_for_processes(report: dict[str, Any]) -> list[Missing]:
     network, rows = report["network"], []
     if report["mpi"]["mpirun"] is None:
-        rows.append(Missing("mpirun", "mpirun, horovodrun over MPI", f"{_SETUP}, or: apt-get install openmpi-bin"))
+        rows.append(
+            Missing("mpirun", "mpirun, horovodrun over MPI", f"{_SETUP}, or: apt-get install openmpi-bin")
+        )
     if network["ssh"] is None:
         rows.append(Missing("ssh", "several machines", f"{_SETUP}, or: apt-get install openssh-client"))
     if network["address"] is None:
         remedy = f"echo 127.0.1.1 {network['hostname']} >> /etc/hosts (with its real address, for several machines)"
-        rows.append(Missing(f"an address for the name {network['hostname']}", "horovodrun --gloo, torchrun", remedy))
+        rows.append(
+            Missing(f"an address for the name {network['hostname']}", "horovodrun --gloo, torchrun", remedy)
+        )
     if report["storage"].get("dev_shm_gib", 0) < LEAST_SHARED_MEMORY_GIB:
         remedy = "mount -o remount,size=2g /dev/shm; in Docker: --shm-size=2g"
-        rows.append(Missing(f"{LEAST_SHARED_MEMORY_GIB} GiB of /dev/shm", "several ranks on one machine", remedy))
+        rows.append(
+            Missing(f"{LEAST_SHARED_MEMORY_GIB} GiB of /dev/shm", "several ranks on one machine", remedy)
+        )
     return rows
 
 
@@ -154,14 +166,18 @@ def show(report: dict[str, Any]) -> None:
     console = Console()
     for section, facts in report.items():
         if isinstance(facts, dict):
-            console.print(_table(section, ["", ""], [[_words(name), _words(value)] for name, value in facts.items()]))
+            console.print(
+                _table(section, ["", ""], [[_words(name), _words(value)] for name, value in facts.items()])
+            )
     rows = [list(row.values()) for row in report["missing"]] or [["nothing", "", ""]]
     console.print(_table("missing", ["what", "needed for", "how to get it"], rows))
     console.print("Training can run." if report["can_train"] else "Training cannot run: see what is missing.")
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, show_header=any(columns))
+    table = Table(
+        title=f"\n{title}", title_justify="left", title_style="bold", box=None, show_header=any(columns)
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

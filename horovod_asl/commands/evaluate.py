@@ -22,7 +22,6 @@ from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
-    from horovod_asl.engine import Photos
     from horovod_asl.inference import Predictor
 
 
@@ -47,18 +46,18 @@ class EvaluateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success."""
     config = parse(EvaluateConfig, argv, prog="horovod-asl evaluate", description=__doc__)
+    if config.json is not None and not config.json.absolute().parent.is_dir():
+        raise UserError(f"--json {config.json}: there is no folder {config.json.absolute().parent}")
 
     from horovod_asl.backends import create
     from horovod_asl.backends.threads import limit_threads
     from horovod_asl.inference import Predictor
-    from horovod_asl.labels import CLASSES
 
     backend = create(config.backend, device=config.device)
     limit_threads(None, backend.local_size)
     predictor = Predictor.from_run(config.run, backend)
-    photos, scored = _photos(config, predictor)
-    scores = predictor.score(photos).as_dict(CLASSES)
-    answer = {**scores, **_provenance(config, predictor, scored)}
+    score = _score_store if _is_store(config.photos) else _score_folder
+    answer = score(config, predictor)
     if backend.rank == 0:
         _show(answer)
         if config.json is not None:
@@ -67,15 +66,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _photos(config: EvaluateConfig, predictor: Predictor) -> tuple[Photos, list[str]]:
-    """The photos to score and the sources that they are of."""
+def _is_store(path: Path) -> bool:
+    from horovod_asl.data.store import Store
+
+    if not path.exists():
+        raise UserError(f"no store and no folder of photos at {path}")
+    return Store.exists(path)
+
+
+def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
     from horovod_asl.data.store import Store
     from horovod_asl.session import parts_of, photos_of
 
-    if not config.photos.exists():
-        raise UserError(f"no store and no folder of photos at {config.photos}")
-    if not Store.exists(config.photos):
-        return _photos_of_folder(config.photos, predictor), [str(config.photos)]
     store = Store.open(config.photos)
     if store.image_size != predictor.image_size:
         raise UserError(
@@ -85,23 +87,41 @@ def _photos(config: EvaluateConfig, predictor: Predictor) -> tuple[Photos, list[
     photos = photos_of(store, config.split)
     if len(photos) == 0:
         raise UserError(f"{config.photos} has no {config.split} photos; choose another with --split")
-    return photos, parts_of(store, config.split)
+    scores = predictor.score(photos)
+    return scores.as_dict(predictor.classes) | _provenance(
+        config, predictor, parts_of(store, config.split), left_out=0
+    )
 
 
-def _photos_of_folder(folder: Path, predictor: Predictor) -> Photos:
+def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
+    """Each rank decodes and scores every world_size-th photo."""
+    from horovod_asl.data.executor import usable_cores
     from horovod_asl.data.folder import load_folder
     from horovod_asl.engine import Photos
 
-    loaded = load_folder(folder, image_size=predictor.image_size)
-    if predictor.backend.rank == 0:
-        for path, reason in loaded.problems:
+    backend = predictor.backend
+    loaded = load_folder(
+        config.photos,
+        image_size=predictor.image_size,
+        workers=max(1, usable_cores() // backend.local_size),
+        rank=backend.rank,
+        world_size=backend.world_size,
+    )
+    problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
+    if backend.rank == 0:
+        for path, reason in problems:
             print(f"left out {path}: {reason}", flush=True)
-    if len(loaded.labels) == 0:
-        raise UserError(f"no photo in {folder} can be read")
-    return Photos(gather=lambda indices: loaded.images[indices], labels=loaded.labels)
+    if sum(backend.gather(len(loaded))) == 0:
+        raise UserError(f"no photo in {config.photos} can be read")
+    scores = predictor.score(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
+    return scores.as_dict(predictor.classes) | _provenance(
+        config, predictor, [str(config.photos)], left_out=len(problems)
+    )
 
 
-def _provenance(config: EvaluateConfig, predictor: Predictor, scored: list[str]) -> dict[str, Any]:
+def _provenance(
+    config: EvaluateConfig, predictor: Predictor, scored: list[str], *, left_out: int
+) -> dict[str, Any]:
     trained_on = predictor.facts["trained_on"]
     return {
         "scored": scored,
@@ -111,6 +131,7 @@ def _provenance(config: EvaluateConfig, predictor: Predictor, scored: list[str])
         "run": str(config.run),
         "photos": str(config.photos),
         "epoch": predictor.epoch,
+        "left_out": left_out,
     }
 
 

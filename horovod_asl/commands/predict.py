@@ -65,9 +65,7 @@ def _expand(given: Sequence[Path]) -> list[Path]:
         else:
             paths.append(path)
     if not paths:
-        raise UserError(
-            "no photos: name files, folders, or - for a list on standard input"
-        )
+        raise UserError("no photos: name files, folders, or - for a list on standard input")
     return paths
 
 

@@ -27,12 +27,12 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
-from horovod_asl.commands.progress import Progress
 from horovod_asl.data.build import PrepareReport, Tolerance, prepare_store
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.split import SplitRule
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@
     horovod-asl train --store STORE --config my.yaml --epochs 30
     horovod-asl train --resume runs/RUN                     # go on, to the same weights to the bit
 
-The learning rate is that of one replica: it grows with their number (--no-scale-learning-rate keeps it). The run
-folder holds config, metrics, checkpoints, plots and report.html.
+The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
+how). The run folder holds config, metrics, checkpoints, plots and report.html.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from horovod_asl.cli import parse
 from horovod_asl.config import TrainConfig
@@ -23,6 +23,9 @@ from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
     from horovod_asl.backends import Launcher
+
+# Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
+_MAY_CHANGE = {"resume", "run_folder", "store", "stop_after_steps", "backend", "device", "threads_per_rank"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,10 +51,47 @@ def _config(argv: Sequence[str]) -> TrainConfig:
     from horovod_asl.runfolder import RunFolder
 
     saved = RunFolder(config.resume).config()
-    # Where and how long may change; what is learned may not.
-    return dataclasses.replace(
-        saved, resume=config.resume, execution=config.execution, stop_after_steps=config.stop_after_steps
+    _refuse_changes(config, saved)
+    asked = config.execution
+    execution = dataclasses.replace(
+        saved.execution,
+        backend=asked.backend,
+        device=asked.device,
+        threads_per_rank=asked.threads_per_rank,
     )
+    data = dataclasses.replace(saved.data, store=config.data.store or saved.data.store)
+    return dataclasses.replace(
+        saved,
+        resume=config.resume,
+        stop_after_steps=config.stop_after_steps,
+        execution=execution,
+        data=data,
+    )
+
+
+def _refuse_changes(config: TrainConfig, saved: TrainConfig) -> None:
+    """Every flag beside --resume is left out, or is what the run began with, or is in `_MAY_CHANGE`."""
+    if config.run_folder is not None and config.run_folder.resolve() != config.resume.resolve():  # type: ignore[union-attr]
+        raise UserError(f"--resume {config.resume} goes on in that folder, not in {config.run_folder}")
+    asked, began, default = (_flags(which) for which in (config, saved, TrainConfig()))
+    changed = [
+        f"--{name.replace('_', '-')} {value} (it began with {began[name]})"
+        for name, value in asked.items()
+        if name not in _MAY_CHANGE and value not in (default[name], began[name])
+    ]
+    if changed:
+        raise UserError(
+            f"--resume goes on as the run began, and would not with {', '.join(changed)}; "
+            "leave that out, or start a new run"
+        )
+
+
+def _flags(config: TrainConfig) -> dict[str, Any]:
+    """All options by the names of their flags."""
+    flags: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        flags |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
+    return flags
 
 
 def _store(config: TrainConfig, launcher: Launcher) -> Path:

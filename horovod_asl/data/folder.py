@@ -42,21 +42,25 @@ class LoadedPhotos:
         return len(self.paths)
 
 
-def load_folder(folder: str | Path, *, image_size: int, workers: int | None = None) -> LoadedPhotos:
+def load_folder(
+    folder: str | Path, *, image_size: int, workers: int | None = None, rank: int = 0, world_size: int = 1
+) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
-    Folders of unknown classes are listed as problems. UserError if there is no class folder.
+    Of several ranks each decodes its own share, every `world_size`-th photo. Folders of unknown classes are
+    listed as problems, by rank 0. UserError if there is no class folder.
     """
     found = find_photos(Path(folder))
-    paths = [str(Path(folder) / photo.path) for photo in found.photos]
+    share = found.photos[rank::world_size]
     loaded = _load(
-        paths,
-        [photo.origin for photo in found.photos],
-        [photo.label for photo in found.photos],
+        [str(Path(folder) / photo.path) for photo in share],
+        [photo.origin for photo in share],
+        [photo.label for photo in share],
         image_size=image_size,
         workers=workers,
     )
-    strays = [(name, f"no class; {count} files left out") for name, count in found.unknown.items()]
+    unknown = found.unknown.items() if rank == 0 else ()
+    strays = [(name, f"no class; {count} files left out") for name, count in unknown]
     return LoadedPhotos(loaded.images, loaded.labels, loaded.paths, [*strays, *loaded.problems])
 
 

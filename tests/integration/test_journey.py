@@ -98,6 +98,11 @@ def test_a_folder_scores_as_the_store_and_as_scikit_learn_says(
     store = evaluated([ASL, "evaluate", run, small_store], tmp_path / "store.json")
     folder = evaluated([ASL, "evaluate", run, test_photos], tmp_path / "folder.json")
     assert folder["confusion"] == store["confusion"]
+    (test_photos / "A" / "broken.png").write_bytes(b"no picture")
+    words = [*launcher_words("mpirun", 3), ASL, "evaluate", run, test_photos]
+    ranks = evaluated(words, tmp_path / "ranks.json")  # each decodes a share of its own
+    (test_photos / "A" / "broken.png").unlink()
+    assert (ranks["confusion"], ranks["left_out"], folder["left_out"]) == (folder["confusion"], 1, 0)
     lines = ok(launch([ASL, "predict", run, test_photos, "--json"])).splitlines()
     answers = [json.loads(line) for line in lines]
     truth = [Path(answer["photo"]).parent.name for answer in answers]

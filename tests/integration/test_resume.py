@@ -101,14 +101,18 @@ def test_a_rank_killed_under_mpirun_then_resumed(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("launcher", ["gloo", "torchrun"])
+@pytest.mark.parametrize(
+    ("launcher", "ranks", "extra"),
+    [("gloo", 2, []), ("torchrun", 2, []), ("mpirun", 3, ["--deterministic"])],
+)
 def test_stopped_in_mid_epoch_and_resumed_under_other_launchers(
-    launcher: str, small_store: Path, tmp_path: Path
+    launcher: str, ranks: int, extra: list[str], small_store: Path, tmp_path: Path
 ) -> None:
-    words = launcher_words(launcher, 2)
+    """Two ranks' sums have one order; three ranks' have one where it is asked for."""
+    words = launcher_words(launcher, ranks)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    ended(launch([*words, *train_command(small_store, whole, 2)]))
-    stopped = launch([*words, *train_command(small_store, parted, 2, "--stop-after-steps", "14")])
+    ended(launch([*words, *train_command(small_store, whole, ranks, *extra)]))
+    stopped = launch([*words, *train_command(small_store, parted, ranks, *extra, "--stop-after-steps", "14")])
     assert "stopped at step 14" in stopped.output, stopped.output[-3000:]
     ended(launch([*words, *resume_command(parted)]))
     assert digest(parted) == digest(whole)

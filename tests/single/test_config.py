@@ -37,7 +37,7 @@ optimizers = st.builds(
     OptimizerConfig,
     optimizer=st.sampled_from(["sgd", "adamw", "adam"]),
     learning_rate=st.floats(1e-12, 1e12),
-    scale_learning_rate=st.booleans(),
+    learning_rate_scaling=st.sampled_from(["auto", "linear", "sqrt", "none"]),
     momentum=st.floats(0, 0.999),
     weight_decay=st.floats(0, 1e300),
     schedule=st.sampled_from(["cosine", "step", "constant"]),

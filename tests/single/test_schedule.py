@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horovod_asl.schedule import learning_rate, scaled_learning_rate
+from horovod_asl.schedule import batch_scaling_factor, learning_rate
 
 
 def rates(kind: str, *, total: int, warmup: int = 0, replicas: int = 1, peak: float = 1.0) -> list[float]:
@@ -84,6 +84,18 @@ def test_a_rate_is_positive_and_never_above_its_peak(
     assert seen[peak_at:] == sorted(seen[peak_at:], reverse=True)
 
 
-def test_the_rate_grows_with_the_global_batch_unless_asked_not_to() -> None:
-    assert scaled_learning_rate(0.1, replicas=4, accumulation_steps=3, scale=True) == pytest.approx(1.2)
-    assert scaled_learning_rate(0.1, replicas=4, accumulation_steps=3, scale=False) == 0.1
+@pytest.mark.parametrize(
+    ("rule", "optimizer", "factor"),
+    [
+        ("linear", "adamw", 16.0),
+        ("sqrt", "sgd", 4.0),
+        ("none", "sgd", 1.0),
+        ("auto", "sgd", 16.0),
+        ("auto", "adamw", 4.0),
+        ("auto", "adam", 4.0),
+    ],
+)
+def test_the_rate_grows_with_the_global_batch_by_the_rule_of_the_optimizer(
+    rule: str, optimizer: str, factor: float
+) -> None:
+    assert batch_scaling_factor(rule, 16, optimizer=optimizer) == pytest.approx(factor)

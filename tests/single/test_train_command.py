@@ -1,0 +1,83 @@
+"""What `train --resume` takes from the run, what from its flags, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from horovod_asl.commands.train import _config
+from horovod_asl.config import DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.errors import UserError
+from horovod_asl.runfolder import RunFolder
+
+BEGAN = TrainConfig(
+    data=DataConfig(store=Path("stores/asl"), samples=500),
+    optimizer=OptimizerConfig(learning_rate=0.01),
+    execution=ExecutionConfig(precision="bf16", deterministic=True, backend="horovod", threads_per_rank=3),
+    epochs=7,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    RunFolder(tmp_path / "run").create(replace(BEGAN, run_folder=tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_a_resume_goes_on_with_the_config_of_the_run(run: Path) -> None:
+    config = _config(["--resume", str(run)])
+    assert config == replace(
+        BEGAN,
+        run_folder=run,
+        resume=run,
+        execution=ExecutionConfig(precision="bf16", deterministic=True),  # where it runs is chosen anew
+    )
+
+
+def test_where_and_how_long_may_change(run: Path) -> None:
+    config = _config(
+        [
+            "--resume",
+            str(run),
+            "--backend=ddp",
+            "--threads-per-rank=1",
+            "--stop-after-steps=9",
+            "--store=/moved",
+        ]
+    )
+    assert (config.execution.backend, config.execution.threads_per_rank) == ("ddp", 1)
+    assert (config.stop_after_steps, config.data) == (9, DataConfig(store=Path("/moved"), samples=500))
+
+
+def test_flags_that_the_run_began_with_may_be_said_again(run: Path) -> None:
+    words = [
+        "--run-folder",
+        str(run),
+        "--epochs=7",
+        "--learning-rate=0.01",
+        "--precision=bf16",
+        "--samples=500",
+    ]
+    assert _config([*words, "--resume", str(run)]) == _config(["--resume", str(run)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--epochs", "9"],
+        ["--learning-rate", "0.02"],
+        ["--precision", "fp16"],
+        ["--seed", "1"],
+        ["--samples", "9"],
+    ],
+)
+def test_a_flag_that_would_change_what_is_learned_is_refused(run: Path, words: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{words[0]} {words[1]} .it began with"):
+        _config(["--resume", str(run), *words])
+
+
+def test_another_folder_to_go_on_in_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="goes on in that folder"):
+        _config(["--resume", str(run), "--run-folder", str(tmp_path / "other")])
