@@ -17,11 +17,14 @@ need() {
 
 count_gpus() { (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU ' || true; }
 
-# One process per GPU; where there is none, one per core.
+# As many processes as HOSTFILE or HOSTS have room for; where neither is given, one per GPU of this machine, or core.
 default_np() {
     local gpus
     gpus=$(count_gpus)
-    if [ "$gpus" -gt 0 ]; then echo "$gpus"; else nproc; fi
+    if [ -n "${HOSTFILE:-}" ]; then awk -F 'slots *= *' '!/^ *(#|$)/ { n += NF > 1 ? $2 : 1 } END { print n + 0 }' "$HOSTFILE"
+    elif [ -n "${HOSTS:-}" ]; then tr , '\n' <<<"$HOSTS" | awk -F : '{ n += NF > 1 ? $2 : 1 } END { print n }'
+    elif [ "$gpus" -gt 0 ]; then echo "$gpus"
+    else nproc; fi
 }
 
 NP=${NP:-$(default_np)}
