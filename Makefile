@@ -5,21 +5,27 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup train test test-long lint doctor ci clean
+.PHONY: help setup setup-launch train test test-launch test-long lint doctor ci clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s  %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s  %s\n' "$$name" "$$text"; done
 
 setup: ## install what is missing: system packages, .venv, torch, Horovod
 	@launch/setup.sh
+
+setup-launch: setup ## what the launch tests start besides: SLURM, munge, sshd, buildah
+	@launch/setup_launch.sh
 
 train: setup ## train on all GPUs or cores of this machine: make train ARGS="--epochs 3"
 	@launch/train.sh $(ARGS)
 
 test: setup ## the tests of seconds
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -m "not long and not launch" $(ARGS)
 
-test-long: setup ## the tests of minutes as well
+test-launch: setup-launch ## real launches: a SLURM cluster, several hosts, ranks killed
+	@$(BIN)/python -m pytest -m "launch and not long" $(ARGS)
+
+test-long: setup-launch ## all tests, those of minutes too
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup ## ruff and mypy
