@@ -43,7 +43,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
-TmpFS={folder}/tmp
+TmpFS={folder}/tmp-%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -94,7 +94,7 @@ def supervise(folder: Path) -> None:
 
 
 def _write_configuration(folder: Path) -> None:
-    for name in ("state", "spool-n1", "spool-n2", "tmp"):
+    for name in ("state", "spool-n1", "spool-n2", "tmp", "tmp-n1", "tmp-n2"):
         (folder / name).mkdir()
     (folder / "tmp").chmod(0o1777)
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
@@ -152,11 +152,12 @@ def _wait_until(condition, fault: str, timeout: float = 60) -> None:  # type: ig
 
 
 def marked(folder: Path) -> list[psutil.Process]:
-    """The processes that carry the cluster's mark, other than this one."""
+    """The cluster's processes other than this one: by its mark, or (slurmstepd writes over its own) by their folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+            ours = process.environ().get(MARK) == str(folder) or process.cwd().startswith(str(folder))
+            if ours and process.pid != os.getpid():
                 found.append(process)
     return found
 

@@ -145,9 +145,24 @@ def test_warned_of_its_time_limit_by_slurm(
         cwd=checkout,
         HOROVOD_CYCLE_TIME="400",
     )
-    assert completed(cluster, checkout, job, timeout=350).restarts >= 1
-    assert "back to the queue" in log(checkout, job)
+    restarts = completed(cluster, checkout, job, timeout=350).restarts
+    assert restarts >= 1
+    assert log(checkout, job).count("stopped with code 85; back to the queue") == restarts
     assert digest(checkout / "runs" / f"slurm-{job}") == uninterrupted
+
+
+@pytest.mark.long
+def test_ranks_that_do_not_stop_in_time_do_not_end_the_job(cluster: Cluster, checkout: Path) -> None:
+    """A stand-in that does not heed the warning, and ends at once when it is started again."""
+    (checkout / "launch").unlink()
+    (checkout / "launch").mkdir()
+    (checkout / SCRIPT).symlink_to(ROOT / SCRIPT)
+    stand_in = checkout / "launch" / "mpirun.sh"
+    stand_in.write_text('#!/bin/bash\ntrap "" USR1\n[ -n "${SLURM_RESTART_COUNT:-}" ] || exec sleep 300\n')
+    stand_in.chmod(0o755)
+    job = cluster.submit("--time=1", "--signal=B:USR1@30", SCRIPT, cwd=checkout)
+    assert completed(cluster, checkout, job).restarts == 1
+    assert "did not stop in time" in log(checkout, job)
 
 
 @pytest.mark.long
@@ -204,7 +219,9 @@ cluster.supervisor.wait()
     )
     assert child.stdout is not None
     folder = Path(child.stdout.readline().strip())
-    assert {"slurmctld", "slurmd", "munged", "sleep"} <= {process.name() for process in marked(folder)}
+    assert {"slurmctld", "slurmd", "munged", "slurmstepd", "sleep"} <= {
+        process.name() for process in marked(folder)
+    }
     child.kill()
     child.wait()
     until(

@@ -23,6 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     stand_in(root / "launch" / "mpirun.sh", 'echo "mpirun $NP: $*" >>calls; exit ${CODE:-0}')
     stand_in(root / "bin" / "srun", 'echo "srun: $*" >>calls; exit ${CODE:-0}')
     stand_in(root / "bin" / "scontrol", 'echo "scontrol $*" >>calls')
+    stand_in(root / "bin" / "squeue", "date -d '1 hour' +%FT%T")  # when its time is up
     return root
 
 
@@ -131,3 +132,27 @@ def test_warned_it_waits_for_the_training_to_end(
     process.communicate(timeout=30)
     assert process.returncode == code
     assert (calls(checkout)[1:] == ["scontrol requeue 17"]) == requeued
+
+
+def test_ranks_that_do_not_stop_before_the_time_is_up_do_not_end_the_job(checkout: Path) -> None:
+    stand_in(checkout / "bin" / "squeue", "date -d '17 sec' +%FT%T")
+    stand_in(checkout / "launch" / "mpirun.sh", "trap '' USR1; echo started >>calls; exec sleep 4")
+    process = start(checkout)
+    while not (checkout / "calls").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    output = process.communicate(timeout=30)[0]
+    assert "did not stop in time" in output
+    assert calls(checkout)[1:] == ["scontrol requeue 17"]  # it trained on, to its end here: SLURM kills it
+
+
+@pytest.mark.parametrize("answer", ["echo N/A", "exit 1", "true"])
+def test_a_job_without_a_limit_has_all_the_time(checkout: Path, answer: str) -> None:
+    stand_in(checkout / "bin" / "squeue", answer)
+    stand_in(checkout / "launch" / "mpirun.sh", "trap '' USR1; echo started >>calls; exec sleep 1")
+    process = start(checkout)
+    while not (checkout / "calls").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert (process.returncode, calls(checkout)) == (0, ["started"])
