@@ -39,5 +39,5 @@ ci: ## what CI runs: lint, then test
 	@.ci/run
 
 clean: ## remove caches and builds; runs, stores and .venv stay
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .setup-log.txt
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .setup-log*.txt
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -152,7 +152,7 @@ def _wait_until(condition, fault: str, timeout: float = 60) -> None:  # type: ig
 
 
 def marked(folder: Path) -> list[psutil.Process]:
-    """The cluster's processes other than this one: by its mark, or (slurmstepd writes over its own) by their folder."""
+    """The cluster's processes but this one: by its mark, or by their working folder (slurmstepd erases the mark)."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
