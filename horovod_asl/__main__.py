@@ -84,7 +84,9 @@ def _leave(code: int) -> NoReturn:
 
 
 def _rank() -> str | None:
-    names = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK")
+    names: tuple[str, ...] = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK")
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+        names += ("SLURM_PROCID",)
     return next((os.environ[name] for name in names if name in os.environ), None)
 
 

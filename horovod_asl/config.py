@@ -7,7 +7,7 @@ line (`--learning-rate`) and are sections in YAML.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,9 @@ ModelName = Literal[
     "efficientnet_b0",
 ]
 
+# Learning rate of one replica of 32 photos, and weight decay.
+_USUAL_RATES = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -42,7 +45,10 @@ def _require_at_least_1(config: object, *names: str) -> None:
 def _require_finite(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(math.isfinite(value), f"--{name.replace('_', '-')} must be a finite number, not {value}")
+        _require(
+            value is None or math.isfinite(value),
+            f"--{name.replace('_', '-')} must be a finite number, not {value}",
+        )
 
 
 @dataclass(frozen=True)
@@ -75,34 +81,51 @@ class OptimizerConfig:
     """The optimizer and its schedule."""
 
     optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
-    """SGD has Nesterov momentum (0.05 and a weight decay of 5e-4 are usual rates for it)."""
-    learning_rate: float = 1e-3
-    """That of one replica; see the next option for several."""
+    """SGD has Nesterov momentum."""
+    learning_rate: float | None = None
+    """That of one replica; see the next option for several. None: 1e-3, for SGD 0.05."""
     learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the rate grows with replicas × accumulation steps: linear (Goyal et al. 2017) or with the square root
     (Malladi et al. 2022, for Adam and AdamW); auto: linear for SGD, sqrt for the others."""
     momentum: float = 0.9
     """For SGD."""
-    weight_decay: float = 0.05
-    """Not applied to biases and normalisation layers."""
+    weight_decay: float | None = None
+    """Not applied to biases and normalisation layers. None: 0.05 for AdamW, 5e-4 for SGD, 0 for Adam."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""
     warmup_epochs: float = 2.0
-    """Linear warm-up from one replica's learning rate, at most a quarter of the run."""
+    """Linear warm-up from the peak rate ÷ replicas (÷ 10 for fewer than ten), at most a quarter of the run."""
     clip_norm: float | None = 5.0
     """Clip the gradient's global L2 norm; `None` never does."""
     ema_decay: float = 0.0
     """Exponential moving average of the weights, used for scoring; 0: none. 0.99 to 0.9999 are usual."""
 
     def __post_init__(self) -> None:
+        rate, decay = self.learning_rate, self.weight_decay
         _require_finite(self, "learning_rate", "weight_decay", "warmup_epochs")
-        _require(self.learning_rate > 0, f"--learning-rate must be positive, not {self.learning_rate}")
-        _require(self.weight_decay >= 0, f"--weight-decay must not be negative: {self.weight_decay}")
+        _require(rate is None or rate > 0, f"--learning-rate must be positive, not {rate}")
+        _require(decay is None or decay >= 0, f"--weight-decay must not be negative: {decay}")
         _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
         _require(0 <= self.ema_decay < 1, f"--ema-decay must be in [0, 1), not {self.ema_decay}")
         _require(self.warmup_epochs >= 0, f"--warmup-epochs must not be negative: {self.warmup_epochs}")
         _require(
             self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}"
+        )
+
+    @property
+    def learning_rate_in_force(self) -> float:
+        """The learning rate of one replica: as asked for, or the usual one of the optimizer."""
+        return _USUAL_RATES[self.optimizer][0] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def weight_decay_in_force(self) -> float:
+        """The weight decay: as asked for, or the usual one of the optimizer."""
+        return _USUAL_RATES[self.optimizer][1] if self.weight_decay is None else self.weight_decay
+
+    def resolved(self) -> OptimizerConfig:
+        """The same with numbers in place of None, as it is saved with a run."""
+        return replace(
+            self, learning_rate=self.learning_rate_in_force, weight_decay=self.weight_decay_in_force
         )
 
 
@@ -165,11 +188,18 @@ class ExecutionConfig:
     """Adasum in place of averaging (Horovod under MPI, a power of two of ranks)."""
     fp16_compression: bool = False
     """Send gradients as fp16 (Horovod)."""
+    stall_timeout_seconds: float = 180.0
+    """Of several ranks: end the job when a rank has kept the others waiting so long, and say which."""
     deterministic: bool = False
     """Refuse nondeterministic kernels; the CPU path is deterministic without."""
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "threads_per_rank")
+        _require_finite(self, "stall_timeout_seconds")
+        _require(
+            self.stall_timeout_seconds >= 5,
+            f"--stall-timeout-seconds must be at least 5, not {self.stall_timeout_seconds}",
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from horovod_asl.backends import Backend
 from horovod_asl.config import AugmentConfig
@@ -85,7 +84,8 @@ def train_step(
     torch.manual_seed(int(np.random.SeedSequence([options.seed, step, backend.rank]).generate_state(1)[0]))
     learner.optimizer.zero_grad()
     sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
-    for index, part in enumerate(shard.micro_batches(options.accumulation_steps)):
+    here = backend.num_replicas // backend.world_size
+    for index, part in enumerate(shard.micro_batches(options.accumulation_steps, replicas=here)):
         last = index + 1 == options.accumulation_steps
         with backend.gradients(learner.module, last=last):
             sums += _backward(learner, backend, photos, part, options, step)
@@ -135,7 +135,7 @@ def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: i
     trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
     norm = nn.utils.clip_grad_norm_(trained, clip_norm if clip_norm is not None else float("inf"))
     if scaler is None:
-        _refuse_if_not_finite(norm, optimizer, step)
+        _skip_if_not_finite(norm, learner, step)
     backend.apply(optimizer, scaler)
     if scaler is not None:
         scaler.update()
@@ -143,23 +143,26 @@ def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: i
         learner.ema.update_parameters(learner.model)
 
 
-def _refuse_if_not_finite(norm: Tensor, optimizer: Optimizer, step: int) -> None:
-    """Stop before the step. The norm is of the averaged gradients, so every rank sees the same and stops.
+def _skip_if_not_finite(norm: Tensor, learner: Learner, step: int) -> None:
+    """Stop before a step that would ruin the weights. The norm is of the averaged gradients, so all ranks stop.
 
-    On a GPU nobody waits for the norm: `found_inf` has the fused optimizer skip the step on the device, and
-    the flag is read one step later, when it has long arrived.
+    On a GPU nobody waits for the norm: `found_inf` has the fused optimizer pass over the step on the device,
+    and `learner.skipped` counts it there, to be asked for when the run next waits for the device anyway.
     """
-    if norm.device.type == "cpu":
-        bad, at = not bool(torch.isfinite(norm)), step
-    else:
-        previous = getattr(optimizer, "found_inf", None)
-        bad, at = previous is not None and bool(previous), step - 1
-        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-    if bad:
-        raise UserError(
-            f"the loss or its gradient is not finite at step {at}: the weights were left as before it; "
-            "lower --learning-rate, lengthen --warmup-epochs, or set --clip-norm"
-        )
+    if norm.device.type != "cpu":
+        bad = (~torch.isfinite(norm)).float()
+        learner.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        learner.skipped = bad if learner.skipped is None else learner.skipped + bad
+    elif not bool(torch.isfinite(norm)):
+        raise not_finite(f"at step {step}")
+
+
+def not_finite(when: str) -> UserError:
+    """The error for a loss or gradient that is not a number."""
+    return UserError(
+        f"the loss or its gradient is not finite {when}: the weights were left as before it; "
+        "lower --learning-rate, lengthen --warmup-epochs, or set --clip-norm"
+    )
 
 
 @torch.no_grad()
@@ -184,6 +187,7 @@ def evaluate(
     rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
     shard = evaluation_shard(len(photos), world_size=world_size, rank=rank)
     for indices in _chunks(shard, batch_size):
+        backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
         with autocast(backend.device, precision):
             logits = model(normalise(to_unit(images, smallest_px=smallest_px)))
@@ -227,6 +231,7 @@ def train_epoch(
         Whether all of `shards` was used up.
     """
     for step, shard in enumerate(shards, start=first_step):
+        backend.heartbeat(step)
         rate = learning_rate_at(step)
         sums = train_step(learner, backend, photos, shard, options, step=step, learning_rate=rate)
         if after_step(step + 1, sums):

@@ -27,6 +27,8 @@ class Learner:
     optimizer: Optimizer
     ema: torch.optim.swa_utils.AveragedModel | None = None
     scaler: torch.amp.GradScaler | None = None
+    skipped: Tensor | None = None
+    """On a GPU: how many steps were passed over because their gradient was not finite, float32 () there."""
 
 
 def build_learner(
@@ -60,18 +62,18 @@ def build_learner(
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer over the parameters that are trained, its kernels fused on a GPU."""
-    groups = models.weight_decay_groups(model, config.weight_decay)
+    groups = models.weight_decay_groups(model, config.weight_decay_in_force)
     fused = next(model.parameters()).device.type == "cuda"
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             groups,
-            lr=config.learning_rate,
+            lr=config.learning_rate_in_force,
             momentum=config.momentum,
             nesterov=config.momentum > 0,
             fused=fused,
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, fused=fused)
+    return kind(groups, lr=config.learning_rate_in_force, fused=fused)
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -82,14 +84,16 @@ def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
 
 
 @contextlib.contextmanager
-def shared_buffers(backend: Backend, model: nn.Module) -> Iterator[None]:
-    """Within, the model's statistics are averaged over ranks; afterwards each rank has its own again."""
-    own = [buffer.clone() for buffer in float_buffers(model)]
-    sync_buffers(backend, model)
+def shared_buffers(backend: Backend, *models: nn.Module) -> Iterator[None]:
+    """Within, the models' statistics are averaged over ranks; afterwards each rank has its own again."""
+    buffers = [buffer for model in models for buffer in float_buffers(model)]
+    own = [buffer.clone() for buffer in buffers]
+    for model in models:
+        sync_buffers(backend, model)
     try:
         yield
     finally:
-        for buffer, value in zip(float_buffers(model), own, strict=True):
+        for buffer, value in zip(buffers, own, strict=True):
             buffer.copy_(value)
 
 

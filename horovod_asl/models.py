@@ -149,10 +149,11 @@ class SmallCNN(nn.Module):
     """Seven 3×3 convolutions for 64 px photos: small enough to train on two cores in minutes.
 
     Wide early layers see edges at full resolution once; three strides then leave 8×8, where most of the
-    work is done. Global average pooling makes it take other sizes too.
+    work is done. Global average pooling makes it take other sizes too. There is no dropout, whose draws would
+    depend on the number of ranks.
     """
 
-    def __init__(self, num_classes: int, *, width: int = 32, dropout: float = 0.2) -> None:
+    def __init__(self, num_classes: int, *, width: int = 32) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _stage(3, width, stride=2),
@@ -164,13 +165,12 @@ class SmallCNN(nn.Module):
             _stage(8 * width, 8 * width),
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (n, num_classes) of normalised float photos (n, 3, H, W)."""
         pooled = self.pool(self.features(images)).flatten(1)
-        logits: torch.Tensor = self.head(self.dropout(pooled))
+        logits: torch.Tensor = self.head(pooled)
         return logits
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
@@ -15,7 +18,7 @@ from horovod_asl import __version__, checkpoint
 from horovod_asl.backends import Backend, detect
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
-from horovod_asl.console import Display
+from horovod_asl.console import Display, next_step
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store
 from horovod_asl.engine import Photos
@@ -23,24 +26,33 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
 
 SPLITS = ("train", "validation", "test")
+Rows = npt.NDArray[np.int64]
 
 
-def run_training(config: TrainConfig, store_path: Path, backend: Backend) -> bool:
-    """Train `config` on the store and write the run folder; False when stopped before the last epoch.
+def run_training(
+    config: TrainConfig, store_path: Path, backend: Backend, stop: StopSignal | None = None
+) -> Outcome:
+    """Train `config` on the store and write the run folder.
+
+    Args:
+        stop: the signal by which this process may be asked to save and leave.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
     """
     started = time.perf_counter()
     threads = limit_threads(config.execution.threads_per_rank, backend.local_size)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
     torch.use_deterministic_algorithms(config.execution.deterministic)
     store = open_equal_stores(store_path, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend)
-    photos = {split: photos_of(store, split, config.data.samples, config.seed) for split in SPLITS}
+    rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
+    photos = {split: photos_of(store, rows[split]) for split in SPLITS}
     validation = photos["validation"] if len(photos["validation"]) else None
     trainer = Trainer(
         config,
@@ -48,26 +60,29 @@ def run_training(config: TrainConfig, store_path: Path, backend: Backend) -> boo
         folder,
         photos["train"],
         validation,
+        stop=stop,
         on_step=display.on_step,
         on_epoch=lambda row: _record(row, trainer, display, board),
     )
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
     if backend.rank == 0:
-        if config.resume is None:  # not before: a start that failed may be tried again under the same name
-            folder.create(dataclasses.replace(config, run_folder=folder.path))
         folder.write_facts(facts)
+        folder.write_training_photos(store.digests[rows["train"]])
         folder.write_metrics(trainer.position.history)
-    board = _Board(folder, enabled=backend.rank == 0)
+        if config.resume is None:  # last: a start that failed before may be tried again under the same name
+            folder.create(dataclasses.replace(config, run_folder=folder.path))
+    board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
-        finished = trainer.run()
-    if not finished:
-        display.say(f"stopped at step {trainer.position.step}; go on with: train --resume {folder.path}")
-        return False
+        outcome = trainer.run()
+    if outcome is not Outcome.FINISHED:
+        why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
+        display.say(f"{why} at step {trainer.position.step}; go on with: train --resume {folder.path}")
+        return outcome
     _conclude(trainer, photos, display, started=started, training_started=training_started)
     board.close()
-    return True
+    return outcome
 
 
 def open_equal_stores(path: Path, backend: Backend) -> Store:
@@ -82,15 +97,20 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
     return store
 
 
-def photos_of(store: Store, split: str, samples: int | None = None, seed: int = 0) -> Photos:
-    """The photos of a split; of the training split a class-balanced subset of `samples` where given."""
-    rows = store.rows(split)
-    if samples is not None and split == "train":
-        if samples > len(rows):
-            raise UserError(f"--samples {samples}: the training split has only {len(rows)} photos")
-        recordings = list(zip(store.sources[rows], store.recordings[rows], strict=True))
-        rows = rows[balanced_subset(store.labels[rows], recordings, samples, seed)]
+def photos_of(store: Store, rows: Rows) -> Photos:
+    """The photos of these rows of the store."""
     return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
+
+
+def _training_rows(config: TrainConfig, store: Store) -> Rows:
+    """The rows of the training split, or of its class-balanced subset where `--samples` asks for one."""
+    rows, samples = store.rows("train"), config.data.samples
+    if samples is None:
+        return rows
+    if samples > len(rows):
+        raise UserError(f"--samples {samples}: the training split has only {len(rows)} photos")
+    recordings = list(zip(store.sources[rows], store.recordings[rows], strict=True))
+    return rows[balanced_subset(store.labels[rows], recordings, samples, config.seed)]
 
 
 def _open_folder(config: TrainConfig, store: Store, backend: Backend) -> RunFolder:
@@ -128,8 +148,8 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
         "store": str(store.path),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
-        "trained_on": parts_of(store, "train"),
-        "validated_on": parts_of(store, "validation"),
+        "trained_on": parts_of(store, _training_rows(config, store)),
+        "validated_on": parts_of(store, store.rows("validation")),
         "settings": {
             "backend": backend.name,
             "world_size": backend.world_size,
@@ -139,6 +159,9 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
             "precision": config.execution.precision,
             "global_batch": trainer.position.global_batch,
             "accumulation_steps": trainer.accumulation,
+            "optimizer": config.optimizer.optimizer,
+            "learning_rate": config.optimizer.learning_rate_in_force,
+            "weight_decay": config.optimizer.weight_decay_in_force,
             "peak_learning_rate": max(
                 map(trainer.learning_rate, range(0, trainer.total_steps, max(1, trainer.total_steps // 1000)))
             ),
@@ -154,15 +177,10 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
     }
 
 
-def parts_of(store: Store, split: str) -> list[str]:
-    """The recordings of a split, as `source/recording`."""
-    rows = store.rows(split)
-    return sorted(
-        {
-            f"{source}/{recording}"
-            for source, recording in zip(store.sources[rows], store.recordings[rows], strict=True)
-        }
-    )
+def parts_of(store: Store, rows: Rows) -> list[str]:
+    """The recordings of photos, as `source/recording`."""
+    pairs = zip(store.sources[rows], store.recordings[rows], strict=True)
+    return sorted({f"{source}/{recording}" for source, recording in pairs})
 
 
 def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None:
@@ -193,13 +211,14 @@ def _conclude(
 ) -> None:
     """Score the best weights on every split and write result and report; times are of `time.perf_counter`."""
     train_seconds = time.perf_counter() - training_started
-    manifest, scores = _score_best(trainer, photos)
+    manifest, best_digest, scores = _score_best(trainer, photos)
     seconds = time.perf_counter() - started
     result = {
         "seconds": seconds,
         "train_seconds": train_seconds,
         "epoch": manifest.get("epoch"),
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
+        "best_weights_digest": best_digest,
         "scores": {split: score.as_dict(CLASSES) for split, score in scores.items()},
     }
     if trainer.backend.rank == 0:
@@ -216,34 +235,47 @@ def _conclude(
             f"(top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
         )
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
+    if trainer.backend.rank == 0:
+        is_sample = trainer.config.data.store is None
+        display.say(next_step(trainer.folder.path, trainer.folder.facts()["store"], is_sample=is_sample))
     trainer.backend.barrier()
 
 
-def _score_best(trainer: Trainer, photos: dict[str, Photos]) -> tuple[dict[str, Any], dict[str, Scores]]:
+def _score_best(trainer: Trainer, photos: dict[str, Photos]) -> tuple[dict[str, Any], str, dict[str, Scores]]:
     backend, model = trainer.backend, trainer.learner.model
     best = backend.broadcast(trainer.folder.best_weights() if backend.rank == 0 else None)
     assert best is not None
     manifest, weights = best
     final = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(dict(weights))
+    digest = checkpoint.weights_digest(dict(model.named_parameters()))
     trainer.learner.ema, average = None, trainer.learner.ema
     scores = {split: trainer.score(part) for split, part in photos.items() if len(part)}
     model.load_state_dict(final)
     trainer.learner.ema = average
-    return manifest, scores
+    return manifest, digest, scores
 
 
 class _Board:
-    """The epochs as TensorBoard curves."""
+    """The epochs as TensorBoard curves; those that a resumed run does again replace what was written before."""
 
-    def __init__(self, folder: RunFolder, *, enabled: bool) -> None:
-        self._writer = SummaryWriter(str(folder.path / "tensorboard")) if enabled else None
+    def __init__(self, trainer: Trainer) -> None:
+        self._writer: SummaryWriter | None = None
+        if trainer.backend.rank != 0:
+            return
+        position, resumed = trainer.position, trainer.config.resume is not None
+        path = str(trainer.folder.path / "tensorboard")
+        self._writer = SummaryWriter(path, purge_step=position.step if resumed else None)
+        for row in position.history:
+            if row["step"] == position.step:  # its line is purged, or the run died before it was written
+                self.add(row)
 
     def add(self, row: dict[str, Any]) -> None:
         if self._writer is None:
             return
         for name in row.keys() - {"epoch", "step"}:
             self._writer.add_scalar(name, row[name], row["step"])
+        self._writer.flush()  # a rank that is told to stop leaves without tidying up
 
     def close(self) -> None:
         if self._writer is not None:

@@ -23,12 +23,13 @@ from horovod_asl import checkpoint, models, schedule
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.loader import ShardedSteps
-from horovod_asl.engine import Photos, StepOptions, evaluate, train_epoch
+from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import build_learner, float_buffers, shared_buffers
 from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.stopping import Outcome, StopSignal, StopVote
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Trainer:
         train: Photos,
         validation: Photos | None,
         *,
+        stop: StopSignal | None = None,
         on_step: Callable[[int, int], None] = lambda step, total: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
@@ -74,23 +76,25 @@ class Trainer:
         )
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
         self._apply_state()
+        self._vote = StopVote(backend, stop or StopSignal())
+        self.preempted = False
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.config.epochs * self.steps.steps_per_epoch
 
-    def run(self) -> bool:
-        """Train; True when all epochs are done, False when stopped before."""
+    def run(self) -> Outcome:
+        """Train, to the end or until asked to stop."""
         while self.position.step < self.total_steps:
             epoch, first = divmod(self.position.step, self.steps.steps_per_epoch)
             models.set_train_mode(self.learner.model)
-            if not self._train_epoch(epoch, first):
-                return False
-            self._finish_epoch(epoch)
-            if self._asked_to_stop():
-                return self.position.step >= self.total_steps
-        return True
+            stopped = not self._train_epoch(epoch, first)
+            if not stopped:
+                self._finish_epoch(epoch)
+            if self.position.step < self.total_steps and (stopped or self._asked_to_stop()):
+                return Outcome.PREEMPTED if self.preempted else Outcome.STOPPED
+        return Outcome.FINISHED
 
     @contextlib.contextmanager
     def scoring_model(self) -> Iterator[nn.Module]:
@@ -121,7 +125,7 @@ class Trainer:
         )
         return schedule.learning_rate(
             step,
-            peak=optimizer.learning_rate * factor,
+            peak=optimizer.learning_rate_in_force * factor,
             kind=optimizer.schedule,
             total_steps=self.total_steps,
             warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
@@ -164,14 +168,26 @@ class Trainer:
         if at_end_of_epoch:
             return False
         every = self.config.save_every_steps
-        if self._asked_to_stop() or (every is not None and step % every == 0):
+        stop = self._asked_to_stop()
+        if stop or (every is not None and step % every == 0):
             self.save()
-        return self._asked_to_stop()
+        return stop
 
     def _asked_to_stop(self) -> bool:
-        return self.config.stop_after_steps is not None and self.position.step >= self.config.stop_after_steps
+        """Whether to stop after this step, the same on every rank; asked once per step."""
+        step, last = self.position.step, self.config.stop_after_steps
+        if self._vote.is_due(step):
+            self._refuse_if_not_finite()
+            self.preempted = self._vote(step)
+        return self.preempted or (last is not None and step >= last)
+
+    def _refuse_if_not_finite(self) -> None:
+        skipped = self.learner.skipped
+        if skipped is not None and float(skipped) > 0:
+            raise not_finite(f"in {int(skipped)} of the last steps before step {self.position.step}")
 
     def _finish_epoch(self, epoch: int) -> None:
+        self._refuse_if_not_finite()
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
         if not math.isfinite(loss):  # in fp16 alone: its scaler skips such steps for as long as they come
@@ -209,9 +225,11 @@ class Trainer:
 
     def save(self) -> None:
         """Write a resumable checkpoint; every rank must come here."""
+        self._refuse_if_not_finite()
         sums = self.backend.sum(self.sums).tolist()
         buffers = self.backend.gather(self._own_buffers())
-        with shared_buffers(self.backend, self.learner.model):
+        averaged = () if self.learner.ema is None else (self.learner.ema,)
+        with shared_buffers(self.backend, self.learner.model, *averaged):
             if self.backend.rank == 0:
                 self.position.epoch_sums = sums
                 self._write(buffers)
@@ -250,6 +268,10 @@ class Trainer:
         if self._loaded is not None:
             loaded, learner = self._loaded, self.learner
             learner.model.load_state_dict(loaded["weights"])
+            for group in loaded["optimizer"]["param_groups"]:
+                group["fused"] = (
+                    self.backend.device.type == "cuda"
+                )  # the run may have begun on another device
             learner.optimizer.load_state_dict(loaded["optimizer"])
             if learner.ema is not None:
                 learner.ema.load_state_dict(loaded["ema"])

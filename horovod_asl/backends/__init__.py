@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import torch
 
 from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
 from horovod_asl.backends.launcher import Launcher, detect
+from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
 
 __all__ = ["Backend", "Launcher", "ReductionOptions", "Serial", "choose", "create", "detect", "sync_buffers"]
@@ -48,12 +50,13 @@ def _automatic(launcher: Launcher, gpu_count: int) -> str:
     return "dp" if gpu_count > 1 else "serial"
 
 
-def create(requested: str, *, device: str = "auto") -> Backend:
+def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float | None = None) -> Backend:
     """Start the backend for this process.
 
     Args:
         requested: `auto`, `serial`, `dp`, `ddp` or `horovod`.
         device: `auto` (CUDA where there is one), `cpu` or `cuda`.
+        stall_timeout_seconds: of several ranks, end this one when it has waited so long for the others.
 
     Raises:
         UserError: a half-set environment, a mismatch of launcher and backend, a device that is not there,
@@ -67,20 +70,24 @@ def create(requested: str, *, device: str = "auto") -> Backend:
             "or use --backend serial, dp or (under torchrun) ddp"
         )
     own_device = _device(device, launcher.local_rank if launcher.world_size > 1 else 0)
-    backend = _construct(name, own_device, launcher)
+    backend = _construct(name, own_device, launcher, stall_timeout_seconds)
     _check_world(backend, launcher)
+    backend.watch()
     return backend
 
 
-def _construct(name: str, device: torch.device, launcher: Launcher) -> Backend:
+def _construct(
+    name: str, device: torch.device, launcher: Launcher, stall_timeout_seconds: float | None
+) -> Backend:
+    watchdog = Watchdog(launcher.rank, launcher.world_size, timeout_s=stall_timeout_seconds)
     if name == "horovod":
         from horovod_asl.backends.hvd import Horovod
 
-        return Horovod(device, launcher)
+        return Horovod(device, watchdog)
     if name == "ddp":
         from horovod_asl.backends.ddp import DistributedDataParallel
 
-        return DistributedDataParallel(device, launcher)
+        return DistributedDataParallel(device, launcher, watchdog)
     if name == "dp":
         from horovod_asl.backends.dp import DataParallel
 
@@ -93,6 +100,8 @@ def _device(requested: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU; see `horovod-asl doctor`, or use --device cpu")
+    if torch.cuda.device_count() == 1 and {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"} & os.environ.keys():
+        local_rank = 0  # SLURM shows each task its own GPU alone
     if local_rank >= torch.cuda.device_count():
         raise UserError(
             f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from horovod_asl.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -70,6 +72,12 @@ class Backend(Protocol):
     def barrier(self) -> None:
         """Return when every rank has come here."""
 
+    def watch(self) -> None:
+        """Begin to watch over the other ranks, where a timeout was asked for; every rank must come here."""
+
+    def heartbeat(self, step: int | None = None) -> None:
+        """Say that this rank makes progress, in `step` where it is named; costs nothing."""
+
     def describe(self) -> dict[str, Any]:
         """The settings in force that matter for speed or results, for the log."""
 
@@ -90,6 +98,7 @@ class Serial:
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
+        refuse_horovods_own(options, self.name)
         return model, optimizer
 
     @contextlib.contextmanager
@@ -117,11 +126,24 @@ class Serial:
     def barrier(self) -> None:
         pass
 
+    def watch(self) -> None:
+        pass
+
+    def heartbeat(self, step: int | None = None) -> None:
+        pass
+
     def describe(self) -> dict[str, Any]:
         return {}
 
     def close(self) -> None:
         pass
+
+
+def refuse_horovods_own(options: ReductionOptions, name: str) -> None:
+    """UserError for what only Horovod does, rather than training without it in silence."""
+    for flag, wanted in (("adasum", options.adasum), ("fp16-compression", options.fp16_compression)):
+        if wanted:
+            raise UserError(f"--{flag} is Horovod's, and this is {name}; start with horovodrun or mpirun")
 
 
 def sync_buffers(backend: Backend, model: nn.Module) -> None:

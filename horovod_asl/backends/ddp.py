@@ -15,21 +15,22 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from horovod_asl.backends.base import ReductionOptions, Serial
+from horovod_asl.backends.base import ReductionOptions, refuse_horovods_own
 from horovod_asl.backends.launcher import Launcher
+from horovod_asl.backends.watchdog import Watchdog, Watched
 from horovod_asl.errors import UserError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)
 
 
-class DistributedDataParallel(Serial):
+class DistributedDataParallel(Watched):
     """One process per rank, gradients averaged by torch's DDP over Gloo (CPU) or NCCL (CUDA)."""
 
     name = "ddp"
 
-    def __init__(self, device: torch.device, launcher: Launcher) -> None:
-        super().__init__(device)
+    def __init__(self, device: torch.device, launcher: Launcher, watchdog: Watchdog) -> None:
+        super().__init__(device, watchdog)
         _complete_environment(launcher)
         self.collective = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
@@ -42,6 +43,7 @@ class DistributedDataParallel(Serial):
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
+        refuse_horovods_own(options, self.name)
         # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -61,32 +63,41 @@ class DistributedDataParallel(Serial):
     @contextlib.contextmanager
     def gradients(self, module: nn.Module, *, last: bool) -> Iterator[None]:
         no_sync = getattr(module, "no_sync", None)
-        with contextlib.nullcontext() if last or no_sync is None else no_sync():
+        if last:  # backward waits for the other ranks
+            with self._collective():
+                yield
+            return
+        with contextlib.nullcontext() if no_sync is None else no_sync():
             yield
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         total = tensor.detach().to(self.device, copy=True)
-        dist.all_reduce(total)
+        with self._collective():
+            dist.all_reduce(total)
         return total.to(tensor.device)
 
     def broadcast(self, value: T) -> T:
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        with self._collective():
+            dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
         box: list[Any] = [None] * self.world_size
-        dist.all_gather_object(box, value)
+        with self._collective():
+            dist.all_gather_object(box, value)
         return box
 
     def barrier(self) -> None:
-        dist.barrier()
+        with self._collective():
+            dist.barrier()
 
     def describe(self) -> dict[str, Any]:
         return {"collective": self.collective}
 
     def close(self) -> None:
         dist.destroy_process_group()
+        super().close()
 
 
 def _complete_environment(launcher: Launcher) -> None:
@@ -95,7 +106,13 @@ def _complete_environment(launcher: Launcher) -> None:
     Raises:
         UserError: several ranks, and nothing says where they meet.
     """
-    if "MASTER_ADDR" not in os.environ:
+    absent = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if absent and launcher.name == "torchrun" and launcher.world_size > 1:
+        raise UserError(
+            f"a half-set launcher environment: RANK and WORLD_SIZE are set and {absent[0]} is not; "
+            "start through torchrun, or unset them"
+        )
+    if "MASTER_ADDR" in absent:
         if launcher.name == "srun":
             os.environ["MASTER_ADDR"] = _first_slurm_host()
         elif launcher.world_size == launcher.local_size:
@@ -104,7 +121,7 @@ def _complete_environment(launcher: Launcher) -> None:
             raise UserError("ddp over several hosts needs MASTER_ADDR and MASTER_PORT; torchrun sets both")
     # One port per job, the same on all its ranks: jobs that share a node do not meet each other.
     job = int(os.environ.get("SLURM_JOB_ID", "0")) * 16 + int(os.environ.get("SLURM_STEP_ID", "0"))
-    port = 0 if launcher.world_size == 1 else 29500 + job % 10000
+    port = 0 if launcher.world_size == 1 else 29500 + job % 3000
     os.environ.setdefault("MASTER_PORT", str(port))
 
 

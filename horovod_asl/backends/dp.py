@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from horovod_asl.backends.base import ReductionOptions, Serial
+from horovod_asl.backends.base import ReductionOptions, Serial, refuse_horovods_own
 
 
 class DataParallel(Serial):
@@ -21,4 +21,28 @@ class DataParallel(Serial):
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
-        return nn.DataParallel(model), optimizer
+        refuse_horovods_own(options, self.name)
+        return _Replicated(_Autocasting(model)), optimizer
+
+
+class _Replicated(nn.DataParallel[nn.Module]):
+    """Hands autocast's dtype to the replicas: their threads would take the default one, fp16."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        kind = inputs.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        logits: torch.Tensor = super().forward(inputs, dtype)
+        return logits
+
+
+class _Autocasting(nn.Module):
+    """`module` under autocast to a dtype that comes with the call."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
+            logits: torch.Tensor = self.module(inputs)
+        return logits

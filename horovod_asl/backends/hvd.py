@@ -5,7 +5,8 @@ Settings by device, chosen before MPI and Horovod start, each only where the use
 - CPU: ranks yield while they wait (`mpi_yield_when_idle`) and the cycle is 25 ms, because Open MPI's waiting
   spins on the very cores that compute. Measured on two cores: 26 img/s per rank as it comes, 46 so.
 - GPU: Horovod's own 1 ms cycle; waiting costs no compute there.
-- The stall check warns after 30 s and ends the job after 120 s; as it comes Horovod only ever warns.
+- The stall check warns after 30 s and ends the job after 600 s; as it comes Horovod only ever warns. While
+  training the watchdog is quicker, and also sees what blocks inside MPI.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from horovod_asl.backends.base import ReductionOptions, Serial
-from horovod_asl.backends.launcher import Launcher
+from horovod_asl.backends.base import ReductionOptions
+from horovod_asl.backends.watchdog import Watchdog, Watched
 from horovod_asl.errors import UserError
 
 T = TypeVar("T")
@@ -28,25 +29,30 @@ T = TypeVar("T")
 _CPU_SETTINGS = {"OMPI_MCA_mpi_yield_when_idle": "1", "HOROVOD_CYCLE_TIME": "25"}
 _ALL_SETTINGS = {
     "HOROVOD_STALL_CHECK_TIME_SECONDS": "30",
-    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "120",
+    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600",
     "HOROVOD_DISABLE_GROUP_FUSION": "1",
 }
 # The values in force when the variables are unset (Horovod's documentation says 64 MB; its code 128).
 _DEFAULT_FUSION_MIB, _DEFAULT_CYCLE_MS = 128, 1.0
 
 
-class Horovod(Serial):
+class Horovod(Watched):
     """One process per rank; DistributedOptimizer averages gradients in a ring allreduce (MPI, Gloo or NCCL)."""
 
     name = "horovod"
 
-    def __init__(self, device: torch.device, launcher: Launcher) -> None:
-        super().__init__(device)
+    def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
+        super().__init__(device, watchdog)
         self._hvd = _start(device)
         self.rank, self.world_size = self._hvd.rank(), self._hvd.size()
         self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
         self.num_replicas = self.world_size
-        self._adasum = False
+        self._adasum = self._compressed = False
+        if device.type == "cuda" and not (self._hvd.nccl_built() or self._hvd.cuda_built()):
+            raise UserError(
+                "this Horovod was built without a GPU's operations (on a machine without one?); build it here "
+                "(`rm -rf .venv && make setup`), or use torchrun (--backend ddp), or --device cpu"
+            )
 
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
@@ -54,6 +60,7 @@ class Horovod(Serial):
         self._refuse(options)
         hvd = self._hvd
         self._adasum = options.adasum and self.world_size > 1
+        self._compressed = options.fp16_compression
         optimizer = hvd.DistributedOptimizer(
             optimizer,
             named_parameters=model.named_parameters(),
@@ -78,36 +85,46 @@ class Horovod(Serial):
 
     def reduce_gradients(self, optimizer: Optimizer) -> None:
         if not self._adasum:  # Adasum reduces whole updates, in its step
-            optimizer.synchronize()  # type: ignore[attr-defined]
+            with self._collective():
+                optimizer.synchronize()  # type: ignore[attr-defined]
 
     def apply(self, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
         ready: Any = contextlib.nullcontext() if self._adasum else optimizer.skip_synchronize()  # type: ignore[attr-defined]
-        with ready:
+        with ready, self._collective() if self._adasum else contextlib.nullcontext():
             super().apply(optimizer, scaler)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        total: torch.Tensor = self._hvd.allreduce(tensor.detach(), op=self._hvd.Sum, name="horovod_asl.sum")
+        with self._collective():
+            total: torch.Tensor = self._hvd.allreduce(
+                tensor.detach(), op=self._hvd.Sum, name="horovod_asl.sum"
+            )
         return total
 
     def broadcast(self, value: T) -> T:
         # A name of its own: unnamed broadcasts hang when the objects' types differ by rank.
-        result: T = self._hvd.broadcast_object(value, root_rank=0, name="horovod_asl.broadcast")
+        with self._collective():
+            result: T = self._hvd.broadcast_object(value, root_rank=0, name="horovod_asl.broadcast")
         return result
 
     def gather(self, value: T) -> list[T]:
         if self.world_size == 1:
             return [value]
-        result: list[T] = self._hvd.allgather_object(value, name="horovod_asl.gather")
+        with self._collective():
+            result: list[T] = self._hvd.allgather_object(value, name="horovod_asl.gather")
         return result
 
     def barrier(self) -> None:
-        self._hvd.barrier()
+        with self._collective():
+            self._hvd.barrier()
 
     def describe(self) -> dict[str, Any]:
         environment = os.environ
+        gpu_operations = "nccl" if self._hvd.nccl_built() else "mpi"
         return {
             "controller": "mpi" if self._hvd.mpi_enabled() else "gloo",
-            "operations": "nccl" if self.device.type == "cuda" and self._hvd.nccl_built() else "cpu",
+            "operations": gpu_operations if self.device.type == "cuda" else "cpu",
+            "reduction": "adasum" if self._adasum else "average",
+            "compression": "fp16" if self._compressed else "none",
             "fusion_mib": int(environment.get("HOROVOD_FUSION_THRESHOLD", _DEFAULT_FUSION_MIB << 20)) / 2**20,
             "cycle_ms": float(environment.get("HOROVOD_CYCLE_TIME", _DEFAULT_CYCLE_MS)),
             "yield_when_idle": environment.get("OMPI_MCA_mpi_yield_when_idle", "0") == "1",
@@ -115,6 +132,7 @@ class Horovod(Serial):
 
     def close(self) -> None:
         self._hvd.shutdown()
+        super().close()
 
 
 def _start(device: torch.device) -> Any:
@@ -144,6 +162,15 @@ def _contiguous(compression: Any) -> Any:
         @staticmethod
         def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
             compressed, context = compression.compress(tensor.contiguous())
-            return compressed, context
+            return compressed, (context, tensor.stride())
+
+        @staticmethod
+        def decompress(tensor: torch.Tensor, context: Any) -> torch.Tensor:
+            """The strides come back too: fused optimizers read gradient and weight side by side."""
+            inner, stride = context
+            averaged: torch.Tensor = compression.decompress(tensor, inner)
+            if averaged.stride() == stride:
+                return averaged
+            return averaged.new_empty_strided(averaged.shape, stride).copy_(averaged)
 
     return Contiguous

@@ -13,6 +13,7 @@ how). The run folder holds config, metrics, checkpoints, plots and report.html.
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,58 +27,85 @@ if TYPE_CHECKING:
 
 # Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
 _MAY_CHANGE = {"resume", "run_folder", "store", "stop_after_steps", "backend", "device", "threads_per_rank"}
+_MAY_CHANGE |= {"stall_timeout_seconds"}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 when trained to the end, 3 when stopped before (`--stop-after-steps`)."""
+    """Run the command; 0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop."""
     config = _config(argv)
 
     from horovod_asl.backends import create, detect  # torch is imported from here on, not for --help
     from horovod_asl.session import run_training
+    from horovod_asl.stopping import StopSignal
 
-    store = _store(config, detect())
-    backend = create(config.execution.backend, device=config.execution.device)
-    finished = run_training(config, store, backend)
-    if backend.rank == 0 and finished:
-        print(_next_step(config, store), flush=True)
+    launcher = detect()
+    stop = StopSignal().listen(alone=launcher.world_size == 1)
+    store = _store(config, launcher)
+    execution = config.execution
+    backend = create(
+        execution.backend,
+        device=execution.device,
+        stall_timeout_seconds=execution.stall_timeout_seconds,
+    )
+    outcome = run_training(config, store, backend, stop)
     backend.close()
-    return 0 if finished else 3
+    return int(outcome)
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
     config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
     if config.resume is None:
-        return config
+        return dataclasses.replace(config, optimizer=config.optimizer.resolved())
+    saved = _saved_config(config.resume)
+    # Read once more, over what the run began with: a flag that says a default is then told from one left out.
+    asked = parse(TrainConfig, argv, prog="horovod-asl train", description=None, default=_chosen_anew(saved))
+    asked = dataclasses.replace(asked, optimizer=asked.optimizer.resolved())
+    _refuse_changes(asked, saved)
+    return dataclasses.replace(
+        asked,
+        run_folder=saved.run_folder,
+        data=dataclasses.replace(asked.data, store=asked.data.store or saved.data.store),
+    )
+
+
+def _saved_config(run: Path) -> TrainConfig:
+    """The config of the run to resume; every rank reads it, before ranks can talk."""
+    from horovod_asl.backends.launcher import detect
     from horovod_asl.runfolder import RunFolder
 
-    saved = RunFolder(config.resume).config()
-    _refuse_changes(config, saved)
-    asked = config.execution
-    execution = dataclasses.replace(
-        saved.execution,
-        backend=asked.backend,
-        device=asked.device,
-        threads_per_rank=asked.threads_per_rank,
-    )
-    data = dataclasses.replace(saved.data, store=config.data.store or saved.data.store)
+    folder = RunFolder(run)
+    if detect().rank > 0 and not folder.holds_run():
+        raise UserError(
+            f"there is no run in {run} on {platform.node()}: --resume needs the run folder on every host, "
+            "on a disk that they share or as a copy at the same path"
+        )
+    saved = folder.config()
+    return dataclasses.replace(saved, optimizer=saved.optimizer.resolved())
+
+
+def _chosen_anew(saved: TrainConfig) -> TrainConfig:
+    """`saved` with the defaults in place of what a resume does not take over."""
+    default = TrainConfig()
+    execution = {name: value for name, value in vars(default.execution).items() if name in _MAY_CHANGE}
     return dataclasses.replace(
         saved,
-        resume=config.resume,
-        stop_after_steps=config.stop_after_steps,
-        execution=execution,
-        data=data,
+        resume=None,
+        run_folder=None,
+        stop_after_steps=None,
+        data=dataclasses.replace(saved.data, store=None),
+        execution=dataclasses.replace(saved.execution, **execution),
     )
 
 
-def _refuse_changes(config: TrainConfig, saved: TrainConfig) -> None:
+def _refuse_changes(asked: TrainConfig, saved: TrainConfig) -> None:
     """Every flag beside --resume is left out, or is what the run began with, or is in `_MAY_CHANGE`."""
-    if config.run_folder is not None and config.run_folder.resolve() != config.resume.resolve():  # type: ignore[union-attr]
-        raise UserError(f"--resume {config.resume} goes on in that folder, not in {config.run_folder}")
-    asked, began, default = (_flags(which) for which in (config, saved, TrainConfig()))
+    if asked.run_folder is not None and asked.run_folder.resolve() != asked.resume.resolve():  # type: ignore[union-attr]
+        raise UserError(f"--resume {asked.resume} goes on in that folder, not in {asked.run_folder}")
+    wanted, began = _flags(asked), _flags(saved)
     changed = [
         f"--{name.replace('_', '-')} {value} (it began with {began[name]})"
-        for name, value in asked.items()
-        if name not in _MAY_CHANGE and value not in (default[name], began[name])
+        for name, value in wanted.items()
+        if name not in _MAY_CHANGE and value != began[name]
     ]
     if changed:
         raise UserError(
@@ -104,13 +132,3 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
             f"no store at {config.data.store}; make one with: horovod-asl prepare PHOTOS {config.data.store}"
         )
     return config.data.store
-
-
-def _next_step(config: TrainConfig, store: Path) -> str:
-    if config.data.store is None:
-        return (
-            "this was the synthetic sample. With real photos:\n"
-            "  horovod-asl prepare path/to/asl_alphabet_train stores/asl   (or the downloaded zip, or `kaggle`)\n"
-            "  make train ARGS='--store stores/asl'"
-        )
-    return "next: horovod-asl evaluate RUN FOLDER_OF_PHOTOS --json scores.json"

@@ -39,10 +39,15 @@ class Shard:
     weights: npt.NDArray[np.float32]
     global_count: int
 
-    def micro_batches(self, count: int) -> Iterator[Shard]:
-        """The shard in `count` nearly equal parts, each with filler where it would be too small."""
+    def micro_batches(self, count: int, *, replicas: int = 1) -> Iterator[Shard]:
+        """The shard in `count` nearly equal parts, each with filler where it would be too small.
+
+        `replicas`: DataParallel cuts each part once more; then it is made to divide, and none is too small.
+        """
         for part in np.array_split(np.arange(len(self.indices)), count):
-            filler = np.zeros(max(0, _SMALLEST_BATCH - len(part)), dtype=np.int64)
+            each = max(_SMALLEST_BATCH, -(-len(part) // replicas))
+            whole = max(len(part), _SMALLEST_BATCH) if replicas == 1 else each * replicas
+            filler = np.zeros(whole - len(part), dtype=np.int64)
             chosen = np.concatenate([part, filler])
             weights = self.weights[chosen]
             weights[len(part) :] = 0.0

@@ -6,6 +6,7 @@ photo is changed in the same way whatever the number of ranks, and a resumed run
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from horovod_asl.config import AugmentConfig
 # ImageNet's, as torchvision's weights expect them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 _DRAWS = 24  # uniform numbers per photo
 
@@ -33,9 +35,7 @@ def to_unit(images: Tensor, *, smallest_px: int = 0) -> Tensor:
 
 def normalise(batch: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its deviation, per channel of float (n, 3, H, W)."""
-    mean = torch.tensor(MEAN, device=batch.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=batch.device).view(1, 3, 1, 1)
-    return (batch - mean) / std
+    return (batch - _per_channel(MEAN, batch.device)) / _per_channel(STD, batch.device)
 
 
 def draws(seed: int, step: int, positions: npt.NDArray[np.int64], global_batch: int) -> Tensor:
@@ -158,8 +158,13 @@ def _per_photo(column: Tensor) -> Tensor:
 
 
 def _luma(batch: Tensor) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114], device=batch.device).view(1, 3, 1, 1)  # ITU-R BT.601
-    return (batch * weights).sum(1, keepdim=True)
+    return (batch * _per_channel(_LUMA, batch.device)).sum(1, keepdim=True)
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Float (1, 3, 1, 1), copied to the device once: such a copy waits for everything that was queued there."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _warp_by(batch: Tensor, matrix: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def make_photos() -> Photos:
 def make_model() -> SmallCNN:
     """A small network in evaluation mode whose BatchNorm has seen all photos once, so that signals reach the head."""
     torch.manual_seed(3)
-    model = SmallCNN(CLASSES, width=4, dropout=0.0)
+    model = SmallCNN(CLASSES, width=4)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

@@ -27,6 +27,7 @@ from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import Learner, build_optimizer
 from horovod_asl.models import SmallCNN
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.stopping import Outcome
 from horovod_asl.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -118,7 +119,7 @@ def whole(
     """A config, and what its run ends with when nothing stops it."""
     config = CONFIGS[request.param]
     trainer = make_trainer(config, tmp_path_factory.mktemp("whole") / "run")
-    assert trainer.run()
+    assert trainer.run() is Outcome.FINISHED
     assert trainer.position.step == STEPS
     return config, everything(trainer)
 
@@ -132,12 +133,12 @@ def test_a_run_stopped_at_any_step_and_resumed_ends_as_if_nothing_had_happened(
 ) -> None:
     config, expected = whole
     first = make_trainer(dataclasses.replace(config, stop_after_steps=stop), tmp_path / "run")
-    assert first.run() is (stop == STEPS)
+    assert (first.run() is Outcome.FINISHED) is (stop == STEPS)
     assert first.position.step == stop
     torch.manual_seed(stop)  # another process would have another random state
     second = resumed(config, tmp_path / "run")
     assert second.position.step == stop
-    assert second.run()
+    assert second.run() is Outcome.FINISHED
     assert everything(second) == expected
 
 
@@ -148,7 +149,7 @@ def test_a_run_stopped_after_each_of_its_steps_ends_as_if_nothing_had_happened(
     make_trainer(dataclasses.replace(config, stop_after_steps=1), tmp_path / "run").run()
     for stop in range(2, STEPS + 1):
         last = resumed(config, tmp_path / "run", stop=stop)
-        assert last.run() is (stop == STEPS)
+        assert (last.run() is Outcome.FINISHED) is (stop == STEPS)
     assert everything(last) == expected
 
 
@@ -163,7 +164,7 @@ def test_a_run_killed_between_checkpoints_does_the_lost_steps_again_and_ends_the
         killed.run()
     second = resumed(config, tmp_path / "run")
     assert second.position.step == 3  # the end of epoch 1; step 4 was not saved, nor was 5
-    assert second.run()
+    assert second.run() is Outcome.FINISHED
     assert everything(second) == expected
 
 
@@ -194,7 +195,7 @@ def test_a_run_that_dies_at_any_moment_of_an_epoch_s_end_loses_no_best_weights(
         with pytest.raises(KeyboardInterrupt):
             killed.run()
         second = resumed(config, path)
-        assert second.run()
+        assert second.run() is Outcome.FINISHED
         assert everything(second) == expected, f"died before {method}"
 
 
@@ -208,7 +209,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
     with pytest.warns(UserWarning, match="step-000000005 is damaged"):
         second = resumed(config, tmp_path / "run")
     assert second.position.step == 3
-    assert second.run()
+    assert second.run() is Outcome.FINISHED
     assert everything(second) == expected
 
 
@@ -237,7 +238,7 @@ def test_a_resume_of_a_finished_run_changes_nothing(
     config, expected = whole
     make_trainer(config, tmp_path / "run").run()
     again = resumed(config, tmp_path / "run")
-    assert again.run()
+    assert again.run() is Outcome.FINISHED
     assert everything(again) == expected
 
 
@@ -530,6 +531,6 @@ def test_a_run_in_another_way_comes_to_nearly_the_same_loss(
     reference = make_trainer(PLAIN, tmp_path / "reference")
     reference.run()
     trainer = make_trainer(dataclasses.replace(PLAIN, execution=execution), tmp_path / "run")
-    assert trainer.run()
+    assert trainer.run() is Outcome.FINISHED
     losses = [[row["train_loss"] for row in run.position.history] for run in (reference, trainer)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)

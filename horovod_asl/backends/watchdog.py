@@ -1,0 +1,220 @@
+"""Ends a rank that waits for ever, and says for whom: MPI's collectives have no timeout of their own.
+
+A thread in every rank notes how long the main thread has made no progress. Each second it sends a datagram to
+rank 0 (step, and how many collectives this rank has come to) and gets rank 0's view of the others back. Where
+nothing has moved for the timeout, it prints which rank is silent or behind, and leaves; the launcher then ends
+the rest. Datagrams cannot hang, whatever became of the network. The thread also leaves when the launcher that
+started this process is gone, so that none is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+import torch
+
+from horovod_asl.backends.base import Serial
+
+TICK_S = 1.0
+_SILENT_AFTER_S = 10.0
+Meeting = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank last said of itself: `collectives` counts those that it has come to, `heard_s` is when."""
+
+    rank: int
+    host: str
+    step: int
+    collectives: int
+    heard_s: float
+
+
+def diagnose(reports: dict[int, Report], world_size: int, *, now_s: float, silent_after_s: float) -> str:
+    """Which ranks keep the others waiting, in words; empty if none stands out."""
+    absent = [rank for rank in range(world_size) if rank not in reports]
+    if absent:
+        return f"nothing was heard of rank {_numbers(absent)}"
+    silent = [report for report in reports.values() if now_s - report.heard_s > silent_after_s]
+    if silent:
+        return "; ".join(
+            f"rank {report.rank} on {report.host} is silent since {now_s - report.heard_s:.0f} s, last heard of "
+            f"in step {report.step}: its process, its host or the network has stopped"
+            for report in silent[:8]
+        )
+    furthest = max(report.collectives for report in reports.values())
+    behind = [report for report in reports.values() if report.collectives < furthest]
+    return "; ".join(
+        f"rank {report.rank} on {report.host} is alive in step {report.step} but does not come to where the "
+        "others wait"
+        for report in behind[:8]
+    )
+
+
+class Watchdog(threading.Thread):
+    """The thread of one rank. `timeout_s` None: only the launcher is watched."""
+
+    def __init__(self, rank: int, world_size: int, *, timeout_s: float | None = None) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
+        self.step = self.collectives = 0
+        self._progress_s = time.monotonic()
+        self._parent = os.getppid()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("", 0))
+        self._reports: dict[int, Report] = {}
+        self._view, self._heard_rank_0_s = "", time.monotonic()
+        self._meeting: Meeting | None = None
+        self._ended = threading.Event()
+
+    def invitation(self) -> Meeting:
+        """Where rank 0 can be reached, for all ranks to `meet`."""
+        addresses = [
+            address.address
+            for interface in psutil.net_if_addrs().values()
+            for address in interface
+            if address.family == socket.AF_INET
+        ]
+        port = self._socket.getsockname()[1]
+        return {
+            "addresses": addresses,
+            "port": port,
+            "token": secrets.token_hex(8),
+            "host": socket.gethostname(),
+        }
+
+    def meet(self, invitation: Meeting) -> None:
+        """Begin to exchange reports."""
+        self._meeting, self._heard_rank_0_s = invitation, time.monotonic()
+
+    def heartbeat(self, step: int | None = None) -> None:
+        """The main thread makes progress."""
+        self._progress_s = time.monotonic()
+        if step is not None:
+            self.step = step
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Once a second: report, listen, judge."""
+        while not self._ended.wait(TICK_S):
+            if os.getppid() != self._parent:
+                self._leave("the launcher is gone")
+            with contextlib.suppress(OSError):  # a network that is down is what the judgement is about
+                self._exchange()
+            self._judge()
+
+    def _exchange(self) -> None:
+        meeting = self._meeting
+        if meeting is None:
+            return
+        own = Report(self.rank, socket.gethostname(), self.step, self.collectives, time.monotonic())
+        if self.rank == 0:
+            self._reports[0] = own
+        else:
+            message = [meeting["token"], own.rank, own.host, own.step, own.collectives]
+            for address in meeting["addresses"]:
+                with contextlib.suppress(OSError):
+                    self._socket.sendto(json.dumps(message).encode(), (address, meeting["port"]))
+        self._listen(meeting["token"])
+
+    def _listen(self, token: str) -> None:
+        self._socket.setblocking(False)
+        for _ in range(4 * self.world_size):
+            try:
+                data, sender = self._socket.recvfrom(65536)
+                words = json.loads(data)
+            except (BlockingIOError, ConnectionError):
+                return
+            except ValueError:
+                continue
+            if not isinstance(words, list) or not words or words[0] != token:
+                continue
+            if self.rank == 0 and len(words) == 5:
+                rank, host, step, collectives = words[1:]
+                self._reports[rank] = Report(rank, host, step, collectives, time.monotonic())
+                self._socket.sendto(json.dumps([token, self._view_of_rank_0()]).encode(), sender)
+            elif self.rank != 0 and len(words) == 2:
+                self._view, self._heard_rank_0_s = words[1], time.monotonic()
+
+    def _view_of_rank_0(self) -> str:
+        own = replace(self._reports[0], heard_s=time.monotonic())
+        return diagnose(
+            self._reports | {0: own},
+            self.world_size,
+            now_s=time.monotonic(),
+            silent_after_s=_SILENT_AFTER_S,
+        )
+
+    def _judge(self) -> None:
+        if self.timeout_s is None or self._meeting is None:
+            return
+        waited_s = time.monotonic() - self._progress_s
+        patience_s = 0 if self.rank == 0 else 2 * TICK_S  # rank 0 knows most, so it speaks first
+        if waited_s < self.timeout_s + patience_s:
+            return
+        self._leave(f"no progress for {waited_s:.0f} s in step {self.step}: {self._cause()}")
+
+    def _cause(self) -> str:
+        assert self._meeting is not None
+        if self.rank == 0:
+            return self._view_of_rank_0() or "all ranks wait for each other; is the network at fault?"
+        quiet_s = time.monotonic() - self._heard_rank_0_s
+        if quiet_s > _SILENT_AFTER_S:
+            return (
+                f"rank 0 on {self._meeting['host']} is silent since {quiet_s:.0f} s: its process, its host or "
+                "the network has stopped"
+            )
+        return self._view or "all ranks wait for each other; is the network at fault?"
+
+    def _leave(self, reason: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read our output may be gone with the launcher
+            print(f"error: rank {self.rank}: {reason}", file=sys.stderr, flush=True)
+        os._exit(1)  # the main thread is in a collective that will not return
+
+
+class Watched(Serial):
+    """What the backends of several processes have in common: every collective is under the watchdog's eyes."""
+
+    def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
+        super().__init__(device)
+        self._watchdog = watchdog
+        watchdog.start()
+
+    def watch(self) -> None:
+        """Tell all ranks where rank 0 listens; every rank must come here."""
+        self._watchdog.meet(self.broadcast(self._watchdog.invitation()))
+
+    def heartbeat(self, step: int | None = None) -> None:
+        """This rank makes progress, in `step` if named."""
+        self._watchdog.heartbeat(step)
+
+    @contextlib.contextmanager
+    def _collective(self) -> Iterator[None]:
+        """Surrounds what waits for other ranks."""
+        self._watchdog.heartbeat()
+        self._watchdog.collectives += 1
+        yield
+        self._watchdog.heartbeat()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._watchdog.stop()
+
+
+def _numbers(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks[:8])) + (" …" if len(ranks) > 8 else "")

@@ -1,0 +1,78 @@
+"""A signal to one rank stops all ranks after the same step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from horovod_asl.backends import Serial
+from horovod_asl.stopping import StopSignal, StopVote
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+class Two(Serial):
+    """Rank 0 of two, whose other rank says `other`."""
+
+    world_size = 2
+
+    def __init__(self, other: list[float]) -> None:
+        super().__init__(torch.device("cpu"))
+        self.world_size, self.other, self.asked = 2, other, 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return tensor + torch.tensor(self.other, dtype=tensor.dtype)
+
+
+def test_usr1_is_remembered_and_term_only_where_alone() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stop = StopSignal().listen(alone=False)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not stop.received
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert stop.received
+    stop = StopSignal().listen(alone=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.received
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_one_process_stops_at_its_signal(number: signal.Signals) -> None:
+    stop = StopSignal().listen(alone=True)
+    vote = StopVote(Serial(torch.device("cpu")), stop)
+    assert not vote(0)
+    os.kill(os.getpid(), number)
+    assert vote(1)
+
+
+def test_the_other_rank_s_signal_counts() -> None:
+    assert StopVote(Two([1.0, 0.5]), StopSignal())(3)
+    assert not StopVote(Two([0.0, 0.5]), StopSignal())(3)
+
+
+def test_votes_are_seconds_apart_and_at_steps_that_follow_from_the_vote_alone() -> None:
+    """The other rank measured 4 s for 10 steps, this one next to nothing: 5 steps/s, so the next is 10 steps on."""
+    backend = Two([0.0, 4.0])
+    vote = StopVote(backend, StopSignal(), every_s=2.0)
+    assert vote.is_due(10)
+    vote(10)
+    due = [step for step in range(11, 40) if vote.is_due(step)]
+    assert due[0] in (19, 20)  # this rank's own microseconds may round a step away
+    assert backend.asked == 1
+
+
+def test_however_slow_the_steps_are_the_next_vote_is_a_step_away() -> None:
+    vote = StopVote(Two([0.0, 600.0]), StopSignal())
+    vote(10)
+    assert vote.is_due(11)
