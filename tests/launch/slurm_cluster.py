@@ -25,7 +25,7 @@ import psutil
 
 from tests.launching import ROOT, clean_environment, launch
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
 MARK = "HOROVOD_ASL_TEST_CLUSTER"
 
 # cred_expire is also how long a requeued job waits before it may start again (120 s as it comes).
