@@ -21,7 +21,8 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from horovod_asl.cli import parse
-from horovod_asl.data.contact_sheet import contact_sheet
+from horovod_asl.data.checks import require_range
+from horovod_asl.data.contact_sheet import MAX_COLUMNS, contact_sheet
 from horovod_asl.data.inspection import Inspection, inspect_store
 from horovod_asl.data.split import SPLITS
 from horovod_asl.data.store import Store
@@ -48,6 +49,9 @@ class InspectConfig:
 
     verify: bool = False
     """Read every file and check its digest."""
+
+    def __post_init__(self) -> None:
+        require_range("--columns", self.columns, 1, MAX_COLUMNS)
 
 
 def main(argv: list[str]) -> int:

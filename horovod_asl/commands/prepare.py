@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
-from horovod_asl.data.build import PrepareReport, Tolerance, prepare_store
+from horovod_asl.data.build import PrepareReport, Tolerance, check_values, prepare_store
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.split import SplitRule
@@ -97,6 +97,12 @@ class PrepareConfig:
     workers: int | None = None
     """Processes that decode; by default as many as usable cores. Under mpirun the ranks take their place."""
 
+    def __post_init__(self) -> None:
+        check_values(self.image_size, self.samples, self.workers)
+        _split_rule(self)
+        _synthetic(self)
+        _tolerance(self)
+
 
 def main(argv: list[str]) -> int:
     """Prepare a store and say what is in it."""
@@ -111,7 +117,7 @@ def main(argv: list[str]) -> int:
             group_by=config.group_by,
             split=_split_rule(config),
             samples=config.samples,
-            synthetic=SyntheticOptions(config.synthetic_recordings, config.synthetic_photos, config.seed),
+            synthetic=_synthetic(config),
             tolerance=_tolerance(config),
             workers=config.workers,
             across_ranks=True,
@@ -140,6 +146,10 @@ def _split_rule(config: PrepareConfig) -> SplitRule:
         fraction=config.fraction,
         seed=config.seed,
     )
+
+
+def _synthetic(config: PrepareConfig) -> SyntheticOptions:
+    return SyntheticOptions(config.synthetic_recordings, config.synthetic_photos, config.seed)
 
 
 def _tolerance(config: PrepareConfig) -> Tolerance:

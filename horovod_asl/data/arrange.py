@@ -38,6 +38,24 @@ def arrange(
     return _settle_leaks(_rows(photos, decoded, split), decoded.bank, split, drop=drop_duplicates, say=say)
 
 
+def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[[str], None]) -> None:
+    """UserError if a class is held out but not in training; a warning if nothing is held out for a test."""
+    trained = {row.label for row in rows if row.split == "train"}
+    present = {row.label for row in rows}
+    untrained = [name for name in CLASSES if name in present - trained]
+    if untrained and not allow_missing:
+        raise UserError(
+            f"the training split has no photo of {len(untrained)} of {len(present)} classes: "
+            f"{', '.join(untrained)}; they are all held out: hold out other recordings (--test, --validation), "
+            "choose a --group-by that does not take each class for a recording, or go on with --allow-missing"
+        )
+    if rows and not any(row.split == "test" for row in rows):
+        say(
+            "warning: no photo is held out for a test, so no score will say how well new hands are read: have "
+            "recordings told apart (--group-by), name one (--test), or hold a source out (--test-source NAME)"
+        )
+
+
 def describe_source(source: Source, rows: Sequence[IndexRow]) -> dict[str, Any]:
     """What the store says of a source: its photos in the store, and how they were grouped."""
     counts = Counter(row.recording for row in rows if row.source == source.name)

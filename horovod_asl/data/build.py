@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.data.arrange import arrange, describe_source, describe_split
-from horovod_asl.data.decode import DECODER_VERSION, MAX_MEGAPIXELS
+from horovod_asl.data.arrange import arrange, check_sides, describe_source, describe_split
+from horovod_asl.data.checks import require_range
+from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
+from horovod_asl.data.replacing import is_current, what_changes
 from horovod_asl.data.sources import (
     Source,
     SourcePhoto,
@@ -24,8 +26,8 @@ from horovod_asl.data.sources import (
     open_sources,
 )
 from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset
-from horovod_asl.data.store import INDEX, PROBLEMS, Store
-from horovod_asl.data.store_writer import Content, IndexRow, Problem, index_text, problems_text, write_store
+from horovod_asl.data.store import PROBLEMS, Store
+from horovod_asl.data.store_writer import Content, IndexRow, Problem, problems_text, write_store
 from horovod_asl.data.workfolder import WorkFolder, work_folder
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
@@ -42,6 +44,11 @@ class Tolerance:
     drop_duplicates: bool = False
     max_bad_share: float = 0.05
     max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        require_range("--max-bad-share", self.max_bad_share, 0, 1)
+        if not self.max_megapixels > 0:
+            raise UserError(f"--max-megapixels {self.max_megapixels:g} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,8 @@ def prepare_store(
     others None. `say` gets lines for the user, `on_progress` photos done and in all. UserError for whatever
     the user can mend.
     """
-    _check_values(image_size, samples)
-    with worker_pool(workers or usable_cores(), across_ranks=across_ranks) as pool:
+    check_values(image_size, samples, workers)
+    with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
         opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
@@ -111,20 +118,21 @@ def prepare_store(
                 photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
             )
             check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
+            check_sides(rows, allow_missing=tolerance.allow_missing, say=say)
             content = _content(rows, [*problems, *dropped], opened, split, samples, image_size)
-            up_to_date = _is_current(existing, content)
+            up_to_date = is_current(existing, content)
             if not up_to_date:
+                if existing and (changes := what_changes(existing, content)):
+                    say(f"{store} is replaced: {'; '.join(changes)}")
                 write_store(work, content, decoded.bank)
     return _report(store, content, up_to_date, decoded.count)
 
 
-def _check_values(image_size: int, samples: int | None) -> None:
-    if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        raise UserError(
-            f"--image-size {image_size} must lie between {MIN_IMAGE_SIZE} and {MAX_IMAGE_SIZE} pixels"
-        )
-    if samples is not None and samples < 1:
-        raise UserError(f"--samples {samples} must be at least 1")
+def check_values(image_size: int, samples: int | None, workers: int | None) -> None:
+    """UserError for values that no prepare could have."""
+    require_range("--image-size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
+    require_range("--samples", samples, 1)
+    require_range("--workers", workers, 1)
 
 
 def _photos(
@@ -202,19 +210,6 @@ def _sound_store(path: Path) -> Store | None:
         return Store.open(path, verify=True)
     except UserError:
         return None
-
-
-def _is_current(existing: Store | None, content: Content) -> bool:
-    """Whether the store that is there is what writing `content` would give."""
-    return (
-        existing is not None
-        and existing.manifest["decoder"] == DECODER_VERSION
-        and existing.image_size == content.image_size
-        and existing.manifest["sources"] == content.sources
-        and existing.manifest["split_rule"] == content.split_rule
-        and (existing.path / INDEX).read_bytes() == index_text(content.rows)
-        and (existing.path / PROBLEMS).read_bytes() == problems_text(content.problems)
-    )
 
 
 def _report(store: Path, content: Content, up_to_date: bool, decoded: int) -> PrepareReport:

@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from horovod_asl.data.store import Store
 
+MAX_COLUMNS = 100
+"""A sheet of 100 columns is 8,500 pixels wide."""
 SPLIT_COLOURS = {"train": "#2f6db3", "validation": "#c98a1b", "test": "#b3423a"}
 
 _CELL, _GAP, _MARGIN = 80, 4, 24

@@ -49,7 +49,7 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """Processes of this machine; never by fork: the parent may hold MPI, CUDA or threads, which a fork
     breaks."""
     context = multiprocessing.get_context("forkserver")
-    return ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=_follow_parent)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
 
 
 def _follow_parent() -> None:

@@ -7,10 +7,11 @@ user's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from horovod_asl.data.checks import require_range
 from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.errors import UserError
@@ -24,6 +25,11 @@ class SyntheticOptions:
     recordings: int = 4
     photos_per_class_per_recording: int = 40
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("--synthetic-recordings", self.recordings, 1)
+        require_range("--synthetic-photos", self.photos_per_class_per_recording, 1)
+        require_range("--seed", self.seed, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def open_sources(
     names = [name for name, _ in named]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"two sources are called {twice[0]}: give one another name, OTHER=PATH")
-    rules = _rules(group_by, names)
+    rules = _rules(group_by, dict(named))
     sources = [_open_source(name, place, rules[name], image_size, synthetic) for name, place in named]
     return sorted(sources, key=lambda source: source.name)
 
@@ -118,18 +124,33 @@ def _default_name(path: Path) -> str:
     return resolved.stem if resolved.suffix.lower() == ".zip" else resolved.name
 
 
-def _rules(group_by: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+def _rules(group_by: Sequence[str], places: Mapping[str, str]) -> dict[str, str]:
+    """The rule of each source, given the place of each by its name."""
     general: list[str] = []
     special: dict[str, str] = {}
     for text in group_by:
         name, equals, rule = text.partition("=")
-        if equals and name in names:
+        if equals and name in places:
             special[name] = rule
         else:
             general.append(text)
     if len(general) > 1:
         raise UserError(f"--group-by has two rules for all sources, {' and '.join(general)}: write NAME=RULE")
-    return {name: special.get(name, general[0] if general else "auto") for name in names}
+    _refuse_idle_rules(special, general, places)
+    return {name: special.get(name, general[0] if general else "auto") for name in places}
+
+
+def _refuse_idle_rules(special: Mapping[str, str], general: Sequence[str], places: Mapping[str, str]) -> None:
+    """UserError for a rule that would change nothing: drawn photos have the recordings they were drawn in."""
+    drawn = {name for name, place in places.items() if place == "synthetic"}
+    idle = [f"{name}={rule}" for name, rule in special.items() if name in drawn and rule != "auto"]
+    if not idle and drawn == places.keys() - special.keys():
+        idle = [rule for rule in general if rule != "auto"]
+    if idle:
+        raise UserError(
+            f"--group-by {idle[0]} has no effect: synthetic photos have the recordings they were drawn in "
+            "(--synthetic-recordings says how many); leave it out"
+        )
 
 
 def _open_source(name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions) -> Source:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_asl.data.checks import require_range
 from horovod_asl.data.recordings import recording_order
 from horovod_asl.errors import UserError
 
@@ -34,6 +35,13 @@ class SplitRule:
     test_source: str | None = None
     fraction: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("--seed", self.seed, 0)
+        if not 0 < self.fraction < 0.5:
+            raise UserError(
+                f"--fraction {self.fraction} must lie between 0 and 0.5: that share is test, as much validation"
+            )
 
 
 def split_recordings(
@@ -63,10 +71,6 @@ def split_recordings(
 def random_split(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.str_]:
     """Splits (n,) drawn per class and photo: `fraction` test, as much validation, the rest training. Not
     honest."""
-    if not 0 < fraction < 0.5:
-        raise UserError(
-            f"--fraction {fraction} must lie between 0 and 0.5: that share is test, as much validation"
-        )
     splits = np.full(len(labels), "train", dtype="<U10")
     generator = np.random.default_rng(seed)
     for label in np.unique(labels):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phas
 PROBLEM_FIELDS = ("source", "path", "reason")
 MANIFEST, LABELS, INDEX, PROBLEMS = "store.json", "labels.npy", "index.csv", "problems.csv"
 
+_SHARD = re.compile(r"images-\d{5,}\.npy")
 _MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files"}
 
 Strings = NDArray[np.object_]
@@ -38,6 +40,16 @@ Strings = NDArray[np.object_]
 def shard_name(number: int) -> str:
     """`images-00007.npy` for shard 7."""
     return f"images-{number:05d}.npy"
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The names in a store's folder that are no files of a store, sorted: a user's own, which nobody may delete."""
+    own = {MANIFEST, LABELS, INDEX, PROBLEMS}
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if not (entry.is_file() and (entry.name in own or _SHARD.fullmatch(entry.name)))
+    )
 
 
 def whole_digest(manifest: dict[str, Any]) -> str:

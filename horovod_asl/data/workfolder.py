@@ -6,6 +6,7 @@
   little.
 - The store is built in `STORE.partial/store` and renamed. An older store is set aside in
   `STORE.partial/previous` first; if the process dies between the two renames the next prepare puts it back.
+- Whatever else lies in a store or a work folder is the user's: then nothing is replaced or removed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from horovod_asl.data.store import MANIFEST, Store
+from horovod_asl.data.store import MANIFEST, PROBLEMS, Store, foreign_files
 from horovod_asl.errors import UserError
 
 
@@ -46,13 +47,15 @@ class WorkFolder:
         return self.root / "previous"
 
     def clear_draft(self) -> Path:
-        """The draft folder, emptied."""
+        """The draft folder, emptied. UserError if it could not take the store's name, before it is filled."""
+        refuse_to_replace(self.store)
         shutil.rmtree(self.draft, ignore_errors=True)
         self.draft.mkdir()
         return self.draft
 
     def commit(self) -> None:
         """The draft becomes the store; what it replaces is deleted afterwards."""
+        refuse_to_replace(self.store)
         sync_folder(self.draft)
         if self.store.exists():
             self.store.rename(self.previous)
@@ -73,7 +76,7 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
 
     UserError if something that is no store has that name, or the place cannot be written.
     """
-    _refuse_foreign(store)
+    refuse_foreign(store)
     root = store.with_name(store.name + ".partial")
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,7 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
             f"{root} cannot be written ({error.strerror}): choose another place for the store"
         ) from error
     try:
+        _refuse_foreign_work(root)
         folder = WorkFolder(store, root)
         folder.recover()
         folder.chunks.mkdir(exist_ok=True)
@@ -108,13 +112,38 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _refuse_foreign(store: Path) -> None:
+def refuse_foreign(store: Path) -> None:
+    """UserError if something that is no store stands at `store`; an empty folder is removed."""
     if store.exists() and not Store.exists(store) and (not store.is_dir() or any(store.iterdir())):
         raise UserError(
             f"{store} exists and is no store ({MANIFEST} is missing): choose another name or move it away"
         )
     if store.is_dir() and not any(store.iterdir()):
         store.rmdir()
+
+
+def refuse_to_replace(store: Path) -> None:
+    """UserError if the store at `store` shares its folder with files that are not its own."""
+    if store.is_dir() and (others := foreign_files(store)):
+        raise UserError(
+            f"{store} is to be replaced, but files that are not the store's lie in it: {_listed(others)}; "
+            "move them away and run the same prepare again, or choose another name for the store"
+        )
+
+
+def _refuse_foreign_work(root: Path) -> None:
+    """The work folder is removed at the end: its name may not be that of a folder of the user's."""
+    ours = {"chunks", "store", "previous", PROBLEMS}
+    names = {entry.name for entry in root.iterdir()} - ours
+    if others := sorted(name for name in names if not name.startswith("known-")):
+        raise UserError(
+            f"{root} is where the store would be made, but other files lie in it: {_listed(others)}; "
+            "move them away or choose another name for the store"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _locked(root: Path, say: Callable[[str], None]) -> int:

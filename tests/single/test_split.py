@@ -14,7 +14,7 @@ from PIL import Image
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.hashing import phash
 from horovod_asl.data.leaks import find_leaks
-from horovod_asl.data.split import SPLITS, balanced_subset, random_split, split_recordings
+from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset, random_split, split_recordings
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
 
@@ -128,7 +128,7 @@ def test_a_random_split_has_its_shares_in_every_class():
     for label in range(29):
         assert Counter(drawn[labels == label].tolist()) == {"train": 32, "validation": 4, "test": 4}
     with pytest.raises(UserError, match=r"between 0 and 0\.5"):
-        random_split(labels, 0.5, seed=0)
+        SplitRule(kind="random", fraction=0.5)
 
 
 def leaks_between(
