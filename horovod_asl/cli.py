@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,29 @@ def parse(
 def to_yaml(config: Any) -> str:
     """The config as YAML that `--config` reads back to an equal config."""
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def require_writable(path: Path, flag: str) -> None:
+    """Refuse a place where `flag`'s file can't be written, before the work whose outcome it is to hold.
+
+    Raises:
+        UserError: a folder is there, its own folder is missing, or writing is not allowed.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UserError(f"{flag} {path} is a folder: name a file in it, such as {path / 'scores.json'}")
+    if not folder.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {folder}; make it, or name another place")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UserError(f"{flag} {path} cannot be written: choose another place")
+
+
+def write_text(path: Path, text: str, flag: str) -> None:
+    """Write `flag`'s file; UserError where the disk refuses it after all."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from error
 
 
 def fail(message: str) -> None:

@@ -225,6 +225,10 @@ class TrainConfig:
     """Seeds weights, order and augmentation."""
     save_every_steps: int | None = None
     """Save a checkpoint after every so many steps, besides one at the end of each epoch."""
+    commit_every_steps: int = 10
+    """Under `horovodrun --min-np`: steps that a rank which is lost costs at most."""
+    ledger: bool = False
+    """Write down which photos each step saw, one file per rank under ledger/ in the run folder."""
     keep_top: int = 3
     """Keep the weights of this many best epochs."""
     stop_after_steps: int | None = None
@@ -232,7 +236,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "epochs", "batch_size_per_replica", "accumulation_steps", "keep_top")
-        _require_at_least_1(self, "save_every_steps", "stop_after_steps")
+        _require_at_least_1(self, "save_every_steps", "stop_after_steps", "commit_every_steps")
         _require(0 <= self.seed < 2**32, f"--seed must be in [0, 2³²), not {self.seed}")
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),

@@ -2,10 +2,12 @@
 
 config.yaml              the config as it was run (`--config` reads it)
 run.json                 facts: sources, image size, classes, settings in force, versions
+trained_on.sha256        the first 16 digits of the SHA-256 of every photo of training, sorted, one per line
 metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
 checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
 best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
-result.json              the final scores per split
+result.json              the scores of the best weights per split, and SHA-256 digests of parameters (statistics of
+                         BatchNorm left out): `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
 report.html, *.png       what a person looks at
 """
 
@@ -13,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,11 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
+TRAINED_ON = "trained_on.sha256"
+_DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
+
+# What a start leaves that failed before its config was saved.
+_LEFTOVERS = {name for file in (CONFIG, FACTS, METRICS, TRAINED_ON) for name in (file, f".{file}.partial")}
 
 
 class RunFolder:
@@ -39,13 +48,29 @@ class RunFolder:
         """`runs/<date>-<time>-<model>` in the working folder."""
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{model}"
 
+    def holds_run(self) -> bool:
+        """Whether a run began here."""
+        return (self.path / CONFIG).is_file()
+
     def claim(self) -> None:
-        """Make the folder; an existing run is refused rather than mixed with another."""
-        if (self.path / CONFIG).exists():
+        """Make the folder; one that holds a run, or anything else that is not ours, is refused."""
+        if self.holds_run():
             raise UserError(
                 f"{self.path} already holds a run; continue it with --resume {self.path}, or name another"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            others = sorted(file.name for file in self.path.iterdir() if file.name not in _LEFTOVERS)
+        except OSError as error:
+            reason = "a file of that name is there" if self.path.is_file() else error.strerror
+            raise UserError(
+                f"{self.path} cannot be made a run folder ({reason}): name another with --run-folder"
+            ) from error
+        if others:
+            raise UserError(
+                f"{self.path} is no run and holds other files ({', '.join(others[:3])}): name a new folder with "
+                "--run-folder"
+            )
 
     def create(self, config: TrainConfig) -> None:
         """Save the config: from here on the folder holds a run."""
@@ -54,14 +79,12 @@ class RunFolder:
 
     def config(self) -> TrainConfig:
         """The config of the run in this folder."""
-        file = self.path / CONFIG
-        if not file.is_file():
+        if not self.holds_run():
             raise UserError(
                 f"{self.path} holds no run (no {CONFIG}); a run folder is made by `horovod-asl train`"
             )
-        return parse(
-            TrainConfig, flags_of_file(TrainConfig, file), prog="horovod-asl train", description=None
-        )
+        flags = flags_of_file(TrainConfig, self.path / CONFIG)
+        return parse(TrainConfig, flags, prog="horovod-asl train", description=None)
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Save what inference and a reader need to know besides the config."""
@@ -74,6 +97,19 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run folder that can be used: {FACTS}: {error}") from error
         return facts
+
+    def write_training_photos(self, digests: Iterable[str]) -> None:
+        """Save which photos are trained on, by the SHA-256 of their files."""
+        short = sorted({digest[:_DIGITS] for digest in digests})
+        write_atomically(self.path / TRAINED_ON, "".join(f"{digest}\n" for digest in short))
+
+    def were_in_training(self, digests: Iterable[str]) -> list[bool] | None:
+        """Of photos with these SHA-256: which were trained on; None for a run that did not save it."""
+        try:
+            trained = set((self.path / TRAINED_ON).read_text().split())
+        except FileNotFoundError:
+            return None
+        return [digest[:_DIGITS] in trained for digest in digests]
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
@@ -93,6 +129,13 @@ class RunFolder:
         for folder in self._ranked()[keep:]:
             checkpoint.remove(folder)
 
+    def final_weights(self) -> checkpoint.Weights:
+        """The tensors of the newest sound resumable checkpoint: of a finished run, those of its last step."""
+        found = checkpoint.newest_sound(self.checkpoints)
+        if found is None:
+            raise UserError(f"{self.path} holds no checkpoint: its run was stopped before the first")
+        return checkpoint.load_weights(found[0])
+
     def best_weights(self) -> tuple[dict[str, Any], checkpoint.Weights]:
         """The manifest and tensors of the best sound checkpoint, else of the newest resumable one."""
         resumable = sorted(self.checkpoints.glob("step-*"), reverse=True)
@@ -103,6 +146,14 @@ class RunFolder:
             )
         folder, manifest = found
         return manifest, checkpoint.load_weights(folder)
+
+    def write_ledger(self, epoch: int, step: int, photos: Sequence[int]) -> None:
+        """Note the photos (rows of the training split) that this process takes into a step, as a JSON line."""
+        folder = self.path / "ledger"
+        folder.mkdir(exist_ok=True)
+        line = {"epoch": epoch, "step": step, "time_s": time.time(), "photos": list(photos)}
+        with (folder / f"{platform.node()}-{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _ranked(self) -> list[Path]:
         """Folders under best/, best first; one that can't be read comes last."""

@@ -34,12 +34,17 @@ Rows = npt.NDArray[np.int64]
 
 
 def run_training(
-    config: TrainConfig, store_path: Path, backend: Backend, stop: StopSignal | None = None
+    config: TrainConfig,
+    store_path: Path,
+    backend: Backend,
+    stop: StopSignal | None = None,
+    committed: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
     Args:
         stop: the signal by which this process may be asked to save and leave.
+        committed: what an earlier call committed before ranks came or went; the run goes on from it.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
@@ -50,7 +55,7 @@ def run_training(
     torch.use_deterministic_algorithms(config.execution.deterministic)
     store = open_equal_stores(store_path, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
-    folder = _open_folder(config, store, backend)
+    folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
     photos = {split: photos_of(store, rows[split]) for split in SPLITS}
     validation = photos["validation"] if len(photos["validation"]) else None
@@ -61,6 +66,7 @@ def run_training(
         photos["train"],
         validation,
         stop=stop,
+        committed=committed,
         on_step=display.on_step,
         on_epoch=lambda row: _record(row, trainer, display, board),
     )
@@ -70,7 +76,7 @@ def run_training(
         folder.write_facts(facts)
         folder.write_training_photos(store.digests[rows["train"]])
         folder.write_metrics(trainer.position.history)
-        if config.resume is None:  # last: a start that failed before may be tried again under the same name
+        if not folder.holds_run():  # last: a start that failed may be tried again under the same name
             folder.create(dataclasses.replace(config, run_folder=folder.path))
     board = _Board(trainer)
     training_started = time.perf_counter()
@@ -113,8 +119,12 @@ def _training_rows(config: TrainConfig, store: Store) -> Rows:
     return rows[balanced_subset(store.labels[rows], recordings, samples, config.seed)]
 
 
-def _open_folder(config: TrainConfig, store: Store, backend: Backend) -> RunFolder:
+def _open_folder(
+    config: TrainConfig, store: Store, backend: Backend, committed: dict[str, Any] | None
+) -> RunFolder:
     """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal."""
+    if committed is not None:
+        return RunFolder(Path(committed["run_folder"]))
     path = config.resume or config.run_folder or backend.broadcast(RunFolder.default_path(config.model.model))
     folder = RunFolder(path)
     fault = None

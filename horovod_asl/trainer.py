@@ -11,6 +11,7 @@ often a run is scored, saved or interrupted has no influence on its weights.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from horovod_asl import checkpoint, models, schedule
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
-from horovod_asl.data.loader import ShardedSteps
+from horovod_asl.data.loader import Shard, ShardedSteps
 from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
@@ -37,6 +38,10 @@ class Position:
     """Where a run stands, and what a resume on another number of ranks must keep."""
 
     step: int = 0
+    """Optimizer steps taken."""
+    epoch: int = 0
+    photos: int = 0
+    """Photos of this epoch already seen, over all ranks."""
     global_batch: int = 0
     replicas: int = 1
     epoch_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
@@ -55,12 +60,15 @@ class Trainer:
         validation: Photos | None,
         *,
         stop: StopSignal | None = None,
+        committed: dict[str, Any] | None = None,
         on_step: Callable[[int, int], None] = lambda step, total: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
         self.config, self.backend, self.folder = config, backend, folder
         self.train, self.validation = train, validation
         self.on_step, self.on_epoch = on_step, on_epoch
+        self.committed = committed
+        self._ahead = 0
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
         self.position = self._read_position()
         self.accumulation = _accumulation(self.position, config, backend)
@@ -86,13 +94,13 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Train, to the end or until asked to stop."""
-        while self.position.step < self.total_steps:
-            epoch, first = divmod(self.position.step, self.steps.steps_per_epoch)
+        self._commit()
+        while self.position.epoch < self.config.epochs:
             models.set_train_mode(self.learner.model)
-            stopped = not self._train_epoch(epoch, first)
+            stopped = not self._train_epoch()
             if not stopped:
-                self._finish_epoch(epoch)
-            if self.position.step < self.total_steps and (stopped or self._asked_to_stop()):
+                self._finish_epoch()
+            if self.position.epoch < self.config.epochs and (stopped or self._asked_to_stop()):
                 return Outcome.PREEMPTED if self.preempted else Outcome.STOPPED
         return Outcome.FINISHED
 
@@ -124,7 +132,7 @@ class Trainer:
             optimizer.learning_rate_scaling, growth, optimizer=optimizer.optimizer
         )
         return schedule.learning_rate(
-            step,
+            step + self._ahead,
             peak=optimizer.learning_rate_in_force * factor,
             kind=optimizer.schedule,
             total_steps=self.total_steps,
@@ -134,17 +142,32 @@ class Trainer:
 
     # -- an epoch ---------------------------------------------------------------------------------------------
 
-    def _train_epoch(self, epoch: int, first: int) -> bool:
+    def _train_epoch(self) -> bool:
+        # Where ranks came or went, the steps so far had other sizes, and the schedule goes by photos seen.
+        position, steps = self.position, self.steps
+        at = position.epoch * steps.steps_per_epoch + position.photos // steps.global_batch
+        self._ahead = at - position.step
         return train_epoch(
             self.learner,
             self.backend,
             self.train,
-            self.steps.epoch(epoch, first_step=first),
+            self._shards(),
             self._step_options(),
             first_step=self.position.step,
             learning_rate_at=self.learning_rate,
             after_step=self._after_step,
         )
+
+    def _shards(self) -> Iterator[Shard]:
+        """The shards of the rest of this epoch, each written to the ledger where one is kept."""
+        epoch = self.position.epoch
+        shards = self.steps.epoch(epoch, first_photo=self.position.photos)
+        if not self.config.ledger:
+            yield from shards
+            return
+        for step, shard in enumerate(shards, start=self.position.step):
+            self.folder.write_ledger(epoch, step, shard.indices[shard.weights > 0].tolist())
+            yield shard
 
     def _step_options(self) -> StepOptions:
         config = self.config
@@ -161,12 +184,15 @@ class Trainer:
         )
 
     def _after_step(self, step: int, sums: Tensor) -> bool:
-        self.position.step = step
+        position = self.position
+        position.step = step
+        position.photos = min(position.photos + position.global_batch, len(self.train))
         self.sums += sums
-        self.on_step(step, self.total_steps)
-        at_end_of_epoch = step % self.steps.steps_per_epoch == 0
-        if at_end_of_epoch:
+        self.on_step(step + self._ahead, self.total_steps)
+        if position.photos == len(self.train):
             return False
+        if step % self.config.commit_every_steps == 0:
+            self._commit()
         every = self.config.save_every_steps
         stop = self._asked_to_stop()
         if stop or (every is not None and step % every == 0):
@@ -186,8 +212,9 @@ class Trainer:
         if skipped is not None and float(skipped) > 0:
             raise not_finite(f"in {int(skipped)} of the last steps before step {self.position.step}")
 
-    def _finish_epoch(self, epoch: int) -> None:
+    def _finish_epoch(self) -> None:
         self._refuse_if_not_finite()
+        epoch = self.position.epoch
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
         if not math.isfinite(loss):  # in fp16 alone: its scaler skips such steps for as long as they come
@@ -202,13 +229,15 @@ class Trainer:
             scores = self.score(self.validation)
             row |= {"validation_top1": scores.top1, "validation_nll": scores.nll}
         self.position.history.append(row)
+        self.position.epoch, self.position.photos = epoch + 1, 0
         self._save_best(row)  # first: a run that dies between the two does this epoch's end again
         self.save()
         self.on_epoch(row)
+        self._commit()
 
     def _save_best(self, row: dict[str, Any]) -> None:
         """Without a validation split nothing tells one epoch from another, and the last one is kept."""
-        last = row["step"] >= self.total_steps
+        last = row["epoch"] >= self.config.epochs
         if self.validation is None and not last:
             return
         with self.scoring_model() as model:
@@ -236,33 +265,55 @@ class Trainer:
         self.backend.barrier()
 
     def _write(self, buffers: list[list[Tensor]]) -> None:
-        learner, step = self.learner, self.position.step
-        state = {
+        weights, step = self.learner.model.state_dict(), self.position.step
+        facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
+        checkpoint.save(
+            self.folder.checkpoints / f"step-{step:09d}",
+            weights=weights,
+            state=self._state(buffers),
+            facts=facts,
+        )
+        checkpoint.keep_newest(self.folder.checkpoints, 2)
+
+    def _state(self, buffers: list[list[Tensor]]) -> dict[str, Any]:
+        """All but the weights that a resume needs."""
+        learner = self.learner
+        return {
             "position": asdict(self.position),
             "optimizer": learner.optimizer.state_dict(),
             "buffers": buffers,
             "ema": None if learner.ema is None else learner.ema.state_dict(),
             "scaler": None if learner.scaler is None else learner.scaler.state_dict(),
         }
-        weights = learner.model.state_dict()
-        facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
-        checkpoint.save(
-            self.folder.checkpoints / f"step-{step:09d}", weights=weights, state=state, facts=facts
-        )
-        checkpoint.keep_newest(self.folder.checkpoints, 2)
+
+    def _commit(self) -> None:
+        """Where ranks may come and go: keep in memory what those that stay go on from. Every rank comes here."""
+        if not self.backend.elastic:
+            return
+        self._refuse_if_not_finite()
+        self.position.epoch_sums = self.backend.sum(self.sums).tolist()
+        averaged = () if self.learner.ema is None else (self.learner.ema,)
+        with shared_buffers(self.backend, self.learner.model, *averaged):
+            weights = self.learner.model.state_dict()
+            state = self._state([]) | {"weights": weights, "run_folder": str(self.folder.path)}
+            state = copy.deepcopy(checkpoint.on_cpu(state))
+        self.backend.commit(state)
 
     def _read_position(self) -> Position:
         """Rank 0 reads the newest sound checkpoint; all ranks get it. A run without one starts at step 0."""
-        self._loaded: dict[str, Any] | None = None
-        if self.config.resume is not None:
+        self._loaded: dict[str, Any] | None = copy.deepcopy(self.committed)
+        if self._loaded is None and self.config.resume is not None:
             self._loaded = self.backend.broadcast(
                 checkpoint.load_newest(self.folder.checkpoints) if self.backend.rank == 0 else None
             )
-        if self._loaded is not None:
-            return Position(**self._loaded["position"])
         replicas = self.backend.num_replicas
         batch = self.config.batch_size_per_replica * replicas * self.config.accumulation_steps
-        return Position(global_batch=batch, replicas=replicas)
+        if self._loaded is None:
+            return Position(global_batch=batch, replicas=replicas)
+        position = Position(**self._loaded["position"])
+        if self.backend.elastic:  # the batch, and with it the learning rate, follows the number of ranks
+            position.global_batch, position.replicas = batch, replicas
+        return position
 
     def _apply_state(self) -> None:
         if self._loaded is not None:

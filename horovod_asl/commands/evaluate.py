@@ -5,7 +5,8 @@
     horovodrun -np 4 horovod-asl evaluate runs/RUN stores/asl
 
 Every photo counts once, whatever the number of ranks. Sets with fewer classes (letters only) are fine: answers
-outside them count as wrong. The table and the JSON say whose hands were in training.
+outside them count as wrong. The answer and the JSON say how many of the very photos were in training (by the
+SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from horovod_asl.cli import parse
+from horovod_asl.cli import parse, require_writable, write_text
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class EvaluateConfig:
     """RUN: a run folder."""
     photos: Positional[Path]
     """A store, or a folder of class folders."""
-    split: Literal["train", "validation", "test", "all"] = "test"
-    """The split of the store to score (a folder is scored whole)."""
+    split: Literal["train", "validation", "test", "all"] | None = None
+    """The split of the store to score; none: test. A folder has none and is scored whole."""
     json: Path | None = None
     """Write the scores here as JSON."""
     backend: Literal["auto", "serial", "dp", "ddp", "horovod"] = "auto"
@@ -46,36 +47,43 @@ class EvaluateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success."""
     config = parse(EvaluateConfig, argv, prog="horovod-asl evaluate", description=__doc__)
-    if config.json is not None and not config.json.absolute().parent.is_dir():
-        raise UserError(f"--json {config.json}: there is no folder {config.json.absolute().parent}")
-
-    from horovod_asl.backends import create
+    from horovod_asl.backends import create, detect
     from horovod_asl.backends.threads import limit_threads
     from horovod_asl.inference import Predictor
 
+    score = _score_store if _is_store(config) else _score_folder
+    if config.json is not None and detect().rank == 0:
+        require_writable(config.json, "--json")
     backend = create(config.backend, device=config.device)
     limit_threads(None, backend.local_size)
     predictor = Predictor.from_run(config.run, backend)
-    score = _score_store if _is_store(config.photos) else _score_folder
     answer = score(config, predictor)
     if backend.rank == 0:
         _show(answer)
         if config.json is not None:
-            config.json.write_text(json.dumps(answer, indent=1))
+            write_text(config.json, json.dumps(answer, indent=1), "--json")
     backend.close()
     return 0
 
 
-def _is_store(path: Path) -> bool:
+def _is_store(config: EvaluateConfig) -> bool:
     from horovod_asl.data.store import Store
 
-    if not path.exists():
-        raise UserError(f"no store and no folder of photos at {path}")
-    return Store.exists(path)
+    if not config.photos.exists():
+        raise UserError(f"no store and no folder of photos at {config.photos}")
+    if Store.exists(config.photos):
+        return True
+    if config.split is not None:
+        raise UserError(
+            f"--split {config.split}: {config.photos} is no store and has no splits; leave --split out, or make a "
+            "store of it with `horovod-asl prepare`"
+        )
+    return False
 
 
 def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
     from horovod_asl.data.store import Store
+    from horovod_asl.runfolder import RunFolder
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
@@ -84,13 +92,20 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
             f"{config.photos} holds photos of {store.image_size} px and the run reads {predictor.image_size} px; "
             f"prepare it again with --image-size {predictor.image_size}"
         )
-    photos = photos_of(store, config.split)
-    if len(photos) == 0:
-        raise UserError(f"{config.photos} has no {config.split} photos; choose another with --split")
-    scores = predictor.score(photos)
-    return scores.as_dict(predictor.classes) | _provenance(
-        config, predictor, parts_of(store, config.split), left_out=0
+    split = config.split or "test"
+    rows = store.rows(split)
+    if len(rows) == 0:
+        raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
+    scores = predictor.score(photos_of(store, rows))
+    seen = RunFolder(config.run).were_in_training(store.digests[rows])
+    provenance = _provenance(
+        config,
+        predictor,
+        scored=parts_of(store, rows),
+        seen=[] if seen is None else parts_of(store, rows[seen]),
+        photos_in_training=None if seen is None else sum(seen),
     )
+    return scores.as_dict(predictor.classes) | provenance
 
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
@@ -98,6 +113,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
     from horovod_asl.data.executor import usable_cores
     from horovod_asl.data.folder import load_folder
     from horovod_asl.engine import Photos
+    from horovod_asl.runfolder import RunFolder
 
     backend = predictor.backend
     loaded = load_folder(
@@ -114,32 +130,49 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
     scores = predictor.score(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
-    return scores.as_dict(predictor.classes) | _provenance(
-        config, predictor, [str(config.photos)], left_out=len(problems)
+    seen = RunFolder(config.run).were_in_training(loaded.digests)
+    count = None if seen is None else sum(backend.gather(sum(seen)))
+    name = str(config.photos)
+    provenance = _provenance(
+        config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
     )
+    return scores.as_dict(predictor.classes) | provenance | {"left_out": len(problems)}
 
 
 def _provenance(
-    config: EvaluateConfig, predictor: Predictor, scored: list[str], *, left_out: int
+    config: EvaluateConfig,
+    predictor: Predictor,
+    *,
+    scored: list[str],
+    seen: list[str],
+    photos_in_training: int | None,
 ) -> dict[str, Any]:
-    trained_on = predictor.facts["trained_on"]
     return {
         "scored": scored,
-        "trained_on": trained_on,
-        "seen_in_training": sorted(set(scored) & set(trained_on)),
+        "trained_on": predictor.facts["trained_on"],
+        "seen_in_training": seen,
+        "photos_in_training": photos_in_training,
         "split_rule": predictor.facts["split_rule"]["kind"],
         "run": str(config.run),
         "photos": str(config.photos),
         "epoch": predictor.epoch,
-        "left_out": left_out,
+        "left_out": 0,
     }
 
 
 def _show(answer: dict[str, Any]) -> None:
     print(f"scored    {', '.join(answer['scored'])}")
     print(f"trained on {', '.join(answer['trained_on'])}")
-    if answer["seen_in_training"]:
-        print("note: these recordings were in training, so this says nothing about other people")
+    count = answer["photos_in_training"]
+    if count is None:
+        print(
+            "note: the run did not save what it was trained on: whether these photos were in it is not known"
+        )
+    else:
+        print(f"{count:,} of {answer['n']:,} photos were in training")
+    if count:
+        parts = ", ".join(answer["seen_in_training"])
+        print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")
     if answer["split_rule"] == "random":
         print("note: the run's split is random: neighbouring frames were in training")
     print(f"{answer['correct']:,} of {answer['n']:,} right")

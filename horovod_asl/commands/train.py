@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         device=execution.device,
         stall_timeout_seconds=execution.stall_timeout_seconds,
     )
-    outcome = run_training(config, store, backend, stop)
+    outcome = backend.run(lambda committed: run_training(config, store, backend, stop, committed))
     backend.close()
     return int(outcome)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from horovod_asl.checkpoint import weights_digest
 from horovod_asl.data.store import Store
 from horovod_asl.labels import CLASSES
+from horovod_asl.models import build_model
+from horovod_asl.runfolder import RunFolder
+from tests.conftest import write_frames
 from tests.launching import BIN, ROOT, Finished, clean_environment, launch, launcher_words
 
 ASL = BIN / "horovod-asl"
@@ -54,6 +60,9 @@ def test_the_main_job_with_nothing_at_hand(tmp_path: Path) -> None:
     assert output.count("drawing the built-in synthetic sample") == 1
     assert "backend horovod  world_size 2" in output
     assert "horovod-asl prepare path/to/asl_alphabet_train" in output
+    (proposed,) = (line for line in output.splitlines() if "next: " in line)
+    command = shlex.split(proposed.split("next: ")[1])
+    ok(launch([*command], cwd=tmp_path))
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text())
     assert set(result["scores"]) == {"train", "validation", "test"}
@@ -117,6 +126,55 @@ def test_a_folder_scores_as_the_store_and_as_scikit_learn_says(
 def test_scoring_what_was_trained_on_says_so(run: Path, small_store: Path, tmp_path: Path) -> None:
     scores = evaluated([ASL, "evaluate", run, small_store, "--split", "train"], tmp_path / "train.json")
     assert scores["seen_in_training"] == scores["trained_on"]
+    assert scores["photos_in_training"] == scores["n"] == 116
+    every = evaluated([ASL, "evaluate", run, small_store, "--split", "all"], tmp_path / "all.json")
+    assert every["seen_in_training"] == scores["trained_on"]
+    assert (every["photos_in_training"], every["n"]) == (116, 232)
+
+
+@pytest.fixture(scope="module")
+def frames_run(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on one photo per class and recording of a folder, from a store of it."""
+    folder = tmp_path_factory.mktemp("frames")
+    ok(launch([ASL, "prepare", frames, folder / "store", "--image-size", "32"]))
+    words = ["--store", folder / "store", "--run-folder", folder / "run", "--epochs", "1", "--samples", "58"]
+    ok(launch([ASL, "train", *words]))
+    return folder / "run"
+
+
+def test_photos_of_training_are_known_by_their_bytes_and_not_by_their_folder_s_name(
+    frames_run: Path, frames: Path, tmp_path: Path
+) -> None:
+    whole = evaluated([ASL, "evaluate", frames_run, frames], tmp_path / "whole.json")
+    assert (whole["photos_in_training"], whole["n"]) == (58, 232)
+    assert whole["seen_in_training"] == [str(frames)]
+    words = [
+        *launcher_words("mpirun", 3),
+        ASL,
+        "evaluate",
+        frames_run,
+        shutil.copytree(frames, tmp_path / "x"),
+    ]
+    assert evaluated(words, tmp_path / "copy.json")["photos_in_training"] == 58
+    others = write_frames(tmp_path / "other" / frames.name, per_recording=1, seed=7)
+    unseen = evaluated([ASL, "evaluate", frames_run, others], tmp_path / "unseen.json")
+    assert (unseen["photos_in_training"], unseen["seen_in_training"]) == (0, [])
+    lines = ok(launch([ASL, "evaluate", frames_run, others]))
+    assert "0 of 116 photos were in training" in lines
+    assert "note" not in lines
+
+
+def test_the_result_names_the_weights_of_the_last_step_and_the_best(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    folder = RunFolder(run)
+    for key, weights in (
+        ("weights_digest", folder.final_weights()),
+        ("best_weights_digest", folder.best_weights()[1]),
+    ):
+        model = build_model("small_cnn", num_classes=29)
+        model.load_state_dict(dict(weights))
+        assert result[key] == weights_digest(dict(model.named_parameters()))
+    assert folder.best_weights()[0]["epoch"] == result["epoch"]
 
 
 def test_predict_takes_files_and_lists_and_names_what_it_cannot_read(
@@ -148,6 +206,9 @@ def test_mistakes_are_one_line_with_a_remedy(run: Path, small_store: Path, tmp_p
     mistakes = {
         ("evaluate", str(tmp_path), str(small_store)): "run folder",
         ("evaluate", str(run), str(tmp_path / "none")): "no store and no folder",
+        ("evaluate", str(run), str(tmp_path), "--split", "train"): "has no splits; leave --split out",
+        ("evaluate", str(run), str(small_store), "--json", str(tmp_path)): "is a folder: name a file",
+        ("evaluate", str(run), str(small_store), "--json", "/proc/1/x/y"): "there is no folder",
         ("predict", str(run), str(tmp_path)): "no photos",
         ("train", "--store", str(tmp_path / "none")): "horovod-asl prepare",
         ("train", "--store", str(small_store), "--model", "resnet99"): "resnet18",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from horovod_asl.config import (
     TrainConfig,
 )
 from horovod_asl.errors import UserError
+from horovod_asl.learner import build_optimizer
 
 shares = st.floats(0, 1)
 counts = st.integers(1, 10**9)
@@ -36,10 +38,10 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 optimizers = st.builds(
     OptimizerConfig,
     optimizer=st.sampled_from(["sgd", "adamw", "adam"]),
-    learning_rate=st.floats(1e-12, 1e12),
+    learning_rate=optional(st.floats(1e-12, 1e12)),
     learning_rate_scaling=st.sampled_from(["auto", "linear", "sqrt", "none"]),
     momentum=st.floats(0, 0.999),
-    weight_decay=st.floats(0, 1e300),
+    weight_decay=optional(st.floats(0, 1e300)),
     schedule=st.sampled_from(["cosine", "step", "constant"]),
     warmup_epochs=st.floats(0, 1e6),
     clip_norm=st.none(),
@@ -149,6 +151,28 @@ def test_options_that_contradict_each_other_are_refused_with_the_remedy() -> Non
     with pytest.raises(UserError, match="--pretrained"):
         TrainConfig(model=ModelConfig(freeze_backbone=True))
     TrainConfig(execution=adasum, optimizer=OptimizerConfig(clip_norm=None))
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        ([], (1e-3, 0.05)),
+        (["--optimizer=adamw"], (1e-3, 0.05)),
+        (["--optimizer=sgd"], (0.05, 5e-4)),
+        (["--optimizer=adam"], (1e-3, 0.0)),
+        (["--optimizer=sgd", "--learning-rate=0.3"], (0.3, 5e-4)),
+        (["--optimizer=adam", "--weight-decay=0.3"], (1e-3, 0.3)),
+    ],
+)
+def test_rates_that_are_not_given_are_the_usual_ones_of_the_optimizer(
+    words: list[str], rates: tuple[float, float]
+) -> None:
+    config = parse(TrainConfig, words, prog="p", description=None).optimizer
+    assert (config.learning_rate_in_force, config.weight_decay_in_force) == rates
+    resolved = config.resolved()
+    assert (resolved.learning_rate, resolved.weight_decay) == rates
+    groups = build_optimizer(torch.nn.Linear(2, 2), config).param_groups
+    assert (groups[0]["lr"], groups[0]["weight_decay"]) == rates
 
 
 def test_configs_are_frozen() -> None:

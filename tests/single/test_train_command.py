@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def test_a_resume_goes_on_with_the_config_of_the_run(run: Path) -> None:
         BEGAN,
         run_folder=run,
         resume=run,
+        optimizer=BEGAN.optimizer.resolved(),
         execution=ExecutionConfig(precision="bf16", deterministic=True),  # where it runs is chosen anew
     )
 
@@ -71,11 +73,41 @@ def test_flags_that_the_run_began_with_may_be_said_again(run: Path) -> None:
         ["--precision", "fp16"],
         ["--seed", "1"],
         ["--samples", "9"],
+        # the next are defaults, and yet not what the run began with
+        ["--epochs", "12"],
+        ["--learning-rate", "0.001"],
+        ["--precision", "fp32"],
+        ["--samples", "None"],
     ],
 )
 def test_a_flag_that_would_change_what_is_learned_is_refused(run: Path, words: list[str]) -> None:
     with pytest.raises(UserError, match=f"{words[0]} {words[1]} .it began with"):
         _config(["--resume", str(run), *words])
+
+
+def test_a_switch_set_back_to_its_default_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match=r"--deterministic False .it began with True"):
+        _config(["--resume", str(run), "--no-deterministic"])
+
+
+def test_the_optimizer_s_usual_rates_are_saved_as_numbers_and_may_be_said_again(tmp_path: Path) -> None:
+    began = _config(["--optimizer", "sgd"])
+    assert (began.optimizer.learning_rate, began.optimizer.weight_decay) == (0.05, 5e-4)
+    RunFolder(tmp_path).create(began)
+    words = ["--resume", str(tmp_path), "--optimizer", "sgd"]
+    assert _config([*words, "--learning-rate", "None"]).optimizer == began.optimizer
+
+
+def test_a_rank_that_does_not_see_the_run_says_where_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=f"no run in .*on {platform.node()}: .*on every host"):
+        _config(["--resume", str(tmp_path / "none")])
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(UserError, match="holds no run"):
+        _config(["--resume", str(tmp_path / "none")])
 
 
 def test_another_folder_to_go_on_in_is_refused(run: Path, tmp_path: Path) -> None:
