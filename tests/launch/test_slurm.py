@@ -15,7 +15,7 @@ import pytest
 from tests.launch.slurm_cluster import Cluster, Job, marked
 from tests.launching import ROOT, clean_environment
 
-pytestmark = [pytest.mark.launch, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.launch, pytest.mark.timeout(600)]
 
 SCRIPT = "launch/slurm.sbatch"
 # 116 photos in batches of 2 × 6: 10 steps an epoch.
@@ -78,11 +78,16 @@ def until(condition: Callable[[], bool], timeout: float, what: Callable[[], str]
 def in_mid_training(cluster: Cluster, checkout: Path, job: str) -> Path:
     """Wait for the first checkpoint; the run folder."""
     run = checkout / "runs" / f"slurm-{job}"
-    until(lambda: steps_saved(run) > 0, 100, lambda: cluster.job(job).text + log(checkout, job)[-3000:])
+
+    def begun() -> bool:
+        assert cluster.job(job).state in ("PENDING", "RUNNING"), log(checkout, job)[-4000:]
+        return steps_saved(run) > 0
+
+    until(begun, 150, lambda: cluster.job(job).text + log(checkout, job)[-3000:])
     return run
 
 
-def completed(cluster: Cluster, checkout: Path, job: str, timeout: float = 200) -> Job:
+def completed(cluster: Cluster, checkout: Path, job: str, timeout: float = 300) -> Job:
     found = cluster.wait(job, timeout=timeout)
     assert found.state == "COMPLETED", found.text + log(checkout, job)[-4000:]
     return found
@@ -145,7 +150,7 @@ def test_warned_of_its_time_limit_by_slurm(
         cwd=checkout,
         HOROVOD_CYCLE_TIME="400",
     )
-    restarts = completed(cluster, checkout, job, timeout=350).restarts
+    restarts = completed(cluster, checkout, job, timeout=400).restarts
     assert restarts >= 1
     assert log(checkout, job).count("stopped with code 85; back to the queue") == restarts
     assert digest(checkout / "runs" / f"slurm-{job}") == uninterrupted
