@@ -11,7 +11,6 @@ need horovodrun "run \`make setup\` (it builds Horovod), or train without it: la
 
 options=(-np "$NP")
 if [ -n "${HOSTFILE:-}" ]; then options+=(--hostfile "$HOSTFILE"); else options+=(-H "$HOSTS"); fi
-# The network between the machines, by its interface's name, which must be the same on all: they have others besides.
 if [ -n "${INTERFACE:-}" ]; then options+=(--network-interfaces "$INTERFACE"); fi
 
 # shellcheck disable=SC2086  # HOROVODRUN is a list of options

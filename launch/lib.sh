@@ -29,3 +29,13 @@ default_np() {
 
 NP=${NP:-$(default_np)}
 HOSTS=${HOSTS:-localhost:$NP}
+
+# INTERFACE=eth0: the network between the hosts, by a name that is the same on all of them; they have others besides.
+if [ -n "${INTERFACE:-}" ]; then
+    export OMPI_MCA_btl_tcp_if_include=$INTERFACE OMPI_MCA_oob_tcp_if_include=$INTERFACE
+    export NCCL_SOCKET_IFNAME=$INTERFACE GLOO_SOCKET_IFNAME=$INTERFACE
+fi
+# mpirun ends the job when a host has been silent for 30 + 9 × 10 s; as it comes, for 8 minutes. That is sooner than
+# the ranks give up (--stall-timeout-seconds): told of their end, mpirun would wait for the silent host to hear of it.
+export OMPI_MCA_oob_tcp_keepalive_time=${OMPI_MCA_oob_tcp_keepalive_time:-30}
+export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-10}

@@ -13,9 +13,7 @@ need mpirun "run \`make setup\`, or: apt-get install openmpi-bin"
 options=(-np "$NP" --bind-to none --map-by slot -x PATH)
 if [ -n "${HOSTFILE:-}" ]; then options+=(--hostfile "$HOSTFILE")
 elif [ -z "${SLURM_JOB_ID:-}" ]; then options+=(-H "$HOSTS"); fi
-if [ -n "${INTERFACE:-}" ]; then
-    options+=(--mca btl_tcp_if_include "$INTERFACE" --mca oob_tcp_if_include "$INTERFACE" -x NCCL_SOCKET_IFNAME="$INTERFACE")
-fi
+if [ -n "${INTERFACE:-}" ]; then options+=(-x NCCL_SOCKET_IFNAME); fi # its own settings mpirun passes on
 if [ "$(id -u)" = 0 ]; then options+=(--allow-run-as-root); fi
 # In a container ranks may not read each other's memory: Open MPI's copy in one step fails there.
 if [ -e /.dockerenv ] || [ -e /run/.containerenv ]; then options+=(--mca btl_vader_single_copy_mechanism none); fi

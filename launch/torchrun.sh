@@ -2,7 +2,7 @@
 # Train under torchrun with torch's own DistributedDataParallel: NP processes on each machine. Needs no Horovod, no MPI.
 #
 #   launch/torchrun.sh --epochs 3
-#   NP=4 NNODES=2 MASTER=alpha:29500 launch/torchrun.sh          the same line on each of the two machines
+#   NP=4 NNODES=2 MASTER=alpha:29500 INTERFACE=eth0 launch/torchrun.sh      the same line on each of the two machines
 #   TORCHRUN="--max-restarts 3" launch/torchrun.sh               more of torchrun's own options
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need torchrun "run \`make setup\`"

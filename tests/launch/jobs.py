@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.launching import ROOT, Finished, clean_environment
+
+WATCHDOG = pytest.mark.xfail(
+    reason="the watchdog's early notice, horovodrun's shell, stopped ranks", strict=True
+)
+"""What the watchdog does not do yet."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Job:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text: str, *, timeout: float = 60) -> None:
+    def wait_for(self, text: str, *, timeout: float = 150) -> None:
         """Wait until the job has printed `text`."""
         deadline = time.monotonic() + timeout
         while text not in self.output():
@@ -87,8 +94,8 @@ class Job:
 def running(command: list[str | Path], run_folder: Path, **extra: str) -> Iterator[Job]:
     """Start `command`, which is to name `run_folder`; at the end all that is left of it is killed."""
     words = [str(word) for word in command]
-    log = run_folder.with_suffix(".log")
-    with log.open("wb") as output:
+    descriptor, log = tempfile.mkstemp(prefix="job-", suffix=".log", dir=run_folder.parent)
+    with os.fdopen(descriptor, "wb") as output:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
@@ -98,7 +105,7 @@ def running(command: list[str | Path], run_folder: Path, **extra: str) -> Iterat
             cwd=ROOT,
             start_new_session=True,
         )
-    job = Job(process, log, run_folder)
+    job = Job(process, Path(log), run_folder)
     try:
         yield job
     finally:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.launch.hosts import Hosts
-from tests.launch.jobs import running
-from tests.launching import BIN, ROOT, launch
+from tests.launch.jobs import WATCHDOG, Job, running
+from tests.launching import BIN, ROOT, Finished, launch
 
-pytestmark = [pytest.mark.launch, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.launch, pytest.mark.timeout(300)]
 
 JOB = ["--epochs", "2", "--batch-size-per-replica", "8", "--threads-per-rank", "1"]
-FOR_EVER = ["--epochs", "100000", "--batch-size-per-replica", "8", "--threads-per-rank", "1"]
+FOR_EVER = ["--epochs", "100000", *JOB[2:], "--stall-timeout-seconds"]
 BOTH = {"HOSTS": "alpha:1,beta:1", "INTERFACE": "eth0"}
 
 
 def digest(run: Path) -> str:
     return str(json.loads((run / "result.json").read_text())["weights_digest"])
+
+
+# mpirun's own patience, here 4 + 9 × 1 s in place of the scripts' two minutes.
+IMPATIENT = {"OMPI_MCA_oob_tcp_keepalive_time": "4", "OMPI_MCA_oob_tcp_keepalive_intvl": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +38,17 @@ def on_one_host(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     finished = launch([ROOT / "launch/mpirun.sh", *JOB, "--store", small_store, "--run-folder", run], NP="2")
     assert finished.returncode == 0, finished.output
     return digest(run)
+
+
+@contextmanager
+def training(
+    script: str, hosts: Hosts, store: Path, run: Path, *, stall_s: int, **environment: str
+) -> Iterator[Job]:
+    """A rank on each host, in the middle of training; alpha's is rank 0."""
+    words = [*hosts.alpha.words(**BOTH, **environment), ROOT / "launch" / script, *FOR_EVER, str(stall_s)]
+    with running([*words, "--store", store, "--run-folder", run], run) as job:
+        job.wait_for("epoch   1/")
+        yield job
 
 
 def network(pid: int) -> Path:
@@ -67,7 +86,7 @@ def test_two_hosts_train_to_the_weights_of_one(
     job.require_nothing_left()
 
 
-@pytest.mark.parametrize("script", ["mpirun.sh", "horovodrun.sh"])
+@pytest.mark.parametrize("script", ["mpirun.sh", pytest.param("horovodrun.sh", marks=pytest.mark.long)])
 def test_a_hostfile_names_the_hosts_and_their_slots(
     script: str, hosts: Hosts, small_store: Path, on_one_host: str, tmp_path: Path
 ) -> None:
@@ -94,7 +113,7 @@ def test_settings_arrive_at_every_host(launcher: str, hosts: Hosts) -> None:
         assert line in finished.output, finished.output
 
 
-@pytest.mark.parametrize("script", ["mpirun.sh", "horovodrun.sh"])
+@pytest.mark.parametrize("script", ["mpirun.sh", pytest.param("horovodrun.sh", marks=pytest.mark.long)])
 def test_a_store_that_differs_on_one_host_is_refused(
     script: str, hosts: Hosts, small_store: Path, tmp_path: Path
 ) -> None:
@@ -109,3 +128,94 @@ def test_a_store_that_differs_on_one_host_is_refused(
     assert finished.returncode != 0
     assert f"the store {small_store} on beta differs from alpha's" in finished.output, finished.output
     assert not (run / "config.yaml").exists()
+
+
+def require_named(finished: Finished, kind: str = "error") -> None:
+    """Rank 0 has said who keeps it waiting, and in which step."""
+    assert finished.returncode != 0
+    line = rf"{kind}: rank 0: no progress for \d+ s in step \d+: rank 1 on beta is silent"
+    assert re.search(line, finished.output), finished.output[-4000:]
+
+
+@pytest.mark.parametrize("script", [pytest.param("horovodrun.sh", marks=WATCHDOG), "mpirun.sh"])
+def test_a_rank_that_is_stopped_on_another_host_ends_the_job(
+    script: str, hosts: Hosts, small_store: Path, tmp_path: Path
+) -> None:
+    with training(script, hosts, small_store, tmp_path / "run", stall_s=12, HOROVODRUN="--gloo") as job:
+        job.rank(1).suspend()
+        require_named(job.wait(40))
+        job.require_nothing_left()
+
+
+def test_a_cut_link_ends_a_job_under_gloo(hosts: Hosts, small_store: Path, tmp_path: Path) -> None:
+    with training(
+        "horovodrun.sh", hosts, small_store, tmp_path / "run", stall_s=12, HOROVODRUN="--gloo"
+    ) as job:
+        hosts.cut()
+        require_named(job.wait(40))
+        job.require_nothing_left()
+
+
+@WATCHDOG
+@pytest.mark.long
+def test_gloo_may_give_up_first_and_the_rank_is_named(
+    hosts: Hosts, small_store: Path, tmp_path: Path
+) -> None:
+    """Gloo waits 30 s for a peer, whatever the program was told."""
+    with training(
+        "horovodrun.sh", hosts, small_store, tmp_path / "run", stall_s=90, HOROVODRUN="--gloo"
+    ) as job:
+        hosts.cut()
+        require_named(job.wait(60), "warning")
+        job.require_nothing_left()
+
+
+@WATCHDOG
+@pytest.mark.parametrize("script", ["mpirun.sh", pytest.param("horovodrun.sh", marks=pytest.mark.long)])
+def test_a_cut_link_ends_a_job_under_mpi(
+    script: str, hosts: Hosts, small_store: Path, tmp_path: Path
+) -> None:
+    """A collective that blocks in MPI waits for ever, and so did mpirun for a host that it cannot tell to end."""
+    environment = IMPATIENT | {"HOROVODRUN": "--mpi"}
+    with training(script, hosts, small_store, tmp_path / "run", stall_s=24, **environment) as job:
+        hosts.cut()
+        finished = job.wait(40)
+        assert "ORTE has lost communication with a remote daemon" in finished.output
+        assert "on node beta" in finished.output
+        job.require_nothing_left(within=15)  # beta's daemon waits as long, and not a second longer
+        require_named(finished, "warning")
+
+
+@pytest.mark.parametrize(
+    ("script", "environment"),
+    [
+        pytest.param("mpirun.sh", {}, id="mpirun"),
+        pytest.param("horovodrun.sh", {"HOROVODRUN": "--gloo"}, id="horovodrun-gloo"),
+        pytest.param("horovodrun.sh", {"HOROVODRUN": "--mpi"}, id="horovodrun-mpi", marks=WATCHDOG),
+    ],
+)
+def test_nothing_outlives_the_launcher_on_either_host(
+    script: str, environment: dict[str, str], hosts: Hosts, small_store: Path, tmp_path: Path
+) -> None:
+    with training(script, hosts, small_store, tmp_path / "run", stall_s=60, **environment) as job:
+        assert {network(job.rank(0).pid), network(job.rank(1).pid)} == {
+            network(host.pid) for host in (hosts.alpha, hosts.beta)
+        }
+        (launcher,) = psutil.Process(job.process.pid).children()  # of nsenter
+        launcher.kill()
+        job.process.wait()
+        job.require_nothing_left(within=5)
+
+
+def test_torchrun_trains_over_two_hosts(hosts: Hosts, small_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = {"NP": "1", "NNODES": "2", "MASTER": "alpha:29500", "INTERFACE": "eth0"}
+    command = [ROOT / "launch/torchrun.sh", *JOB, "--store", small_store, "--run-folder", run]
+    with (
+        running([*hosts.alpha.words(**environment), *command], run) as first,
+        running([*hosts.beta.words(**environment), *command], run) as second,
+    ):
+        finished = [first.wait(90), second.wait(30)]
+    assert [one.returncode for one in finished] == [0, 0], [one.output for one in finished]
+    assert (run / "result.json").exists()
+    first.require_nothing_left()
