@@ -43,7 +43,7 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
     )
     if state is not None:
-        torch.save(_on_cpu(state), partial / STATE)
+        torch.save(on_cpu(state), partial / STATE)
     digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     manifest = {**facts, "sha256": digests}
     manifest |= {"manifest_sha256": _manifest_digest(manifest)}
@@ -138,13 +138,13 @@ def weights_digest(weights: Weights) -> str:
     return digest.hexdigest()
 
 
-def _on_cpu(value: Any) -> Any:
+def on_cpu(value: Any) -> Any:
     """`value` with its tensors on the CPU, so that it can be read where there is no GPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        return {key: _on_cpu(item) for key, item in value.items()}
-    return [_on_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: on_cpu(item) for key, item in value.items()}
+    return [on_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _sha256(path: Path) -> str:

@@ -228,7 +228,7 @@ class TrainConfig:
     commit_every_steps: int = 10
     """Under `horovodrun --min-np`: steps that a rank which is lost costs at most."""
     ledger: bool = False
-    """Write down which photos each step saw, one file per rank under ledger/ in the run folder."""
+    """Write down which photos each step saw (rows of the training split), a file per process under ledger/."""
     keep_top: int = 3
     """Keep the weights of this many best epochs."""
     stop_after_steps: int | None = None

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -147,11 +146,10 @@ class RunFolder:
         folder, manifest = found
         return manifest, checkpoint.load_weights(folder)
 
-    def write_ledger(self, epoch: int, step: int, photos: Sequence[int]) -> None:
-        """Note the photos (rows of the training split) that this process takes into a step, as a JSON line."""
+    def write_ledger(self, line: Mapping[str, Any]) -> None:
+        """Append a JSON line to this process's file under ledger/."""
         folder = self.path / "ledger"
         folder.mkdir(exist_ok=True)
-        line = {"epoch": epoch, "step": step, "time_s": time.time(), "photos": list(photos)}
         with (folder / f"{platform.node()}-{os.getpid()}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -200,6 +200,8 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say("no validation split: the last epoch's weights are kept")
     else:
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
+    if trainer.committed is not None:
+        display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     display.say(
         f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}"
     )

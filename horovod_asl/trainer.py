@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -68,9 +69,10 @@ class Trainer:
         self.train, self.validation = train, validation
         self.on_step, self.on_epoch = on_step, on_epoch
         self.committed = committed
-        self._ahead = 0
+        self._ahead = 0  # steps by which the schedule is ahead of the count of steps
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
         self.position = self._read_position()
+        self._began_at_step = self.position.step
         self.accumulation = _accumulation(self.position, config, backend)
         self.learner = build_learner(
             config, backend, accumulation_steps=self.accumulation, resumed=self._loaded is not None
@@ -165,8 +167,10 @@ class Trainer:
         if not self.config.ledger:
             yield from shards
             return
+        about = {"world_size": self.backend.world_size, "began_at_step": self._began_at_step, "epoch": epoch}
         for step, shard in enumerate(shards, start=self.position.step):
-            self.folder.write_ledger(epoch, step, shard.indices[shard.weights > 0].tolist())
+            photos = shard.indices[shard.weights > 0].tolist()
+            self.folder.write_ledger(about | {"step": step, "time_s": time.time(), "photos": photos})
             yield shard
 
     def _step_options(self) -> StepOptions:

@@ -71,8 +71,9 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
         )
     own_device = _device(device, launcher.local_rank if launcher.world_size > 1 else 0)
     backend = _construct(name, own_device, launcher, stall_timeout_seconds)
-    _check_world(backend, launcher)
-    backend.watch()
+    if not backend.elastic:  # there the world may change at once, and collectives belong into `run`
+        _check_world(backend, launcher)
+        backend.watch()
     return backend
 
 

@@ -12,7 +12,7 @@ so that what happens between the two (clipping, the check for a loss that is not
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -45,6 +45,7 @@ class Backend(Protocol):
     local_size: int
     num_replicas: int  # models that share a step: the world, or the devices of DataParallel
     device: torch.device
+    elastic: bool  # ranks may come and go
 
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
@@ -78,6 +79,12 @@ class Backend(Protocol):
     def heartbeat(self, step: int | None = None) -> None:
         """Say that this rank makes progress, in `step` where it is named; costs nothing."""
 
+    def run(self, body: Callable[[Any], T]) -> T:
+        """Call `body` with the state that was last committed, None at first; again whenever ranks came or went."""
+
+    def commit(self, state: Any) -> None:
+        """Keep `state`, equal on all ranks and picklable, for the next call of `run`'s body."""
+
     def describe(self) -> dict[str, Any]:
         """The settings in force that matter for speed or results, for the log."""
 
@@ -89,6 +96,7 @@ class Serial:
     """One process, one replica: every collective is the identity."""
 
     name = "serial"
+    elastic = False
 
     def __init__(self, device: torch.device) -> None:
         self.rank = self.local_rank = 0
@@ -130,6 +138,12 @@ class Serial:
         pass
 
     def heartbeat(self, step: int | None = None) -> None:
+        pass
+
+    def run(self, body: Callable[[Any], T]) -> T:
+        return body(None)
+
+    def commit(self, state: Any) -> None:
         pass
 
     def describe(self) -> dict[str, Any]:

@@ -12,8 +12,10 @@ Settings by device, chosen before MPI and Horovod start, each only where the use
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -44,15 +46,43 @@ class Horovod(Watched):
     def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
         super().__init__(device, watchdog)
         self._hvd = _start(device)
-        self.rank, self.world_size = self._hvd.rank(), self._hvd.size()
-        self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
-        self.num_replicas = self.world_size
+        self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
+        self._take_place()
         self._adasum = self._compressed = False
         if device.type == "cuda" and not (self._hvd.nccl_built() or self._hvd.cuda_built()):
             raise UserError(
                 "this Horovod was built without a GPU's operations (on a machine without one?); build it here "
                 "(`rm -rf .venv && make setup`), or use torchrun (--backend ddp), or --device cpu"
             )
+
+    def _take_place(self) -> None:
+        hvd = self._hvd
+        self.rank, self.world_size, self.num_replicas = hvd.rank(), hvd.size(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+
+    def run(self, body: Callable[[Any], T]) -> T:
+        """Under `horovodrun --min-np`, once more after each change of ranks; else once.
+
+        Horovod's own elastic sampler counts whole batches on every rank, also the short last ones, and so loses
+        or repeats photos (horovod#3143, #3399): the position in the epoch is part of our state instead.
+        """
+        if not self.elastic:
+            return body(None)
+        self._committed = _committed_state(self._hvd)
+
+        @self._hvd.elastic.run  # type: ignore[untyped-decorator]
+        def attempt(state: Any) -> T:
+            self._take_place()
+            return body(state.value)
+
+        result: T = attempt(self._committed)
+        return result
+
+    def commit(self, state: Any) -> None:
+        if self.elastic:
+            self._committed.value = state
+            with self._collective():
+                self._committed.commit()  # where hosts came or went, this leaves `attempt`
 
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
@@ -153,6 +183,26 @@ def _start(device: torch.device) -> Any:
     hvd.init()
     os.sched_setaffinity(0, cores)
     return hvd
+
+
+def _committed_state(hvd: Any) -> Any:
+    """What elastic ranks hand on: `value`, from rank 0, which Horovod gives to a rank that was there before."""
+    from horovod.common.elastic import State
+
+    class Committed(State):  # type: ignore[misc]
+        value: Any = None
+
+        def save(self) -> None:
+            """`value` was set by who commits."""
+
+        def restore(self) -> None:
+            """The next attempt begins from `value`, whatever the last one left."""
+
+        def sync(self) -> None:
+            self.value = hvd.broadcast_object(self.value, root_rank=0, name="horovod_asl.committed")
+
+    named = functools.partial(hvd.broadcast_object, name="horovod_asl.hosts")
+    return Committed(bcast_object=named, get_rank=hvd.rank)
 
 
 def _contiguous(compression: Any) -> Any:

@@ -1,9 +1,9 @@
 """Which photos each rank reads in each step: torch's DistributedSampler, cut into global batches.
 
 The sampler gives rank r the positions r, r + W, r + 2W, … of an order that depends on the seed and the epoch
-alone. Step k is the block of positions [k·G, (k+1)·G), and a rank's share of it is the part of its shard that
-falls in the block. So a step sees the same G photos whatever the number of ranks W, also where W divides
-neither G nor the number of photos, and a resume is an offset in the same order.
+alone. A step is a block of G positions of it, and a rank's share the part of its shard that falls in the block.
+So a step sees the same G photos whatever the number of ranks W, also where W divides neither G nor the number of
+photos; and a resume, or a change of W and G in mid-epoch, is an offset in the same order.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ class Shard:
     """One rank's share of one step.
 
     Attributes:
-        step: the step within the epoch.
         indices: int64 (m,) into the training photos.
         positions: int64 (m,) within the global batch, 0 ≤ position < G: they key the augmentation's draws.
         weights: float32 (m,), 1 for a photo of the step and 0 for filler that only keeps the batch whole.
         global_count: photos that the step sees on all ranks together.
     """
 
-    step: int
     indices: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
@@ -51,7 +49,7 @@ class Shard:
             chosen = np.concatenate([part, filler])
             weights = self.weights[chosen]
             weights[len(part) :] = 0.0
-            yield Shard(self.step, self.indices[chosen], self.positions[chosen], weights, self.global_count)
+            yield Shard(self.indices[chosen], self.positions[chosen], weights, self.global_count)
 
 
 class ShardedSteps:
@@ -76,15 +74,15 @@ class ShardedSteps:
             drop_last=False,
         )
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Shard]:
-        """The shards of `epoch`, from step `first_step` on."""
+    def epoch(self, epoch: int, *, first_photo: int = 0) -> Iterator[Shard]:
+        """The shards of `epoch`, from the photo at position `first_photo` of its order on."""
         self._sampler.set_epoch(epoch)
         shard = np.fromiter(self._sampler, dtype=np.int64)
-        for step in range(first_step, self.steps_per_epoch):
-            yield self._share(shard, step)
+        for start in range(first_photo, self.num_photos, self.global_batch):
+            yield self._share(shard, start)
 
-    def _share(self, shard: npt.NDArray[np.int64], step: int) -> Shard:
-        start, stop = step * self.global_batch, (step + 1) * self.global_batch
+    def _share(self, shard: npt.NDArray[np.int64], start: int) -> Shard:
+        stop = start + self.global_batch
         # Element j of the shard stands at position rank + j·world_size of the epoch's order.
         first, last = (max(0, -(-(edge - self.rank) // self.world_size)) for edge in (start, stop))
         places = np.arange(first, min(last, len(shard)))
@@ -93,7 +91,6 @@ class ShardedSteps:
         positions = self.rank + places * self.world_size
         real = (positions >= start) & (positions < min(stop, self.num_photos))
         return Shard(
-            step=step,
             indices=shard[places],
             positions=np.where(real, positions - start, 0),
             weights=real.astype(np.float32),

@@ -29,7 +29,7 @@ def jobs(draw: st.DrawFn) -> dict[str, int]:
 def epoch_of_all_ranks(job: dict[str, int], epoch: int, first_step: int = 0) -> list[list[Shard]]:
     """The shards of an epoch: one list of steps per rank."""
     return [
-        list(ShardedSteps(rank=rank, **job).epoch(epoch, first_step=first_step))
+        list(ShardedSteps(rank=rank, **job).epoch(epoch, first_photo=first_step * job["global_batch"]))
         for rank in range(job["world_size"])
     ]
 
