@@ -20,7 +20,7 @@ from horovod_asl.data.sources import Source, SourcePhoto
 from horovod_asl.data.split import SplitRule, random_split, split_recordings
 from horovod_asl.data.store_writer import IndexRow, Problem
 from horovod_asl.errors import UserError
-from horovod_asl.labels import CLASS_INDEX, CLASSES
+from horovod_asl.labels import CLASSES
 
 
 def arrange(
@@ -139,7 +139,6 @@ def _leaks(rows: Sequence[IndexRow], splits: NDArray[np.object_], bank: PixelBan
 
     return find_leaks(
         splits,
-        labels=np.array([CLASS_INDEX[row.label] for row in rows], np.int64),
         digests=np.array([row.sha256 for row in rows], dtype=object),
         hashes=np.array([int(row.phash, 16) for row in rows], np.uint64),
         gather=gather,

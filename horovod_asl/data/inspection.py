@@ -74,7 +74,7 @@ def _per_recording(store: Store) -> list[dict[str, Any]]:
 def _duplicates(store: Store) -> dict[str, Any]:
     """Photos that repeat bytes of another; and pairs of splits with the same photo on both sides."""
     repeats = len(store) - len(set(store.digests))
-    leaks = find_leaks(store.splits, store.labels, store.digests, store.hashes, store.gather)
+    leaks = find_leaks(store.splits, store.digests, store.hashes, store.gather)
     across = [
         {
             "split": store.splits[held],

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from horovod_asl.commands.inspect import InspectConfig
 from horovod_asl.commands.prepare import PrepareConfig, main
@@ -101,6 +102,17 @@ def test_new_photos_of_the_same_source_are_no_news(frames, copied, tmp_path):
     lines: list[str] = []
     assert not prepare(more, copied, say=lines.append).up_to_date
     assert lines == []
+
+
+# -- what stands on two sides ---------------------------------------------------------------------------------
+
+
+def test_a_copy_under_another_letter_is_found(frames, new_frames, tmp_path):
+    copy = new_frames("copy", classes=["B"], recordings=1, seed=3)
+    Image.open(frames / "A" / "A2501.jpg").save(copy / "B" / "again.jpg", quality=80)
+    shutil.copy(frames / "A" / "A2502.jpg", copy / "B" / "copied.jpg")
+    with pytest.raises(UserError, match=r"2 test photos are also in train \(1 byte for byte\)"):
+        prepare([frames, copy], tmp_path / "store")
 
 
 # -- what could not be scored ---------------------------------------------------------------------------------

@@ -131,9 +131,7 @@ def test_a_random_split_has_its_shares_in_every_class():
         SplitRule(kind="random", fraction=0.5)
 
 
-def leaks_between(
-    train: list[Image.Image], test: list[Image.Image], *, labels: list[int] | None = None
-) -> list:
+def leaks_between(train: list[Image.Image], test: list[Image.Image]) -> list:
     """Pairs (row of train, row of test) that are found, photos by their bytes as PNG."""
     data = []
     for picture in [*train, *test]:
@@ -143,7 +141,6 @@ def leaks_between(
     pixels = np.stack([decode_photo(one, 64) for one in data])
     found = find_leaks(
         np.array(["train"] * len(train) + ["test"] * len(test), dtype=object),
-        np.array(labels or [0] * len(data)),
         np.array(data, dtype=object),
         phash(pixels),
         lambda rows: pixels[rows],
@@ -159,9 +156,20 @@ def test_different_photos_do_not_leak():
     assert leaks_between(photos[:15], photos[15:]) == []
 
 
-def test_the_same_bytes_leak_even_under_another_class():
+def test_the_same_bytes_leak():
     photos = [draw_photo(seed) for seed in range(4)]
-    assert leaks_between(photos[:2], [photos[1], photos[3]], labels=[0, 0, 1, 0]) == [(1, 0, True)]
+    assert leaks_between(photos[:2], [photos[1], photos[3]]) == [(1, 0, True)]
+
+
+def test_blocks_of_any_size_find_the_same_pairs(monkeypatch):
+    photos = [draw_photo(seed, (64, 64)) for seed in range(12)]
+    again = [photo.copy() for photo in photos[:7]]
+    for photo in again:
+        photo.info["again"] = True
+    whole = leaks_between(photos, again)
+    assert whole == [(row, row, False) for row in range(7)]
+    monkeypatch.setattr("horovod_asl.data.leaks._PAIRS_AT_ONCE", 30)
+    assert leaks_between(photos, again) == whole
 
 
 def test_a_photo_encoded_again_or_resized_leaks():
