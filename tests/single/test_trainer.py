@@ -43,7 +43,7 @@ PLAIN = TrainConfig(
     batch_size_per_replica=BATCH,
     seed=3,
 )
-# All that keeps state or draws at random: momentum or Adam's moments, dropout (in the network), augmentation,
+# All that keeps state or draws at random: momentum or Adam's moments, augmentation,
 # mixing, moving averages, micro-batches.
 RICH = dataclasses.replace(
     PLAIN,
@@ -299,8 +299,6 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
     trainer = make_trainer(config, tmp_path / "run")
     model = SmallCNN(NUM_CLASSES, width=8)
     model.load_state_dict(trainer.learner.model.state_dict())
-    for part in (model, trainer.learner.model):
-        part.dropout.p = 0.0  # type: ignore[union-attr,assignment]
     trainer.run()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim == 1]
@@ -344,7 +342,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
 
     def step(accumulation: int) -> torch.Tensor:
         torch.manual_seed(0)
-        model = SmallCNN(NUM_CLASSES, dropout=0.0).eval()
+        model = SmallCNN(NUM_CLASSES).eval()
         optimizer = build_optimizer(model, OptimizerConfig(optimizer="sgd"))
         shard = next(ShardedSteps(PHOTOS, global_batch=11, world_size=1, rank=0, seed=1).epoch(0))
         options = StepOptions(
