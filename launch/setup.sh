@@ -5,6 +5,7 @@
 # PYTHON=python3.12               the Python for .venv (default: python3.11, the one that was tested, else a newer one)
 # TORCH_INDEX_URL=…               another package index for torch and torchvision, such as one with CPU builds
 # HOROVOD_ASL_WITHOUT_HOROVOD=1   leave Horovod and MPI out: the backends serial, dp and ddp need neither
+# HOROVOD_ASL_WITHOUT_DEV=1       leave out what the tests and the linters need
 # HOROVOD_GPU_OPERATIONS=… etc.   see launch/build_horovod.sh
 # pip's own settings (PIP_…, pip.conf) hold here too.
 set -euo pipefail
@@ -14,6 +15,8 @@ LOG=.setup-log.txt
 VENV=.venv
 WITHOUT=${HOROVOD_ASL_WITHOUT_HOROVOD:-}
 [ "$WITHOUT" != 0 ] || WITHOUT=
+WITHOUT_DEV=${HOROVOD_ASL_WITHOUT_DEV:-}
+[ "$WITHOUT_DEV" != 0 ] || WITHOUT_DEV=
 
 # ---- talking ------------------------------------------------------------------------------------------------
 
@@ -48,15 +51,16 @@ stamp() {
         sha256sum | cut -c1-64
 }
 
+# The extras of setup.cfg that are asked for.
+extras() {
+    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
+}
+
 is_ready() {
-    local wanted
+    local wanted made_from has extra
     wanted=$(stamp)
-    [ -n "$wanted" ] && [ -e "$VENV/.ready" ] || return 1
-    case "$(cat "$VENV/.ready")" in
-        "$wanted with Horovod") return 0 ;;
-        "$wanted without Horovod") [ -n "$WITHOUT" ] ;;
-        *) return 1 ;;
-    esac
+    read -r made_from has 2>/dev/null <"$VENV/.ready" && [ "$made_from" = "$wanted" ] || return 1
+    for extra in $(extras); do [[ " $has " == *" $extra "* ]] || return 1; done
 }
 
 # ---- system packages ----------------------------------------------------------------------------------------
@@ -185,14 +189,14 @@ horovod() {
 }
 
 package() {
-    local extras=dev
-    [ -n "$WITHOUT" ] || extras=horovod,dev
-    logged "pip could not install horovod_asl and what it needs" pip_install --no-build-isolation -e ".[$extras]"
-    say "horovod_asl: installed with $extras in $took s"
+    local with
+    with=$(extras)
+    logged "pip could not install horovod_asl and what it needs" pip_install --no-build-isolation -e ".[${with// /,}]"
+    say "horovod_asl: installed with ${with:-no extras} in $took s"
 }
 
 finish() {
-    echo "$(stamp) with${WITHOUT:+out} Horovod" >"$VENV/.ready.new"
+    echo "$(stamp) $(extras)" >"$VENV/.ready.new"
     mv "$VENV/.ready.new" "$VENV/.ready"
     say "ready"
 }
