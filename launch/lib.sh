@@ -15,14 +15,19 @@ need() {
     exit 1
 }
 
-count_gpus() { (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU ' || true; }
+# The GPUs of this machine, or those of them that CUDA_VISIBLE_DEVICES leaves.
+count_gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '[^ ]' || true
+    else (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU ' || true; fi
+}
 
-# As many processes as HOSTFILE or HOSTS have room for; where neither is given, one per GPU of this machine, or core.
+# As many processes as HOSTFILE or HOSTS have room for, or as SLURM gave tasks; else one per GPU of this machine, or core.
 default_np() {
     local gpus
     gpus=$(count_gpus)
     if [ -n "${HOSTFILE:-}" ]; then awk -F 'slots *= *' '!/^ *(#|$)/ { n += NF > 1 ? $2 : 1 } END { print n + 0 }' "$HOSTFILE"
     elif [ -n "${HOSTS:-}" ]; then tr , '\n' <<<"$HOSTS" | awk -F : '{ n += NF > 1 ? $2 : 1 } END { print n }'
+    elif [ -n "${SLURM_NTASKS:-}" ]; then echo "$SLURM_NTASKS"
     elif [ "$gpus" -gt 0 ]; then echo "$gpus"
     else nproc; fi
 }

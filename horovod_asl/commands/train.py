@@ -13,6 +13,7 @@ how). The run folder holds config, metrics, checkpoints, plots and report.html.
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,19 +29,23 @@ if TYPE_CHECKING:
 # Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
 _MAY_CHANGE = {"resume", "run_folder", "store", "stop_after_steps", "backend", "device", "threads_per_rank"}
 _MAY_CHANGE |= {"stall_timeout_seconds"}
+_MOST_SAMPLE_PHOTOS_PER_STEP = 128
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop."""
     config = _config(argv)
 
-    from horovod_asl.backends import create, detect  # torch is imported from here on, not for --help
+    from horovod_asl.backends import choose, create, detect  # torch is imported from here on, not for --help
     from horovod_asl.session import run_training
     from horovod_asl.stopping import StopSignal
 
     launcher = detect()
     stop = StopSignal().listen(alone=launcher.world_size == 1)
+    choose(config.execution.backend, launcher, gpu_count=0)  # refuses before a sample is drawn
     store = _store(config, launcher)
+    if config.data.store is None and config.resume is None:
+        config = _for_the_sample(config, launcher.world_size)
     execution = config.execution
     backend = create(
         execution.backend,
@@ -120,6 +125,21 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     for name, value in vars(config).items():
         flags |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
     return flags
+
+
+def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
+    """Photos per rank such that a step takes at most 128: with more, the small sample gives too few steps.
+
+    The learning rate of a rank follows its batch by the square root, so that the step's rate stays.
+    """
+    batch = max(2, _MOST_SAMPLE_PHOTOS_PER_STEP // world_size)
+    if batch >= config.batch_size_per_replica:
+        return config
+    optimizer = config.optimizer.resolved()
+    rate = optimizer.learning_rate * math.sqrt(batch / config.batch_size_per_replica)  # type: ignore[operator]
+    return dataclasses.replace(
+        config, batch_size_per_replica=batch, optimizer=dataclasses.replace(optimizer, learning_rate=rate)
+    )
 
 
 def _store(config: TrainConfig, launcher: Launcher) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from horovod_asl.commands.train import _config
+from horovod_asl.commands.train import _config, _for_the_sample
 from horovod_asl.config import DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
@@ -113,3 +113,16 @@ def test_a_rank_that_does_not_see_the_run_says_where_and_what_to_do(
 def test_another_folder_to_go_on_in_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="goes on in that folder"):
         _config(["--resume", str(run), "--run-folder", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize(("world_size", "batch"), [(1, 32), (4, 32), (8, 16), (64, 2), (500, 2)])
+def test_many_ranks_take_small_batches_of_the_sample(world_size: int, batch: int) -> None:
+    config = _for_the_sample(TrainConfig(), world_size)
+    assert config.batch_size_per_replica == batch
+    rate = config.optimizer.resolved().learning_rate
+    assert rate == pytest.approx(1e-3 * (batch / 32) ** 0.5)
+
+
+def test_a_small_batch_that_was_asked_for_stays() -> None:
+    asked = TrainConfig(batch_size_per_replica=8)
+    assert _for_the_sample(asked, 16) is asked
