@@ -27,8 +27,8 @@ def digest(run: Path) -> str:
     return str(json.loads((run / "result.json").read_text())["weights_digest"])
 
 
-# mpirun's own patience, here 4 + 9 × 1 s in place of the scripts' two minutes.
-IMPATIENT = {"OMPI_MCA_oob_tcp_keepalive_time": "4", "OMPI_MCA_oob_tcp_keepalive_intvl": "1"}
+# mpirun's own patience, here 10 + 9 × 1 s in place of the scripts' two minutes.
+IMPATIENT = {"OMPI_MCA_oob_tcp_keepalive_time": "10", "OMPI_MCA_oob_tcp_keepalive_intvl": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +141,18 @@ def require_named(finished: Finished, kind: str = "error") -> None:
 def test_a_rank_that_is_stopped_on_another_host_ends_the_job(
     script: str, hosts: Hosts, small_store: Path, tmp_path: Path
 ) -> None:
-    with training(script, hosts, small_store, tmp_path / "run", stall_s=12, HOROVODRUN="--gloo") as job:
+    with training(script, hosts, small_store, tmp_path / "run", stall_s=20, HOROVODRUN="--gloo") as job:
         job.rank(1).suspend()
-        require_named(job.wait(40))
+        require_named(job.wait(60))
         job.require_nothing_left()
 
 
 def test_a_cut_link_ends_a_job_under_gloo(hosts: Hosts, small_store: Path, tmp_path: Path) -> None:
     with training(
-        "horovodrun.sh", hosts, small_store, tmp_path / "run", stall_s=12, HOROVODRUN="--gloo"
+        "horovodrun.sh", hosts, small_store, tmp_path / "run", stall_s=20, HOROVODRUN="--gloo"
     ) as job:
         hosts.cut()
-        require_named(job.wait(40))
+        require_named(job.wait(60))
         job.require_nothing_left()
 
 
@@ -177,9 +177,9 @@ def test_a_cut_link_ends_a_job_under_mpi(
 ) -> None:
     """A collective that blocks in MPI waits for ever, and so did mpirun for a host that it cannot tell to end."""
     environment = IMPATIENT | {"HOROVODRUN": "--mpi"}
-    with training(script, hosts, small_store, tmp_path / "run", stall_s=24, **environment) as job:
+    with training(script, hosts, small_store, tmp_path / "run", stall_s=36, **environment) as job:
         hosts.cut()
-        finished = job.wait(40)
+        finished = job.wait(60)
         assert "ORTE has lost communication with a remote daemon" in finished.output
         assert "on node beta" in finished.output
         job.require_nothing_left(within=15)  # beta's daemon waits as long, and not a second longer
