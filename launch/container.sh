@@ -26,7 +26,7 @@ prepare_ssh() {
 session_environment() { env | grep -E '^(PATH|LD_LIBRARY_PATH|OMPI_|HOROVOD_|NCCL_)' | sed 's/.*/"&"/' | xargs -d '\n'; }
 
 serve_ssh() {
-    ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/host_key
+    [ -e ~/.ssh/host_key ] || ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/host_key
     printf '%s\n' "Port $SSH_PORT" "HostKey ~/.ssh/host_key" "PidFile none" "UsePAM no" "PasswordAuthentication no" \
         "SetEnv $(session_environment)" | sed "s|~|$HOME|" >~/.ssh/sshd_config
     exec /usr/sbin/sshd -D -e -f ~/.ssh/sshd_config

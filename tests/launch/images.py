@@ -23,6 +23,7 @@ import pytest
 from tests.launching import BIN, ROOT, Finished, launch
 
 SUITE = "bookworm"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Everything below dies with the process that started it, and so do its mounts.
 _INSIDE = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -90,6 +91,7 @@ class Buildah:
         assert made.returncode == 0, made.output[-3000:]
         container = self.must("from", "scratch").strip().splitlines()[-1]
         self.must("add", "--quiet", container, system, "/")
+        self.must("config", "--env", f"PATH={_PATH}", container)  # as Debian's own image has it
         self.must("commit", "--quiet", "--rm", container, "localhost/base")
         shutil.rmtree(system)
         return "localhost/base"
