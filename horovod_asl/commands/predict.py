@@ -1,11 +1,12 @@
 """Read photos with a run.
 
     horovod-asl predict runs/RUN photo.jpg other.png --top 3
-    horovod-asl predict runs/RUN ~/photos                  # all pictures below a folder
+    horovod-asl predict runs/RUN ~/photos                  # all pictures below a folder, or in a zip
     find . -name '*.jpg' | horovod-asl predict runs/RUN -  # a list of paths on standard input
     horovod-asl predict runs/RUN photo.jpg --json          # one JSON object per line
 
-A photo that cannot be read gets a line on standard error, and the exit code is then 1.
+In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is
+always tried. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class PredictConfig:
     run: Positional[Path]
     """RUN: a run folder."""
     photos: Positional[tuple[Path, ...]]
-    """PHOTO …: files, folders, or `-` for a list of paths on standard input."""
+    """PHOTO …: files, folders, zips, or `-` for a list of paths on standard input."""
     top: int = 1
     """How many answers per photo."""
     json: bool = False
@@ -49,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     predictor = Predictor.from_run(config.run)
     loaded = load_photos(paths, image_size=predictor.image_size)
     if not loaded.paths and not loaded.problems:
-        raise UserError(f"no photos in {', '.join(map(str, config.photos))}")
+        raise UserError(
+            f"no photos in {', '.join(map(str, config.photos))}: give a folder or zip of .jpg, .png …, or name "
+            "the files one by one"
+        )
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
         _print_answers(path, answers, as_json=config.json)
     for path, reason in loaded.problems:

@@ -8,7 +8,12 @@
   100 px for 96 would be 2.3/255 off, so draft must leave `DRAFT_MARGIN` × the target.
 - The shape of the hand is kept and nothing is cut off: a picture that is not square is resized until its
   longer side fits, and the missing strips repeat its own border (black bars would be a feature to learn).
-- Transparency is laid over white, 16-bit is scaled (not clipped), CMYK (also Adobe's inverted) and palettes
+- Integers of more than 8 bits are scaled, not clipped. What a container of 16 or 32 bits holds is not declared
+  (cameras put 12 bits into 16, programs 8 into 32), so full white is that of the smallest usual depth – 8, 12,
+  16, 24, 31 or 32 bits – that holds the brightest pixel; a TIFF that declares 9 to 15 bits is taken at its word.
+- Only the formats in FORMATS are tried: Pillow reads these itself, while an EPS would start Ghostscript on a
+  stranger's file, whatever its name.
+- Transparency is laid over white, CMYK (also Adobe's inverted) and palettes
   go through Pillow, an animation gives its first frame, the EXIF rotation is applied, the file's extension is
   not trusted.
 """
@@ -16,9 +21,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +33,20 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Raise when the same bytes would give other pixels: stores made by another version are decoded anew."""
 
 MAX_MEGAPIXELS = 64.0
 """Pictures above this are refused before their pixels are decoded (a decompression bomb, a scan by
 mistake)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Pillow's names of what a photo may be; MPO comes as JPEG, and AVIF is left out where Pillow lacks it."""
+
+_DEPTHS = (8, 12, 16, 24, 31, 32)
+_SAMPLE_FORMAT, _BITS_PER_SAMPLE = 339, 258
+_SIGNED = 2
+_PILLOW_LIMIT = threading.Lock()
 
 DRAFT_MARGIN = 1.5
 """How much larger than the target a JPEG must stay after its scaled decode."""
@@ -63,8 +78,6 @@ def _reasons() -> Iterator[None]:
         yield
     except PhotoError:
         raise
-    except Image.DecompressionBombError as error:
-        raise PhotoError("too large: a decompression bomb") from error
     except MemoryError as error:
         raise PhotoError("too large for the memory of this machine") from error
     except Exception as error:
@@ -78,16 +91,36 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
     if not data:
         raise PhotoError("empty file")
     try:
-        picture = Image.open(io.BytesIO(data))
+        with _no_limit_of_pillows():
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
         is_heif = data[4:8] == b"ftyp"
         raise PhotoError(
             "not a picture: HEIF or video; export it as JPEG" if is_heif else "not a picture"
         ) from error
     width, height = picture.size
-    if width * height > max_megapixels * 1e6:
-        raise PhotoError(f"too large: {width * height / 1e6:.0f} megapixels, the limit is {max_megapixels:g}")
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise PhotoError(f"too large: {round(megapixels, 1):g} megapixels, the limit is {max_megapixels:g}")
     return picture
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _no_limit_of_pillows() -> Iterator[None]:
+    """Pillow's own limit on pixels, global and fixed, would stand above the caller's; opening decodes nothing."""
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -111,13 +144,26 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _deep_grey(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits as 8 bits: 65535 → 255; floats count as 0–1 unless one of them exceeds 1."""
-    values = np.nan_to_num(np.asarray(picture).astype(np.float64))
+    """Grey of more than 8 bits as 8 bits; floats count as 0–1 unless one of them exceeds 1."""
+    tags = getattr(picture, "tag_v2", {})
+    stored = np.asarray(picture)
+    if stored.dtype == np.int32 and picture.format == "TIFF" and _first(tags, _SAMPLE_FORMAT) != _SIGNED:
+        stored = stored.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
+    values = np.nan_to_num(stored.astype(np.float64))
+    brightest = values.max(initial=0)
     if picture.mode.startswith("F"):
-        scaled = values * 255 if values.max(initial=0) <= 1 else values
+        scaled = values * 255 if brightest <= 1 else values
     else:
-        scaled = values / (257 if values.max(initial=0) <= 65535 else 2**24)
+        declared = _first(tags, _BITS_PER_SAMPLE)
+        usual = next(bits for bits in _DEPTHS if brightest < 2**bits)
+        scaled = values * (255 / (2 ** (declared if 8 < declared < 16 else usual) - 1))
     return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def _first(tags: Mapping[int, Any], tag: int) -> int:
+    """A TIFF tag's first value; 0 where the file does not have it."""
+    value = tags.get(tag, 0)
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _fit(picture: Image.Image, image_size: int) -> Image.Image:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool, usable_cores
-from horovod_asl.data.photos import FileOrigin, Origin, find_photos
+from horovod_asl.data.photos import FileOrigin, Origin, find_photos, pictures_in
 
 NO_LABEL = -1
 MANY_PHOTOS = 1500
@@ -50,8 +50,8 @@ def load_folder(
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
-    Of several ranks each decodes its own share, every `world_size`-th photo. Folders of unknown classes are
-    listed as problems, by rank 0. UserError if there is no class folder.
+    Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
+    classes are problems, one each, listed by rank 0. UserError if there is no class folder.
     """
     found = find_photos(Path(folder))
     share = found.photos[rank::world_size]
@@ -62,22 +62,27 @@ def load_folder(
         image_size=image_size,
         workers=workers,
     )
-    unknown = found.unknown.items() if rank == 0 else ()
-    strays = [(name, f"no class; {count} files left out") for name, count in unknown]
+    unknown = found.strays if rank == 0 else ()
+    strays = [(str(Path(folder) / path), f"its folder {name} is no class") for path, name in unknown]
     return replace(loaded, problems=[*strays, *loaded.problems])
 
 
 def load_photos(paths: Sequence[str | Path], *, image_size: int, workers: int | None = None) -> LoadedPhotos:
-    """Photos by name; a folder stands for the files in it, however deep, in order of their names."""
-    names = [str(file) for path in paths for file in _files(Path(path))]
-    labels = [NO_LABEL] * len(names)
-    return _load(names, [FileOrigin(name) for name in names], labels, image_size=image_size, workers=workers)
+    """Photos by name, each tried whatever it is called; a folder or a zip stands for the pictures in it."""
+    named = [one for path in paths for one in _named(Path(path))]
+    labels = [NO_LABEL] * len(named)
+    return _load(
+        [name for name, _ in named],
+        [origin for _, origin in named],
+        labels,
+        image_size=image_size,
+        workers=workers,
+    )
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+def _named(path: Path) -> list[tuple[str, Origin]]:
+    is_zip = path.suffix.lower() == ".zip" and path.is_file()
+    return pictures_in(path) if path.is_dir() or is_zip else [(str(path), FileOrigin(str(path)))]
 
 
 def _load(

@@ -25,6 +25,12 @@ from horovod_asl.labels import CLASS_INDEX, canonical_class
 MAX_FILE_MEGABYTES = 256
 """A file above this is not read: no photo is that large."""
 
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
+)
+"""How names of pictures end; HEIC cannot be read, but is a photo that somebody meant."""
+
 _FLAT_TEST_NAME = re.compile(r"(?P<label>[A-Za-z]+)_test\.(jpe?g|png)", re.IGNORECASE)
 _NOT_PHOTOS = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -91,6 +97,16 @@ class Found:
     unknown: dict[str, int]
     empty: tuple[str, ...] = ()
     ignored: int = 0
+    strays: tuple[tuple[str, str], ...] = ()
+    """(path, folder) of the pictures in unknown class folders."""
+
+
+def pictures_in(path: Path) -> list[tuple[str, Origin]]:
+    """All pictures, by their names' endings, in a folder or a zip, however deep: names in order, and where to
+    read them."""
+    if path.is_dir():
+        return [(str(path / name), FileOrigin(str(path / name))) for name in _pictures_among(_walk(path)[0])]
+    return [(f"{path}/{name}", ZipOrigin(str(path), name)) for name in _pictures_among(_names_in_zip(path))]
 
 
 def find_photos(path: Path) -> Found:
@@ -135,12 +151,18 @@ def sort_into_classes(
         unknown = {} if photos else _top_folders(outside)
         return Found(tuple(photos), unknown, ignored=len(outside) - len(photos))
     roots = {_class_root(photo.path) for photo in photos}
-    strays = Counter(folder for name in outside if (folder := _unknown_class(name, roots)))
+    strays = {name: folder for name in outside if (folder := _unknown_class(name, roots))}
     used = {str(parent) for photo in photos for parent in PurePosixPath(photo.path).parents}
     empty = tuple(
         name for name in sorted(folders) if name not in used and canonical_class(PurePosixPath(name).name)
     )
-    return Found(tuple(photos), dict(strays), empty, len(outside) - strays.total())
+    pictures = tuple((name, strays[name]) for name in _pictures_among(strays))
+    unknown = dict(Counter(strays.values()))
+    return Found(tuple(photos), unknown, empty, len(outside) - len(strays), pictures)
+
+
+def _pictures_among(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not _is_hidden(name) and name.lower().endswith(PICTURE_SUFFIXES))
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
