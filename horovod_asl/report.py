@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from horovod_asl.runfolder import METRICS, RESULT, RunFolder, write_atomically
 
 _NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
-_BLUE, _ORANGE, _GREY = "#2f6db3", "#d9742b", "#8a8f98"
+_BLUE, _ORANGE = "#2f6db3", "#d9742b"
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -43,35 +43,13 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 3 else None
-    left.plot(
-        epochs,
-        [row["train_loss"] for row in history],
-        color=_BLUE,
-        marker=marker,
-        label="training (augmented)",
-    )
-    right.plot(
-        epochs,
-        [100 * row["train_top1"] for row in history],
-        color=_BLUE,
-        marker=marker,
-        label="training (augmented)",
-    )
+    curves = [(left, "train_loss", 1, _BLUE), (right, "train_top1", 100, _BLUE)]
     if history and "validation_top1" in history[0]:
-        left.plot(
-            epochs,
-            [row["validation_nll"] for row in history],
-            color=_ORANGE,
-            marker=marker,
-            label="validation",
-        )
-        right.plot(
-            epochs,
-            [100 * row["validation_top1"] for row in history],
-            color=_ORANGE,
-            marker=marker,
-            label="validation",
-        )
+        curves += [(left, "validation_nll", 1, _ORANGE), (right, "validation_top1", 100, _ORANGE)]
+    names = {_BLUE: "training (augmented)", _ORANGE: "validation"}
+    for axes, figures, factor, colour in curves:
+        values = [factor * row[figures] for row in history]
+        axes.plot(epochs, values, color=colour, marker=marker, label=names[colour])
     left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
     for axes in (left, right):

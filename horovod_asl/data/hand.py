@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Angles = tuple[float, ...]
 
-NUM_JOINTS = 21
-WRIST = 0
 DIGITS = ("thumb", "index", "middle", "ring", "pinky")
-# Joint numbers by digit, root to tip: CMC, MCP, IP, tip for the thumb; MCP, PIP, DIP, tip for a finger.
-DIGIT_JOINTS: NDArray[np.int64] = 1 + np.arange(20).reshape(5, 4)
 
 _ROOTS = np.array(
     [

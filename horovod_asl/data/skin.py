@@ -16,7 +16,6 @@ from horovod_asl.data.flesh import FINGER, FINGER_TIP, FOREARM, PALM, THUMB_TIP,
 from horovod_asl.data.raster import FAR, Surface, blurred, draw, normals
 
 Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 RGB = tuple[float, float, float]
 
 _SLEEVE_FROM = 0.42  # hand lengths from the wrist

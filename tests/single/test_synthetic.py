@@ -16,6 +16,8 @@ from horovod_asl.data import hand, raster, rooms, synthetic
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 
 SIZE = 48
+# MediaPipe's joint numbers by digit, root to tip: CMC, MCP, IP, tip for the thumb; MCP, PIP, DIP, tip for a finger.
+DIGIT_JOINTS = 1 + np.arange(20).reshape(5, 4)
 HAND_CLASSES = [label for label in CLASSES if label != "nothing"]
 
 
@@ -138,8 +140,8 @@ PROPORTIONS = st.builds(hand.Proportions, *[st.floats(0.8, 1.2)] * 3)
 @given(POSES, PROPORTIONS, st.tuples(*[ANGLES] * 3))
 def test_bones_keep_their_length_in_any_pose(pose, proportions, view):
     skeleton = hand.pose_skeleton(pose, proportions).turned(hand.rotation_matrix(*view))
-    assert skeleton.joints.shape == (hand.NUM_JOINTS, 3)
-    digits = skeleton.joints[hand.DIGIT_JOINTS]
+    assert skeleton.joints.shape == (21, 3)
+    digits = skeleton.joints[DIGIT_JOINTS]
     np.testing.assert_allclose(
         np.linalg.norm(np.diff(digits, axis=1), axis=2), hand.bone_lengths(proportions), atol=1e-12
     )
@@ -152,7 +154,7 @@ def test_bones_keep_their_length_in_any_pose(pose, proportions, view):
 
 def test_an_open_hand_reads_as_anatomy_does():
     joints = hand.pose_skeleton(hand.POSES["nothing"]).joints
-    tips = joints[hand.DIGIT_JOINTS[:, 3]]
+    tips = joints[DIGIT_JOINTS[:, 3]]
     assert np.argmax(tips[:, 1]) == 2, "the middle finger is the longest"
     assert (np.diff(tips[:, 0]) < 0).all(), "thumb to pinky, from right to left, palm to the viewer"
     assert 0.85 < tips[2, 1] < 1.05, "the unit is the hand's length"
