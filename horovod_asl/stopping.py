@@ -52,7 +52,8 @@ class StopVote:
 
     def __init__(self, backend: Backend, stop: StopSignal, *, every_s: float = 2.0) -> None:
         self._backend, self._stop, self._every_s = backend, stop, every_s
-        self._last_step, self._next_step = 0, 0
+        self._last_step: int | None = None  # a run that was resumed does not begin at 0
+        self._next_step = 0
         self._last_time = time.monotonic()
 
     def is_due(self, step: int) -> bool:
@@ -67,7 +68,7 @@ class StopVote:
             torch.tensor(ballot, dtype=torch.float64, device=self._backend.device)
         ).tolist()
         mean_s = max(total_s / self._backend.world_size, 1e-6)
-        steps = max(1, step - self._last_step) * self._every_s / mean_s
+        steps = 0.0 if self._last_step is None else (step - self._last_step) * self._every_s / mean_s
         self._last_step, self._next_step = step, step + max(1, min(int(steps), 10_000))
         self._last_time = time.monotonic()
         return bool(votes > 0)

@@ -10,9 +10,12 @@ started this process is gone, so that none is left behind.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -28,6 +31,8 @@ from horovod_asl.backends.base import Serial
 
 TICK_S = 1.0
 _SILENT_AFTER_S = 10.0
+# Where a host is gone, mpirun or Gloo (after 30 s) may end the job before this thread does, and name no rank.
+_NOTICE_AFTER_S = 20.0
 Meeting = dict[str, Any]
 
 
@@ -69,9 +74,14 @@ class Watchdog(threading.Thread):
     def __init__(self, rank: int, world_size: int, *, timeout_s: float | None = None) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
-        self.step = self.collectives = 0
+        self.step = self.collectives = self._steps_begun = 0
         self._progress_s = time.monotonic()
-        self._parent = os.getppid()
+        self._noticed = False
+        self._silent_after_s = min(_SILENT_AFTER_S, max(3 * TICK_S, (timeout_s or math.inf) / 4))
+        self._parent, self._shell = os.getppid(), _horovodruns_shell()
+        self._is_gloo = os.environ.get("HOROVOD_CONTROLLER") == "gloo"
+        if self._is_gloo:  # horovodrun cannot end a stopped rank over ssh
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, its starter being a shell
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("", 0))
         self._reports: dict[int, Report] = {}
@@ -104,6 +114,7 @@ class Watchdog(threading.Thread):
         self._progress_s = time.monotonic()
         if step is not None:
             self.step = step
+            self._steps_begun += 1
 
     def stop(self) -> None:
         """End the thread."""
@@ -112,7 +123,7 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """Once a second: report, listen, judge."""
         while not self._ended.wait(TICK_S):
-            if os.getppid() != self._parent:
+            if os.getppid() != self._parent or not _alive(self._shell):
                 self._leave("the launcher is gone")
             with contextlib.suppress(OSError):  # a network that is down is what the judgement is about
                 self._exchange()
@@ -157,33 +168,49 @@ class Watchdog(threading.Thread):
             self._reports | {0: own},
             self.world_size,
             now_s=time.monotonic(),
-            silent_after_s=_SILENT_AFTER_S,
+            silent_after_s=self._silent_after_s,
         )
 
     def _judge(self) -> None:
         if self.timeout_s is None or self._meeting is None:
             return
         waited_s = time.monotonic() - self._progress_s
+        # The way to the first step is longer: reading, building, compiling; and it differs by rank.
+        timeout_s = self.timeout_s * (3 if self._steps_begun < 2 else 1)
         patience_s = 0 if self.rank == 0 else 2 * TICK_S  # rank 0 knows most, so it speaks first
-        if waited_s < self.timeout_s + patience_s:
+        if waited_s < min(_NOTICE_AFTER_S, timeout_s / 3) + patience_s:
+            self._noticed = False
             return
-        self._leave(f"no progress for {waited_s:.0f} s in step {self.step}: {self._cause()}")
+        reason = f"no progress for {waited_s:.0f} s in step {self.step}: {self._cause()}"
+        if waited_s >= timeout_s + patience_s:
+            self._leave(reason)
+        # Under MPI by rank 0 alone: with output under way to the other side of a cut, orted there would not end.
+        if "is silent" in reason and not self._noticed and (self.rank == 0 or self._is_gloo):
+            self._noticed = True
+            self._say(f"warning: rank {self.rank}: {reason} (the job ends at {timeout_s:.0f} s)")
 
     def _cause(self) -> str:
         assert self._meeting is not None
         if self.rank == 0:
             return self._view_of_rank_0() or "all ranks wait for each other; is the network at fault?"
-        quiet_s = time.monotonic() - self._heard_rank_0_s
-        if quiet_s > _SILENT_AFTER_S:
+        quiet_s = self._quiet_s()
+        if quiet_s > self._silent_after_s:
             return (
                 f"rank 0 on {self._meeting['host']} is silent since {quiet_s:.0f} s: its process, its host or "
                 "the network has stopped"
             )
         return self._view or "all ranks wait for each other; is the network at fault?"
 
-    def _leave(self, reason: str) -> None:
+    def _quiet_s(self) -> float:
+        """Since when nothing was heard of rank 0."""
+        return time.monotonic() - self._heard_rank_0_s
+
+    def _say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever read our output may be gone with the launcher
-            print(f"error: rank {self.rank}: {reason}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
+
+    def _leave(self, reason: str) -> None:
+        self._say(f"error: rank {self.rank}: {reason}")
         os._exit(1)  # the main thread is in a collective that will not return
 
 
@@ -214,6 +241,21 @@ class Watched(Serial):
     def close(self) -> None:
         """End the watch."""
         self._watchdog.stop()
+
+
+def _horovodruns_shell() -> psutil.Process | None:
+    """The shell that `horovodrun --mpi` becomes, above mpirun: killed alone, it leaves its mpirun behind."""
+    above = psutil.Process().parents()[1:2]
+    with contextlib.suppress(psutil.Error):
+        if above and "-c mpirun --allow-run-as-root --tag-output" in " ".join(above[0].cmdline()):
+            return above[0]
+    return None
+
+
+def _alive(process: psutil.Process | None) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _numbers(ranks: list[int]) -> str:

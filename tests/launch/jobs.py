@@ -13,14 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.launching import ROOT, Finished, clean_environment
-
-WATCHDOG = pytest.mark.xfail(
-    reason="the watchdog's early notice, horovodrun's shell, stopped ranks", strict=True
-)
-"""What the watchdog does not do yet."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.jobs import WATCHDOG, Job, running
+from tests.launch.jobs import Job, running
 from tests.launching import BIN, ROOT, launcher_words
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(300)]
@@ -28,7 +28,7 @@ def training(launcher: str, store: Path, run: Path, stall_s: int = 180) -> Itera
         yield job
 
 
-@pytest.mark.parametrize("launcher", ["mpirun", pytest.param("mpi", marks=WATCHDOG), "gloo", "torchrun"])
+@pytest.mark.parametrize("launcher", ["mpirun", "mpi", "gloo", "torchrun"])
 def test_nothing_outlives_a_launcher_that_is_killed(launcher: str, small_store: Path, tmp_path: Path) -> None:
     with training(launcher, small_store, tmp_path / "run") as job:
         assert len(job.processes()) >= 3, job.describe()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.launch.hosts import Hosts
-from tests.launch.jobs import WATCHDOG, Job, running
+from tests.launch.jobs import Job, running
 from tests.launching import BIN, ROOT, Finished, launch
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(300)]
@@ -137,7 +137,7 @@ def require_named(finished: Finished, kind: str = "error") -> None:
     assert re.search(line, finished.output), finished.output[-4000:]
 
 
-@pytest.mark.parametrize("script", [pytest.param("horovodrun.sh", marks=WATCHDOG), "mpirun.sh"])
+@pytest.mark.parametrize("script", ["horovodrun.sh", "mpirun.sh"])
 def test_a_rank_that_is_stopped_on_another_host_ends_the_job(
     script: str, hosts: Hosts, small_store: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +156,6 @@ def test_a_cut_link_ends_a_job_under_gloo(hosts: Hosts, small_store: Path, tmp_p
         job.require_nothing_left()
 
 
-@WATCHDOG
 @pytest.mark.long
 def test_gloo_may_give_up_first_and_the_rank_is_named(
     hosts: Hosts, small_store: Path, tmp_path: Path
@@ -170,7 +169,6 @@ def test_gloo_may_give_up_first_and_the_rank_is_named(
         job.require_nothing_left()
 
 
-@WATCHDOG
 @pytest.mark.parametrize("script", ["mpirun.sh", pytest.param("horovodrun.sh", marks=pytest.mark.long)])
 def test_a_cut_link_ends_a_job_under_mpi(
     script: str, hosts: Hosts, small_store: Path, tmp_path: Path
@@ -191,7 +189,7 @@ def test_a_cut_link_ends_a_job_under_mpi(
     [
         pytest.param("mpirun.sh", {}, id="mpirun"),
         pytest.param("horovodrun.sh", {"HOROVODRUN": "--gloo"}, id="horovodrun-gloo"),
-        pytest.param("horovodrun.sh", {"HOROVODRUN": "--mpi"}, id="horovodrun-mpi", marks=WATCHDOG),
+        pytest.param("horovodrun.sh", {"HOROVODRUN": "--mpi"}, id="horovodrun-mpi"),
     ],
 )
 def test_nothing_outlives_the_launcher_on_either_host(

@@ -48,6 +48,7 @@ RANK = """
     dog = Watchdog(int(sys.argv[1]), 3, timeout_s=float(sys.argv[2]))
     dog.start()
     dog.meet(json.loads(sys.argv[3]))
+    dog.heartbeat(3)
     dog.heartbeat(4)
     dog.collectives = 9 - (dog.rank == 2)
     time.sleep(60)
