@@ -125,6 +125,17 @@ system_packages() {
         "Install one (python3.11 and python3.11-venv), or name one: PYTHON=/path/to/python3.11 make setup"
 }
 
+# horovodrun looks for `localhost` first of all; a bare root (debootstrap's) has no /etc/hosts.
+localhost_has_an_address() { getent hosts localhost >/dev/null; }
+
+address_of_localhost() {
+    local sudo=()
+    if localhost_has_an_address; then return; fi
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    say "localhost has no address here: adding it to /etc/hosts"
+    printf '127.0.0.1 localhost\n' | logged "could not write /etc/hosts" "${sudo[@]}" tee -a /etc/hosts
+}
+
 # ---- the virtual environment --------------------------------------------------------------------------------
 
 pip_install() { "$VENV/bin/python" -m pip install --no-input -c launch/constraints.txt "$@"; }
@@ -210,6 +221,7 @@ if is_ready; then echo "set-up: ready"; exit; fi
 date >"$LOG"
 rm -f "$VENV/.ready"
 system_packages
+address_of_localhost
 environment
 torch_and_torchvision
 horovod
