@@ -1,9 +1,5 @@
 """One training run: its parts built from the config, its state captured and applied, its epochs.
 
-The order of a resume: wrap the model and the optimizer, read on rank 0, broadcast, load on every rank, check
-that all ranks hold the same weights. (Loading before wrapping loses the optimizer's state under Horovod, and
-broadcasting empty optimizer state has ranks take a step of weight decay.)
-
 Scoring and saving use BatchNorm statistics averaged over ranks; the ranks then go on with their own. So how
 often a run is scored, saved or interrupted has no influence on its weights.
 """
@@ -15,7 +11,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -28,25 +23,19 @@ from horovod_asl.data.loader import Shard, ShardedSteps
 from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.learner import build_learner, float_buffers, shared_buffers
+from horovod_asl.learner import build_learner, shared_buffers
 from horovod_asl.metrics import Scores
+from horovod_asl.resume import (
+    Position,
+    State,
+    apply,
+    capture,
+    own_buffers,
+    position_of,
+    require_equal_weights,
+)
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal, StopVote
-
-
-@dataclass
-class Position:
-    """Where a run stands, and what a resume on another number of ranks must keep."""
-
-    step: int = 0
-    """Optimizer steps taken."""
-    epoch: int = 0
-    photos: int = 0
-    """Photos of this epoch already seen, over all ranks."""
-    global_batch: int = 0
-    replicas: int = 1
-    epoch_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -61,7 +50,7 @@ class Trainer:
         validation: Photos | None,
         *,
         stop: StopSignal | None = None,
-        committed: dict[str, Any] | None = None,
+        committed: State | None = None,
         on_step: Callable[[int, int], None] = lambda step, total: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
@@ -71,11 +60,12 @@ class Trainer:
         self.committed = committed
         self._ahead = 0  # steps by which the schedule is ahead of the count of steps
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
-        self.position = self._read_position()
+        loaded = self._read_state()
+        self.position = position_of(loaded, config, backend)
         self._began_at_step = self.position.step
         self.accumulation = _accumulation(self.position, config, backend)
         self.learner = build_learner(
-            config, backend, accumulation_steps=self.accumulation, resumed=self._loaded is not None
+            config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
         self.steps = ShardedSteps(
             len(train),
@@ -85,7 +75,13 @@ class Trainer:
             seed=config.seed,
         )
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
-        self._apply_state()
+        if loaded is not None:
+            apply(loaded, self.learner, backend)
+            if backend.rank == 0:
+                self.sums += torch.tensor(
+                    self.position.epoch_sums, dtype=torch.float64, device=backend.device
+                )
+        require_equal_weights(self.learner, backend)
         self._vote = StopVote(backend, stop or StopSignal())
         self.preempted = False
 
@@ -260,7 +256,7 @@ class Trainer:
         """Write a resumable checkpoint; every rank must come here."""
         self._refuse_if_not_finite()
         sums = self.backend.sum(self.sums).tolist()
-        buffers = self.backend.gather(self._own_buffers())
+        buffers = self.backend.gather(own_buffers(self.learner))
         averaged = () if self.learner.ema is None else (self.learner.ema,)
         with shared_buffers(self.backend, self.learner.model, *averaged):
             if self.backend.rank == 0:
@@ -270,25 +266,13 @@ class Trainer:
 
     def _write(self, buffers: list[list[Tensor]]) -> None:
         weights, step = self.learner.model.state_dict(), self.position.step
-        facts = {"step": step, "weights_digest": checkpoint.weights_digest(weights)}
         checkpoint.save(
             self.folder.checkpoints / f"step-{step:09d}",
             weights=weights,
-            state=self._state(buffers),
-            facts=facts,
+            state=capture(self.learner, self.position, buffers),
+            facts={"step": step, "weights_digest": checkpoint.weights_digest(weights)},
         )
         checkpoint.keep_newest(self.folder.checkpoints, 2)
-
-    def _state(self, buffers: list[list[Tensor]]) -> dict[str, Any]:
-        """All but the weights that a resume needs."""
-        learner = self.learner
-        return {
-            "position": asdict(self.position),
-            "optimizer": learner.optimizer.state_dict(),
-            "buffers": buffers,
-            "ema": None if learner.ema is None else learner.ema.state_dict(),
-            "scaler": None if learner.scaler is None else learner.scaler.state_dict(),
-        }
 
     def _commit(self) -> None:
         """Where ranks may come and go: keep in memory what those that stay go on from. Every rank comes here."""
@@ -299,67 +283,19 @@ class Trainer:
         averaged = () if self.learner.ema is None else (self.learner.ema,)
         with shared_buffers(self.backend, self.learner.model, *averaged):
             weights = self.learner.model.state_dict()
-            state = self._state([]) | {"weights": weights, "run_folder": str(self.folder.path)}
+            state = capture(self.learner, self.position, []) | {
+                "weights": weights,
+                "run_folder": str(self.folder.path),
+            }
             state = copy.deepcopy(checkpoint.on_cpu(state))
         self.backend.commit(state)
 
-    def _read_position(self) -> Position:
-        """Rank 0 reads the newest sound checkpoint; all ranks get it. A run without one starts at step 0."""
-        self._loaded: dict[str, Any] | None = copy.deepcopy(self.committed)
-        if self._loaded is None and self.config.resume is not None:
-            self._loaded = self.backend.broadcast(
-                checkpoint.load_newest(self.folder.checkpoints) if self.backend.rank == 0 else None
-            )
-        replicas = self.backend.num_replicas
-        batch = self.config.batch_size_per_replica * replicas * self.config.accumulation_steps
-        if self._loaded is None:
-            return Position(global_batch=batch, replicas=replicas)
-        position = Position(**self._loaded["position"])
-        if self.backend.elastic:  # the batch, and with it the learning rate, follows the number of ranks
-            position.global_batch, position.replicas = batch, replicas
-        return position
-
-    def _apply_state(self) -> None:
-        if self._loaded is not None:
-            loaded, learner = self._loaded, self.learner
-            learner.model.load_state_dict(loaded["weights"])
-            for group in loaded["optimizer"]["param_groups"]:
-                group["fused"] = (
-                    self.backend.device.type == "cuda"
-                )  # the run may have begun on another device
-            learner.optimizer.load_state_dict(loaded["optimizer"])
-            if learner.ema is not None:
-                learner.ema.load_state_dict(loaded["ema"])
-            if learner.scaler is not None:
-                learner.scaler.load_state_dict(loaded["scaler"])
-            if len(loaded["buffers"]) == self.backend.world_size:
-                self._load_own_buffers(loaded["buffers"][self.backend.rank])
-            if self.backend.rank == 0:
-                self.sums += torch.tensor(
-                    self.position.epoch_sums, dtype=torch.float64, device=self.sums.device
-                )
-            self._loaded = None
-        self._require_equal_weights()
-
-    def _require_equal_weights(self) -> None:
-        digests = self.backend.gather(checkpoint.weights_digest(dict(self.learner.model.named_parameters())))
-        if len(set(digests)) > 1:
-            odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-            raise UserError(
-                f"ranks {odd} hold other weights than rank 0; are all hosts on the same versions?"
-            )
-
-    def _own_buffers(self) -> list[Tensor]:
-        return [buffer.detach().cpu().clone() for buffer in self._buffers()]
-
-    def _load_own_buffers(self, saved: list[Tensor]) -> None:
-        for buffer, value in zip(self._buffers(), saved, strict=True):
-            buffer.copy_(value)
-
-    def _buffers(self) -> list[Tensor]:
-        """The statistics that each rank keeps of its own: the model's and its moving average's."""
-        learner = self.learner
-        return float_buffers(learner.model) + ([] if learner.ema is None else float_buffers(learner.ema))
+    def _read_state(self) -> State | None:
+        """What was committed in memory; else rank 0 reads the newest sound checkpoint, and all ranks get it."""
+        if self.committed is not None or self.config.resume is None:
+            return copy.deepcopy(self.committed)
+        newest = checkpoint.load_newest(self.folder.checkpoints) if self.backend.rank == 0 else None
+        return self.backend.broadcast(newest)
 
 
 def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:

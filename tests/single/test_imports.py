@@ -21,7 +21,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
     **dict.fromkeys(("machine", "torchvision_compat"), 1),
     **dict.fromkeys(("learner", "engine", "trainer", "session", "inference", "report", "sample"), 2),
-    **dict.fromkeys(("console", "progress", "stopping"), 2),
+    **dict.fromkeys(("console", "progress", "stopping", "resume"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
 ONLY_IN: dict[str, set[str]] = {
