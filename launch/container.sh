@@ -11,11 +11,14 @@ set -euo pipefail
 SSH_KEYS=${SSH_KEYS:-/ssh}
 SSH_PORT=${SSH_PORT:-2222}
 
+# An empty folder is none, one that cannot be read is some.
+has_keys() { [ -d "$SSH_KEYS" ] && [ -n "$(ls -A "$SSH_KEYS" 2>&1)" ]; }
+
 # The keys as ssh wants them: the user's own, unreadable to others. A host key lives as long as its container.
 prepare_ssh() {
     mkdir -p -m 700 ~/.ssh
     install -m 600 "$SSH_KEYS/id_ed25519" "$SSH_KEYS/id_ed25519.pub" ~/.ssh/ || {
-        echo "container.sh: user $(id -u) cannot read the keys: build the image with --build-arg USER_ID=<who owns them>" >&2
+        echo "container.sh: user $(id -u) cannot read the keys in $SSH_KEYS (their owner's number: --build-arg USER_ID=…)" >&2
         exit 1
     }
     install -m 600 ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys
@@ -32,11 +35,11 @@ serve_ssh() {
     exec /usr/sbin/sshd -D -e -f ~/.ssh/sshd_config
 }
 
-if [ -d "$SSH_KEYS" ]; then prepare_ssh; fi
+if has_keys; then prepare_ssh; fi
 case "${1:-}" in
     "" | -*) exec "$(dirname "${BASH_SOURCE[0]}")/train.sh" "$@" ;;
     sshd)
-        [ -d "$SSH_KEYS" ] || { echo "container.sh: sshd needs keys: mount a folder with a key pair at $SSH_KEYS" >&2; exit 1; }
+        has_keys || { echo "container.sh: sshd needs keys: mount a folder with a key pair at $SSH_KEYS" >&2; exit 1; }
         serve_ssh
         ;;
     *) exec "$@" ;;

@@ -205,12 +205,16 @@ def test_mounted_keys_become_the_users_own(tmp_path: Path, container: dict[str, 
 
 def test_keys_that_cannot_be_read_are_said_with_the_cure(tmp_path: Path, container: dict[str, str]) -> None:
     (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "id_rsa").touch()
     answer = run("container.sh", "true", cwd=tmp_path, **container)
     assert answer.returncode == 1
     assert "--build-arg USER_ID=" in answer.stderr
 
 
-def test_sshd_needs_keys(tmp_path: Path, container: dict[str, str]) -> None:
+@pytest.mark.parametrize("mounted", [False, True])
+def test_sshd_needs_keys(mounted: bool, tmp_path: Path, container: dict[str, str]) -> None:
+    if mounted:
+        (tmp_path / "keys").mkdir()
     answer = run("container.sh", "sshd", cwd=tmp_path, **container)
     assert answer.returncode == 1
     assert "mount a folder with a key pair" in answer.stderr
