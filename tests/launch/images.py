@@ -30,7 +30,10 @@ _INSIDE = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--f
 _INSIDE += ["--mount-proc", "--propagation", "private"]
 
 # Removes the folder when its standard input ends. What still runs there is about to die, and may write until then.
-_GUARD = 'read -r _; until rm -rf "$1" && [ ! -e "$1" ]; do sleep 0.2; done'
+_GUARD = 'read -r _; until rm -rf "$1" && [ ! -e "$1" ]; do sleep 0.2; done; shift; rm -f "$@"; '
+_GUARD += 'for file; do rmdir -p "${file%/*}"; done 2>/dev/null'
+# Of root's images it remembers here which layer is where, with no option to choose the place.
+_NOTES = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
 
 
 def require_image_builder() -> None:
@@ -48,8 +51,9 @@ def require_image_builder() -> None:
 def vanishing_folder() -> Iterator[Path]:
     """A folder on disk (images are too large for a /tmp in memory) that is removed even if the tests are killed."""
     folder = Path(tempfile.mkdtemp(prefix="horovod_asl-image.", dir="/var/tmp"))
+    vanishing = [folder] if _NOTES.exists() else [folder, _NOTES]
     guard = subprocess.Popen(
-        ["sh", "-c", _GUARD, "guard", folder], stdin=subprocess.PIPE, start_new_session=True
+        ["sh", "-c", _GUARD, "guard", *vanishing], stdin=subprocess.PIPE, start_new_session=True
     )
     assert guard.stdin is not None
     try:
