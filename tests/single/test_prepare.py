@@ -170,14 +170,15 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_the_chunks(workers, new_frames, 
         store, log = tmp_path / f"store-{attempt}", tmp_path / f"log-{attempt}"
         with log.open("w") as errors:
             process = start_prepare(photos, store, "--workers", workers, stderr=errors)
-            wait_for(lambda chunks=store.with_suffix(".partial") / "chunks": list(chunks.glob("*.npy")))
+            chunks = tmp_path / f"store-{attempt}.partial" / "chunks"
+            wait_for(lambda chunks=chunks: list(chunks.glob("*.npy")))
             os.killpg(process.pid, signal.SIGINT)
             process.wait(20)
         if not store.exists():
             break
     assert process.returncode == 130
     assert log.read_text().strip() == "error: interrupted"
-    assert list((store.with_suffix(".partial") / "chunks").glob("*.npy"))
+    assert list(chunks.glob("*.npy"))
     assert not store.exists()
 
 
