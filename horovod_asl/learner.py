@@ -30,6 +30,11 @@ class Learner:
     skipped: Tensor | None = None
     """On a GPU: how many steps were passed over because their gradient was not finite, float32 () there."""
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model, and its moving average where one is kept."""
+        return [self.model] if self.ema is None else [self.model, self.ema]
+
 
 def build_learner(
     config: TrainConfig, backend: Backend, *, accumulation_steps: int, resumed: bool

@@ -92,5 +92,4 @@ def require_equal_weights(learner: Learner, backend: Backend) -> None:
 
 
 def _buffers(learner: Learner) -> list[Tensor]:
-    """The model's and its moving average's."""
-    return float_buffers(learner.model) + ([] if learner.ema is None else float_buffers(learner.ema))
+    return [buffer for model in learner.models for buffer in float_buffers(model)]

@@ -257,8 +257,7 @@ class Trainer:
         self._refuse_if_not_finite()
         sums = self.backend.sum(self.sums).tolist()
         buffers = self.backend.gather(own_buffers(self.learner))
-        averaged = () if self.learner.ema is None else (self.learner.ema,)
-        with shared_buffers(self.backend, self.learner.model, *averaged):
+        with shared_buffers(self.backend, *self.learner.models):
             if self.backend.rank == 0:
                 self.position.epoch_sums = sums
                 self._write(buffers)
@@ -280,8 +279,7 @@ class Trainer:
             return
         self._refuse_if_not_finite()
         self.position.epoch_sums = self.backend.sum(self.sums).tolist()
-        averaged = () if self.learner.ema is None else (self.learner.ema,)
-        with shared_buffers(self.backend, self.learner.model, *averaged):
+        with shared_buffers(self.backend, *self.learner.models):
             weights = self.learner.model.state_dict()
             state = capture(self.learner, self.position, []) | {
                 "weights": weights,

@@ -80,20 +80,20 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
 def _construct(
     name: str, device: torch.device, launcher: Launcher, stall_timeout_seconds: float | None
 ) -> Backend:
-    watchdog = Watchdog(launcher.rank, launcher.world_size, timeout_s=stall_timeout_seconds)
-    if name == "horovod":
-        from horovod_asl.backends.hvd import Horovod
-
-        return Horovod(device, watchdog)
-    if name == "ddp":
-        from horovod_asl.backends.ddp import DistributedDataParallel
-
-        return DistributedDataParallel(device, launcher, watchdog)
+    if name == "serial":
+        return Serial(device)
     if name == "dp":
         from horovod_asl.backends.dp import DataParallel
 
         return DataParallel(device)
-    return Serial(device)
+    watchdog = Watchdog(launcher.rank, launcher.world_size, timeout_s=stall_timeout_seconds)
+    if name == "ddp":
+        from horovod_asl.backends.ddp import DistributedDataParallel
+
+        return DistributedDataParallel(device, launcher, watchdog)
+    from horovod_asl.backends.hvd import Horovod
+
+    return Horovod(device, watchdog)
 
 
 def _device(requested: str, local_rank: int) -> torch.device:

@@ -106,7 +106,12 @@ class Serial:
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
-        refuse_horovods_own(options, self.name)
+        """Refuses what only Horovod does, rather than train without it in silence; other backends build on it."""
+        for flag, wanted in (("adasum", options.adasum), ("fp16-compression", options.fp16_compression)):
+            if wanted:
+                raise UserError(
+                    f"--{flag} is Horovod's, and this is {self.name}; start with horovodrun or mpirun"
+                )
         return model, optimizer
 
     @contextlib.contextmanager
@@ -151,13 +156,6 @@ class Serial:
 
     def close(self) -> None:
         pass
-
-
-def refuse_horovods_own(options: ReductionOptions, name: str) -> None:
-    """UserError for what only Horovod does, rather than training without it in silence."""
-    for flag, wanted in (("adasum", options.adasum), ("fp16-compression", options.fp16_compression)):
-        if wanted:
-            raise UserError(f"--{flag} is Horovod's, and this is {name}; start with horovodrun or mpirun")
 
 
 def sync_buffers(backend: Backend, model: nn.Module) -> None:

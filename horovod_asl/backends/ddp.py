@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from horovod_asl.backends.base import ReductionOptions, refuse_horovods_own
+from horovod_asl.backends.base import ReductionOptions
 from horovod_asl.backends.launcher import Launcher
 from horovod_asl.backends.watchdog import Watchdog, Watched
 from horovod_asl.errors import UserError
@@ -43,7 +43,7 @@ class DistributedDataParallel(Watched):
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
-        refuse_horovods_own(options, self.name)
+        super().wrap(model, optimizer, options)
         # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
         with warnings.catch_warnings():
             warnings.simplefilter(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from horovod_asl.backends.base import ReductionOptions, Serial, refuse_horovods_own
+from horovod_asl.backends.base import ReductionOptions, Serial
 
 
 class DataParallel(Serial):
@@ -21,7 +21,7 @@ class DataParallel(Serial):
     def wrap(
         self, model: nn.Module, optimizer: Optimizer, options: ReductionOptions
     ) -> tuple[nn.Module, Optimizer]:
-        refuse_horovods_own(options, self.name)
+        super().wrap(model, optimizer, options)
         return _Replicated(_Autocasting(model)), optimizer
 
 

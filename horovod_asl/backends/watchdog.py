@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -163,12 +163,8 @@ class Watchdog(threading.Thread):
                 self._view, self._heard_rank_0_s = words[1], time.monotonic()
 
     def _view_of_rank_0(self) -> str:
-        own = replace(self._reports[0], heard_s=time.monotonic())
         return diagnose(
-            self._reports | {0: own},
-            self.world_size,
-            now_s=time.monotonic(),
-            silent_after_s=self._silent_after_s,
+            self._reports, self.world_size, now_s=time.monotonic(), silent_after_s=self._silent_after_s
         )
 
     def _judge(self) -> None:

@@ -27,8 +27,16 @@ if TYPE_CHECKING:
     from horovod_asl.backends import Launcher
 
 # Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
-_MAY_CHANGE = {"resume", "run_folder", "store", "stop_after_steps", "backend", "device", "threads_per_rank"}
-_MAY_CHANGE |= {"stall_timeout_seconds"}
+_MAY_CHANGE = {
+    "resume",
+    "run_folder",
+    "store",
+    "stop_after_steps",
+    "backend",
+    "device",
+    "threads_per_rank",
+    "stall_timeout_seconds",
+}
 _MOST_SAMPLE_PHOTOS_PER_STEP = 128
 
 
@@ -135,11 +143,9 @@ def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
     batch = max(2, _MOST_SAMPLE_PHOTOS_PER_STEP // world_size)
     if batch >= config.batch_size_per_replica:
         return config
-    optimizer = config.optimizer.resolved()
-    rate = optimizer.learning_rate * math.sqrt(batch / config.batch_size_per_replica)  # type: ignore[operator]
-    return dataclasses.replace(
-        config, batch_size_per_replica=batch, optimizer=dataclasses.replace(optimizer, learning_rate=rate)
-    )
+    rate = config.optimizer.learning_rate_in_force * math.sqrt(batch / config.batch_size_per_replica)
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+    return dataclasses.replace(config, batch_size_per_replica=batch, optimizer=optimizer)
 
 
 def _store(config: TrainConfig, launcher: Launcher) -> Path:
