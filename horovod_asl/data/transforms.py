@@ -20,6 +20,8 @@ from horovod_asl.config import AugmentConfig
 # ImageNet's, as torchvision's weights expect them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+_SCALE = tuple(1.0 / (255.0 * std) for std in STD)
+_OFFSET = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 _DRAWS = 24  # uniform numbers per photo
@@ -27,7 +29,7 @@ _DRAWS = 24  # uniform numbers per photo
 
 def to_unit(images: Tensor, *, smallest_px: int = 0) -> Tensor:
     """uint8 (n, H, W, 3) to float32 (n, 3, H, W) in [0, 1]; enlarged bilinearly to `smallest_px` where smaller."""
-    batch = images.permute(0, 3, 1, 2).float().div_(255.0).contiguous()
+    batch = _planes(images).div_(255.0)
     if batch.shape[-1] < smallest_px:
         batch = F.interpolate(batch, size=(smallest_px, smallest_px), mode="bilinear", align_corners=False)
     return batch
@@ -36,6 +38,19 @@ def to_unit(images: Tensor, *, smallest_px: int = 0) -> Tensor:
 def normalise(batch: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its deviation, per channel of float (n, 3, H, W)."""
     return (batch - _per_channel(MEAN, batch.device)) / _per_channel(STD, batch.device)
+
+
+def to_input(images: Tensor, *, smallest_px: int = 0) -> Tensor:
+    """uint8 (n, H, W, 3) as a network takes them: `normalise(to_unit(…))`, in half its passes over memory."""
+    if images.shape[1] < smallest_px:
+        return normalise(to_unit(images, smallest_px=smallest_px))
+    device = images.device
+    return _planes(images).mul_(_per_channel(_SCALE, device)).add_(_per_channel(_OFFSET, device))
+
+
+def _planes(images: Tensor) -> Tensor:
+    """uint8 (n, H, W, 3) to float32 (n, 3, H, W): first the move, while a value is one byte, then the conversion."""
+    return images.permute(0, 3, 1, 2).contiguous().float()
 
 
 def draws(seed: int, step: int, positions: npt.NDArray[np.int64], global_batch: int) -> Tensor:
@@ -53,77 +68,81 @@ class Augment:
         self.config = config
 
     def __call__(self, batch: Tensor, uniform: Tensor) -> Tensor:
-        """Change float (n, 3, H, W) in [0, 1] by draws float (n, 24); the same shape and range comes back."""
-        columns = uniform.to(batch.device, non_blocking=True).unbind(1)
-        batch = self._warp(batch, columns[:8])
-        batch = self._recolour(batch, columns[8:15])
-        batch = self._blur(batch, columns[15:17])
-        return self._cut_out(batch, columns[17:22])
+        """Change float (n, 3, H, W) in [0, 1] by draws float (n, 24), in place where it can; returns the result.
 
-    def _warp(self, batch: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
-        turn, zoom, shift_x, shift_y, tilt_x, tilt_y, mirror, stretch = columns
+        `uniform` is on the CPU, as `draws` makes it: which photos are blurred or lose a part is then known
+        without waiting for the device, and only they are worked on.
+        """
+        columns = uniform.to(batch.device, non_blocking=True)
+        batch = self._warp(batch, columns[:, :8])
+        batch = self._recolour(batch, columns[:, 8:15])
+        batch = self._blur(batch, columns, _chosen(uniform[:, 15], self.config.blur, batch.device))
+        return self._cut_out(batch, columns, _chosen(uniform[:, 17], self.config.cutout, batch.device))
+
+    def _warp(self, batch: Tensor, columns: Tensor) -> Tensor:
+        turn, zoom, shift_x, shift_y, tilt_x, tilt_y, mirror, stretch = columns.unbind(1)
         config = self.config
         angle = _around_zero(turn) * math.radians(config.rotation_degrees)
         scale = (1.0 - config.scale) ** _around_zero(zoom)
         aspect = (1.0 - config.scale / 3.0) ** _around_zero(stretch)
         flip = 1.0 - 2.0 * (mirror < config.mirror).float()
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        one = torch.ones_like(angle)
-        matrix = torch.stack(
-            [
-                torch.stack([cos * flip * aspect, -sin, _around_zero(shift_x) * 2 * config.translation], 1),
-                torch.stack([sin * flip * aspect, cos, _around_zero(shift_y) * 2 * config.translation], 1),
-                torch.stack(
-                    [
-                        _around_zero(tilt_x) * config.perspective,
-                        _around_zero(tilt_y) * config.perspective,
-                        one,
-                    ],
-                    1,
-                ),
-            ],
-            1,
+        across = (cos * flip * aspect, -sin, _around_zero(shift_x) * 2 * config.translation)
+        down = (sin * flip * aspect, cos, _around_zero(shift_y) * 2 * config.translation)
+        depth = (
+            _around_zero(tilt_x) * config.perspective,
+            _around_zero(tilt_y) * config.perspective,
+            torch.ones_like(angle),
         )
-        return _warp_by(batch, matrix)
+        return _warp_by(batch, across, down, depth)
 
-    def _recolour(self, batch: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
-        brightness, contrast, saturation, gamma, warmth, tint, grey = (
-            _per_photo(column) for column in columns
-        )
+    def _recolour(self, batch: Tensor, columns: Tensor) -> Tensor:
+        """Gamma first; saturation, contrast, white balance and brightness are then one 3×3 matrix per photo."""
         strength = self.config.colour
         if strength == 0:
             return batch
-        batch = batch.clamp(1e-4, 1.0) ** (2.0 ** (_around_zero(gamma) * 1.4 * strength))
-        luma = _luma(batch)
-        batch = luma + (batch - luma) * (1.0 + _around_zero(saturation) * strength) * (grey > 0.1 * strength)
-        mean = batch.mean((1, 2, 3), keepdim=True)
-        batch = mean + (batch - mean) * (1.0 + _around_zero(contrast) * strength)
-        channels = torch.cat([_around_zero(warmth), _around_zero(tint), -_around_zero(warmth)], 1)
-        batch = batch * (1.0 + 0.3 * strength * channels) * (1.0 + 0.8 * strength * _around_zero(brightness))
-        return batch.clamp(0.0, 1.0)
+        brightness, contrast, saturation, gamma, warmth, tint, grey = columns.unbind(1)
+        n, channels, height, width = batch.shape
+        batch = batch.clamp_(1e-4, 1.0).pow_((2.0 ** (_around_zero(gamma) * 1.4 * strength)).view(-1, 1, 1, 1))
+        pixels = batch.view(n, channels, height * width)
+        saturated = self._saturation(saturation, grey)
+        kept = (1.0 + _around_zero(contrast) * strength).view(-1, 1, 1)
+        mean = (saturated @ pixels.mean(2, keepdim=True)).mean(1, keepdim=True)
+        balance = torch.stack([_around_zero(warmth), _around_zero(tint), -_around_zero(warmth)], 1)
+        light = 1.0 + 0.8 * strength * _around_zero(brightness)
+        factors = ((1.0 + 0.3 * strength * balance) * light[:, None]).unsqueeze(2)
+        changed = torch.baddbmm(factors * (1.0 - kept) * mean, factors * kept * saturated, pixels)
+        return changed.clamp_(0.0, 1.0).view(n, channels, height, width)
 
-    def _blur(self, batch: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
-        whether, how_much = columns
-        if self.config.blur == 0:
+    def _saturation(self, saturation: Tensor, grey: Tensor) -> Tensor:
+        """Float (n, 3, 3): between the identity and the luma in every channel."""
+        strength = self.config.colour
+        kept = (1.0 + _around_zero(saturation) * strength) * (grey > 0.1 * strength)
+        kept = kept.view(-1, 1, 1)
+        identity = torch.eye(3, device=kept.device)
+        luma = _per_channel(_LUMA, kept.device).view(1, 1, 3)
+        return identity * kept + luma * (1.0 - kept)
+
+    def _blur(self, batch: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
+        if len(chosen) == 0:
             return batch
-        # All photos pass the same convolution: those without blur have a kernel that is one at its centre.
-        sigma = torch.where(whether < self.config.blur, 0.4 + 0.9 * how_much, torch.full_like(whether, 1e-3))
-        sigma = sigma * (batch.shape[-1] / 64.0)
-        radius = max(2, batch.shape[-1] // 32)
+        size = batch.shape[-1]
+        sigma = (0.4 + 0.9 * columns[chosen, 16]) * (size / 64.0)
+        radius = max(2, size // 32)
         offsets = torch.arange(-radius, radius + 1, device=batch.device)
         kernel = torch.exp(-0.5 * (offsets[None] / sigma[:, None]) ** 2)
         kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-        return _separable(batch, kernel, radius)
+        return batch.index_copy_(0, chosen, _separable(batch[chosen], kernel, radius))
 
-    def _cut_out(self, batch: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
-        whether, centre_x, centre_y, width, height = columns
-        if self.config.cutout == 0:
+    def _cut_out(self, batch: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
+        if len(chosen) == 0:
             return batch
+        centre_x, centre_y, width, height = columns[chosen, 18:22].unbind(1)
         across = torch.linspace(0.0, 1.0, batch.shape[-1], device=batch.device)
         inside_x = (across[None] - centre_x[:, None]).abs() < 0.05 + 0.15 * width[:, None]
         inside_y = (across[None] - centre_y[:, None]).abs() < 0.05 + 0.15 * height[:, None]
-        hidden = inside_y[:, :, None] & inside_x[:, None, :] & (whether < self.config.cutout)[:, None, None]
-        return torch.where(hidden[:, None], torch.full_like(batch, 0.5), batch)
+        hidden = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+        return batch.index_copy_(0, chosen, batch[chosen].masked_fill_(hidden, 0.5))
 
 
 def mix(
@@ -153,12 +172,9 @@ def _around_zero(uniform: Tensor) -> Tensor:
     return 2.0 * uniform - 1.0
 
 
-def _per_photo(column: Tensor) -> Tensor:
-    return column.view(-1, 1, 1, 1)
-
-
-def _luma(batch: Tensor) -> Tensor:
-    return (batch * _per_channel(_LUMA, batch.device)).sum(1, keepdim=True)
+def _chosen(uniform: Tensor, probability: float, device: torch.device) -> Tensor:
+    """The photos whose draw is below `probability`, int64 on `device`."""
+    return torch.nonzero(uniform < probability).flatten().to(device, non_blocking=True)
 
 
 @functools.cache
@@ -167,15 +183,23 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
-def _warp_by(batch: Tensor, matrix: Tensor) -> Tensor:
-    """Sample the batch where `matrix` (n, 3, 3) maps each output point in [−1, 1]²; edges are mirrored."""
+def _warp_by(
+    batch: Tensor, across: tuple[Tensor, ...], down: tuple[Tensor, ...], depth: tuple[Tensor, ...]
+) -> Tensor:
+    """Sample the batch where a homography per photo maps each output point in [−1, 1]²; edges are mirrored.
+
+    Its rows are `across`, `down` and `depth`, each three float (n,): the factors of x, of y, and of one.
+    """
     size = batch.shape[-1]
     # Points at pixel centres, as align_corners=False has them.
     line = (torch.arange(size, device=batch.device) * 2 + 1) / size - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3)
-    mapped = points @ matrix.transpose(1, 2)
-    grid = (mapped[..., :2] / mapped[..., 2:].clamp(min=0.2)).view(-1, size, size, 2)
+
+    def mapped(row: tuple[Tensor, ...]) -> Tensor:
+        of_x, of_y, constant = (factor[:, None] for factor in row)
+        return (of_y * line + constant)[:, :, None] + (of_x * line)[:, None, :]
+
+    nearness = mapped(depth).clamp_(min=0.2).reciprocal_()
+    grid = torch.stack([mapped(across).mul_(nearness), mapped(down).mul_(nearness)], -1)
     return F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
