@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from horovod_asl import models
+from horovod_asl import models, optimizers
 from horovod_asl.backends import Backend, ReductionOptions, sync_buffers
 from horovod_asl.config import OptimizerConfig, TrainConfig
 from horovod_asl.labels import NUM_CLASSES
@@ -70,14 +70,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     groups = models.weight_decay_groups(model, config.weight_decay_in_force)
     fused = next(model.parameters()).device.type == "cuda"
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
+        return optimizers.SGD(
             groups,
             lr=config.learning_rate_in_force,
             momentum=config.momentum,
             nesterov=config.momentum > 0,
             fused=fused,
         )
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kind = optimizers.AdamW if config.optimizer == "adamw" else optimizers.Adam
     return kind(groups, lr=config.learning_rate_in_force, fused=fused)
 
 
