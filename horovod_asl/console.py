@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Display:
@@ -24,15 +24,15 @@ class Display:
         # Launchers prefix every piece of output with the rank, and mpirun gives each rank a pseudo-terminal:
         # a bar would come out as a thousand lines.
         self._live = self.shown and sys.stdout.isatty() and not launched
-        self._console = Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._epoch_started = time.perf_counter()
 
     def say(self, line: str) -> None:
         """Print one line, above the bar where there is one."""
-        if self.shown:
-            self._console.print(line, markup=False)
-            self._console.file.flush()
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False)
+        elif self.shown:
+            print(line, flush=True)
 
     @contextmanager
     def bar(self) -> Iterator[None]:
@@ -41,8 +41,12 @@ class Display:
         if not self._live:
             yield
             return
+        from rich.console import Console  # only here: ranks and logs do without
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(highlight=False, soft_wrap=True)
         columns = (TextColumn("step"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with Progress(*columns, console=console, transient=True) as progress:
             self._progress = progress
             self._task = progress.add_task("train", total=None)
             yield

@@ -72,8 +72,11 @@ class RunFolder:
             )
 
     def create(self, config: TrainConfig) -> None:
-        """Save the config: from here on the folder holds a run."""
-        self.claim()
+        """Save the config: from here on the folder, which `claim` made, holds a run.
+
+        Other ranks may be at their first step by now, whose ledger is no reason to refuse the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / CONFIG, to_yaml(config))
 
     def config(self) -> TrainConfig:

@@ -7,12 +7,11 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from horovod_asl import __version__, checkpoint
 from horovod_asl.backends import Backend, detect
@@ -20,7 +19,7 @@ from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.split import balanced_subset
-from horovod_asl.data.store import Store
+from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -28,6 +27,9 @@ from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "validation", "test")
 Rows = npt.NDArray[np.int64]
@@ -50,21 +52,18 @@ def run_training(
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
     """
     started = time.perf_counter()
-    threads = limit_threads(config.execution.threads_per_rank, backend.local_size)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
-    torch.use_deterministic_algorithms(config.execution.deterministic)
+    threads = _settle_torch(config, backend)
     store = open_equal_stores(store_path, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
     photos = {split: photos_of(store, rows[split]) for split in SPLITS}
-    validation = photos["validation"] if len(photos["validation"]) else None
     trainer = Trainer(
         config,
         backend,
         folder,
         photos["train"],
-        validation,
+        photos["validation"] if len(photos["validation"]) else None,
         stop=stop,
         committed=committed,
         on_step=display.on_step,
@@ -73,22 +72,26 @@ def run_training(
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
     if backend.rank == 0:
-        folder.write_facts(facts)
-        folder.write_training_photos(store.digests[rows["train"]])
-        folder.write_metrics(trainer.position.history)
-        if not folder.holds_run():  # last: a start that failed may be tried again under the same name
-            folder.create(dataclasses.replace(config, run_folder=folder.path))
+        _begin_folder(trainer, facts, store.digests[rows["train"]])
     board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
         outcome = trainer.run()
-    if outcome is not Outcome.FINISHED:
-        why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
-        display.say(f"{why} at step {trainer.position.step}; go on with: train --resume {folder.path}")
-        return outcome
-    _conclude(trainer, photos, display, started=started, training_started=training_started)
+    if outcome is Outcome.FINISHED:
+        _conclude(trainer, photos, display, started=started, training_started=training_started)
+    else:
+        _say_how_to_go_on(outcome, trainer, display)
     board.close()
     return outcome
+
+
+def _settle_torch(config: TrainConfig, backend: Backend) -> int:
+    """Have torch compute as the config asks; the threads of this rank."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
+    if config.execution.deterministic != torch.are_deterministic_algorithms_enabled():
+        # Only where it changes something: this imports the compiler, whose settings it keeps in step.
+        torch.use_deterministic_algorithms(config.execution.deterministic)
+    return limit_threads(config.execution.threads_per_rank, backend.local_size)
 
 
 def open_equal_stores(path: Path, backend: Backend) -> Store:
@@ -148,6 +151,16 @@ def _refuse_another_store(folder: RunFolder, store: Store) -> None:
         )
 
 
+def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Strings) -> None:
+    """Write what is known before the first step; `digests`: SHA-256 of the photos of training."""
+    folder = trainer.folder
+    folder.write_facts(facts)
+    folder.write_training_photos(digests)
+    folder.write_metrics(trainer.position.history)
+    if not folder.holds_run():  # last: a start that failed may be tried again under the same name
+        folder.create(dataclasses.replace(trainer.config, run_folder=folder.path))
+
+
 def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
     config, backend = trainer.config, trainer.backend
     return {
@@ -205,6 +218,11 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
     display.say(
         f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}"
     )
+
+
+def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display) -> None:
+    why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
+    display.say(f"{why} at step {trainer.position.step}; go on with: train --resume {trainer.folder.path}")
 
 
 def _short(value: Any) -> str:
@@ -272,19 +290,22 @@ class _Board:
     """The epochs as TensorBoard curves; those that a resumed run does again replace what was written before."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._writer: SummaryWriter | None = None
-        if trainer.backend.rank != 0:
-            return
         position, resumed = trainer.position, trainer.config.resume is not None
-        path = str(trainer.folder.path / "tensorboard")
-        self._writer = SummaryWriter(path, purge_step=position.step if resumed else None)
+        self._shown = trainer.backend.rank == 0
+        self._path = trainer.folder.path / "tensorboard"
+        self._purge_step = position.step if resumed else None
+        self._writer: SummaryWriter | None = None
         for row in position.history:
             if row["step"] == position.step:  # its line is purged, or the run died before it was written
                 self.add(row)
 
     def add(self, row: dict[str, Any]) -> None:
-        if self._writer is None:
+        if not self._shown:
             return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed from here on
+
+            self._writer = SummaryWriter(str(self._path), purge_step=self._purge_step)
         for name in row.keys() - {"epoch", "step"}:
             self._writer.add_scalar(name, row[name], row["step"])
         self._writer.flush()  # a rank that is told to stop leaves without tidying up

@@ -31,10 +31,19 @@ def test_an_empty_folder_and_what_a_failed_start_left_may_be_used(tmp_path: Path
     folder.write_training_photos(["0" * 64])
     folder.write_metrics([])
     (tmp_path / ".config.yaml.partial").write_text("torn")
+    folder.claim()
     folder.create(CONFIG)
     assert folder.config() == CONFIG
     with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
         folder.claim()
+
+
+def test_a_ledger_that_another_rank_began_meanwhile_does_not_hinder_the_config(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim()
+    folder.write_ledger({"step": 0})
+    folder.create(CONFIG)
+    assert folder.holds_run()
 
 
 def test_checkpoints_without_a_config_are_nobody_s_leftovers(tmp_path: Path) -> None:
