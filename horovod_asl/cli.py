@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
 from horovod_asl.errors import UserError
 
@@ -65,6 +64,8 @@ def parse(
 
 def to_yaml(config: Any) -> str:
     """The config as YAML that `--config` reads back to an equal config."""
+    import yaml  # only here and below: --help and flags alone do without
+
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
 
 
@@ -150,6 +151,8 @@ def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
     Raises:
         UserError: no such file, not a YAML mapping, or a key that the config lacks.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

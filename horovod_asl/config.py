@@ -3,13 +3,14 @@
 The docstring under a field is its help text; its unit is in its name. Groups have no prefix on the command
 line (`--learning-rate`) and are sections in YAML.
 """
+# ruff: noqa: UP045 - tyro takes `Optional` as it is; to check `X | None` it imports typeguard, a quarter of --help's time
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Optional
 
 from horovod_asl.errors import UserError
 
@@ -55,9 +56,9 @@ def _require_finite(config: object, *names: str) -> None:
 class DataConfig:
     """What to train on."""
 
-    store: Path | None = None
+    store: Optional[Path] = None
     """A store made by `horovod-asl prepare`; none: the built-in synthetic sample, prepared on first use."""
-    samples: int | None = None
+    samples: Optional[int] = None
     """Train on a class-balanced subset of this many photos; none: on all."""
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class ModelConfig:
 
     model: ModelName = "small_cnn"
     """small_cnn is ours, for 64 px; the others are torchvision's, with the head replaced."""
-    pretrained: str | None = None
+    pretrained: Optional[str] = None
     """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are."""
@@ -82,20 +83,20 @@ class OptimizerConfig:
 
     optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
     """SGD has Nesterov momentum."""
-    learning_rate: float | None = None
+    learning_rate: Optional[float] = None
     """That of one replica; see the next option for several. None: 1e-3, for SGD 0.05."""
     learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the rate grows with replicas × accumulation steps: linear (Goyal et al. 2017) or with the square root
     (Malladi et al. 2022, for Adam and AdamW); auto: linear for SGD, sqrt for the others."""
     momentum: float = 0.9
     """For SGD."""
-    weight_decay: float | None = None
+    weight_decay: Optional[float] = None
     """Not applied to biases and normalisation layers. None: 0.05 for AdamW, 5e-4 for SGD, 0 for Adam."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""
     warmup_epochs: float = 2.0
     """Linear warm-up from the peak rate ÷ replicas (÷ 10 for fewer than ten), at most a quarter of the run."""
-    clip_norm: float | None = 5.0
+    clip_norm: Optional[float] = 5.0
     """Clip the gradient's global L2 norm; `None` never does."""
     ema_decay: float = 0.0
     """Exponential moving average of the weights, used for scoring; 0: none. 0.99 to 0.9999 are usual."""
@@ -182,7 +183,7 @@ class ExecutionConfig:
     """NHWC memory format."""
     compile: bool = False
     """torch.compile the network."""
-    threads_per_rank: int | None = None
+    threads_per_rank: Optional[int] = None
     """torch's threads; none: usable cores ÷ ranks on this machine."""
     adasum: bool = False
     """Adasum in place of averaging (Horovod under MPI, a power of two of ranks)."""
@@ -211,9 +212,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    run_folder: Path | None = None
+    run_folder: Optional[Path] = None
     """The run folder; none: runs/<date>-<model>. It must be new, or hold the run to resume."""
-    resume: Path | None = None
+    resume: Optional[Path] = None
     """Continue the run in this folder; its own config is used, and other flags are refused."""
     epochs: int = 12
     """Passes over the training photos."""
@@ -223,7 +224,7 @@ class TrainConfig:
     """Backward passes per optimizer step (Horovod's backward_passes_per_step)."""
     seed: int = 0
     """Seeds weights, order and augmentation."""
-    save_every_steps: int | None = None
+    save_every_steps: Optional[int] = None
     """Save a checkpoint after every so many steps, besides one at the end of each epoch."""
     commit_every_steps: int = 10
     """Under `horovodrun --min-np`: steps that a rank which is lost costs at most."""
@@ -231,7 +232,7 @@ class TrainConfig:
     """Write down which photos each step saw (rows of the training split), a file per process under ledger/."""
     keep_top: int = 3
     """Keep the weights of this many best epochs."""
-    stop_after_steps: int | None = None
+    stop_after_steps: Optional[int] = None
     """Save and leave after this many steps in all, as a preempted job would; `--resume` goes on."""
 
     def __post_init__(self) -> None:
