@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL
 
 from horovod_asl import __version__
 from horovod_asl.data.chunks import PixelBank
-from horovod_asl.data.decode import DECODER_VERSION
+from horovod_asl.data.decode import DECODED_WITH, DECODER_VERSION
 from horovod_asl.data.split import SPLITS
 from horovod_asl.data.store import (
     INDEX,
@@ -108,7 +107,7 @@ def _manifest(content: Content) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "decoder": DECODER_VERSION,
-        "made_with": {"horovod_asl": __version__, "pillow": PIL.__version__, "numpy": np.__version__},
+        "made_with": {"horovod_asl": __version__, "numpy": np.__version__, **DECODED_WITH},
         "classes": list(CLASSES),
         "image_size": content.image_size,
         "counts": {

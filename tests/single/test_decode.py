@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from horovod_asl.data import decode as decode_module
 from horovod_asl.data.decode import PhotoError, decode_photo
 from horovod_asl.data.folder import NO_LABEL, load_folder, load_photos
 from horovod_asl.data.hashing import distance, phash
@@ -68,6 +69,68 @@ def test_real_jpegs_are_within_two_steps_of_the_full_decode(real_data):
         for size in (64, 96):
             mean = difference(decode_photo(file.read_bytes(), size), reference(Image.open(file), size))
             assert mean < 2, (file, size, mean)
+
+
+@pytest.mark.parametrize("size", [(900, 300), (300, 900), (701, 411), (97, 96), (200, 1200)])
+def test_jpegs_that_are_not_square_are_scaled_by_their_longer_side(size):
+    data = encoded(draw_photo(3, size), "JPEG", quality=90)
+    whole = Image.open(io.BytesIO(data))
+    for target in (32, 64):
+        scale = target / max(size)
+        inner = whole.resize([max(1, round(side * scale)) for side in size], Image.Resampling.BILINEAR)
+        assert difference(decode_photo(data, target), decode_photo(encoded(inner), target)) < 2, target
+
+
+def plain(picture: Image.Image, **options: object) -> bytes:
+    return encoded(picture, "JPEG", quality=90, **options)
+
+
+def test_simplejpeg_decodes_what_is_plain_and_leaves_the_rest_to_pillow(monkeypatch):
+    picture, exif = draw_photo(2, (200, 200)), Image.Exif()
+    exif[0x0112] = 6
+    with_care = [
+        plain(picture, exif=exif),
+        plain(picture.convert("CMYK")),
+        plain(picture, icc_profile=b"x" * 99),
+    ]
+    with_care += [
+        plain(picture, keep_rgb=True),
+        encoded(picture, "MPO", save_all=True, append_images=[picture]),
+    ]
+    no_care = [plain(picture), plain(picture, progressive=True), plain(picture.convert("L"))]
+    both = [decode_photo(data, 64) for data in no_care]
+    opened: list[bytes] = []
+    by_pillow = decode_module._any_picture
+    monkeypatch.setattr(
+        decode_module, "_any_picture", lambda data, *rest: opened.append(data) or by_pillow(data, *rest)
+    )
+    for data in (*no_care, *with_care):
+        decode_photo(data, 64)
+    assert opened == with_care
+    monkeypatch.setattr(decode_module, "_plain_jpeg", lambda *_: None)
+    for data, pixels in zip(no_care, both, strict=True):
+        assert difference(decode_photo(data, 64), pixels) < 1
+
+
+def test_a_jpeg_cut_or_damaged_anywhere_is_what_it_is_to_pillow(monkeypatch):
+    data, draw = plain(draw_photo(9, (200, 200))), random.Random(0)
+    wrecks = [data[: draw.randrange(len(data) - 2)] for _ in range(40)]
+    for _ in range(40):
+        wreck = bytearray(data)
+        wreck[draw.randrange(150, len(data))] = draw.randrange(256)
+        wrecks.append(bytes(wreck))
+
+    def outcome(wreck: bytes) -> str:
+        try:
+            decode_photo(wreck, 64)
+        except PhotoError as error:
+            return str(error)
+        return ""
+
+    ours = [outcome(wreck) for wreck in wrecks]
+    monkeypatch.setattr(decode_module, "_plain_jpeg", lambda *_: None)
+    assert ours == [outcome(wreck) for wreck in wrecks]
+    assert all(ours[:40])
 
 
 def test_grey_palette_and_one_bit():
