@@ -12,6 +12,7 @@ from typing import NoReturn
 from horovod_asl import __version__
 from horovod_asl.cli import fail
 from horovod_asl.errors import UserError
+from horovod_asl.launcher import announced_rank
 
 COMMANDS: dict[str, str] = {
     "prepare": "decode photos once into a store",
@@ -83,19 +84,12 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _rank() -> str | None:
-    names: tuple[str, ...] = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK")
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
-        names += ("SLURM_PROCID",)
-    return next((os.environ[name] for name in names if name in os.environ), None)
-
-
 def _one_of_several() -> bool:
-    return _rank() is not None
+    return announced_rank() is not None
 
 
 def _with_rank(message: str) -> str:
-    rank = _rank()
+    rank = announced_rank()
     return message if rank is None else f"rank {rank}: {message}"
 
 

@@ -75,7 +75,8 @@ def _probe_torchvision() -> Facts:
 
 
 def _probe_launcher() -> Facts:
-    from horovod_asl.backends import launcher, threads
+    from horovod_asl import launcher
+    from horovod_asl.backends import threads
 
     started_by = launcher.detect()
     return asdict(started_by) | {"threads": threads.usable_threads(started_by.local_size)}

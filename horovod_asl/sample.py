@@ -6,11 +6,11 @@ import os
 import time
 from pathlib import Path
 
-from horovod_asl.backends.launcher import Launcher
 from horovod_asl.data.build import prepare_store
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
+from horovod_asl.launcher import Launcher
 
 PATIENCE_SECONDS = 600.0
 # Eight rooms and skins: six to train on, one to validate, one to test; 3,712 photos.

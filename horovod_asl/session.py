@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from horovod_asl import __version__, checkpoint
-from horovod_asl.backends import Backend, detect
+from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
@@ -23,6 +23,7 @@ from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
+from horovod_asl.launcher import detect
 from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal

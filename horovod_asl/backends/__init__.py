@@ -8,11 +8,11 @@ import os
 import torch
 
 from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
-from horovod_asl.backends.launcher import Launcher, detect
 from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
+from horovod_asl.launcher import Launcher, detect
 
-__all__ = ["Backend", "Launcher", "ReductionOptions", "Serial", "choose", "create", "detect", "sync_buffers"]
+__all__ = ["Backend", "ReductionOptions", "Serial", "choose", "create", "sync_buffers"]
 
 NAMES = ("serial", "dp", "ddp", "horovod")
 

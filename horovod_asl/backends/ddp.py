@@ -16,9 +16,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from horovod_asl.backends.base import ReductionOptions
-from horovod_asl.backends.launcher import Launcher
 from horovod_asl.backends.watchdog import Watchdog, Watched
 from horovod_asl.errors import UserError
+from horovod_asl.launcher import Launcher
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)

@@ -47,9 +47,10 @@ class EvaluateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success."""
     config = parse(EvaluateConfig, argv, prog="horovod-asl evaluate", description=__doc__)
-    from horovod_asl.backends import create, detect
+    from horovod_asl.backends import create
     from horovod_asl.backends.threads import limit_threads
     from horovod_asl.inference import Predictor
+    from horovod_asl.launcher import detect
 
     score = _score_store if _is_store(config) else _score_folder
     if config.json is not None and detect().rank == 0:

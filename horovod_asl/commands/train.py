@@ -17,14 +17,12 @@ import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from horovod_asl.cli import parse
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
-
-if TYPE_CHECKING:
-    from horovod_asl.backends import Launcher
+from horovod_asl.launcher import Launcher, detect
 
 # Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
 _MAY_CHANGE = {
@@ -44,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; 0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop."""
     config = _config(argv)
 
-    from horovod_asl.backends import choose, create, detect  # torch is imported from here on, not for --help
+    from horovod_asl.backends import choose, create  # torch is imported from here on, not for --help
     from horovod_asl.session import run_training
     from horovod_asl.stopping import StopSignal
 
@@ -83,7 +81,6 @@ def _config(argv: Sequence[str]) -> TrainConfig:
 
 def _saved_config(run: Path) -> TrainConfig:
     """The config of the run to resume; every rank reads it, before ranks can talk."""
-    from horovod_asl.backends.launcher import detect
     from horovod_asl.runfolder import RunFolder
 
     folder = RunFolder(run)

@@ -10,7 +10,7 @@ from typing import Any
 
 from horovod_asl import engine
 from horovod_asl.__main__ import main
-from horovod_asl.backends import detect
+from horovod_asl.launcher import detect
 
 FAIL_AT_STEP = 3
 

@@ -17,7 +17,7 @@ from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "labels", "config", "errors", "cli"), 0),
+    **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher"), 0),
     **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
     **dict.fromkeys(("machine", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2),

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 
+from horovod_asl import launcher as launcher_module
 from horovod_asl.backends import Serial, choose, create
-from horovod_asl.backends import launcher as launcher_module
-from horovod_asl.backends.launcher import Launcher, detect
 from horovod_asl.errors import UserError
+from horovod_asl.launcher import Launcher, announced_rank, detect
 
 # Rank 5 of 8, local rank 1 of 4, as each launcher says it.
 GLOO = {
@@ -87,6 +87,13 @@ def rank_5_of_8(name: str, *, has_pmi: bool = False) -> Launcher:
 )
 def test_each_launcher_is_known_by_what_it_sets(environment: Mapping[str, str], expected: Launcher) -> None:
     assert detect(environment) == expected
+    assert announced_rank(environment) == (None if expected == NONE else "5")
+
+
+def test_messages_name_the_rank_also_where_the_rest_of_the_environment_is_refused() -> None:
+    assert announced_rank({"RANK": "5"}) == "5"
+    assert announced_rank(GLOO | {"RANK": "4", "WORLD_SIZE": "8"}) == "4"
+    assert announced_rank(DAEMON_STEP | STEPS_PMI2 | TORCHRUN) == "5"
 
 
 def test_what_is_launched_inside_a_batch_job_wins_over_the_job() -> None:

@@ -81,6 +81,15 @@ def detect(environment: Mapping[str, str] | None = None) -> Launcher:
     return found[0]
 
 
+def announced_rank(environment: Mapping[str, str] | None = None) -> str | None:
+    """The rank that a launcher gave this process, as it says it, also where `detect` refuses the rest; else None."""
+    variables = os.environ if environment is None else environment
+    names = [names.rank for names in (*_KNOWN, _MPICH)]
+    if variables.get(_SRUN.world_size, "1") != "1":
+        names.append(_SRUN.rank)
+    return next((variables[name] for name in names if name in variables), None)
+
+
 def _step(variables: Mapping[str, str]) -> Launcher:
     """The task of an srun step; its number of tasks on this node stands in a list over nodes, as `2(x3),1`."""
     launcher = _read(_SRUN, variables)
