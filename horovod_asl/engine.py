@@ -15,18 +15,24 @@ from torch import Tensor, nn
 from horovod_asl.backends import Backend
 from horovod_asl.config import AugmentConfig
 from horovod_asl.data.loader import Shard, evaluation_shard
-from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
+from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_input, to_unit
 from horovod_asl.errors import UserError
 from horovod_asl.learner import Learner
 from horovod_asl.metrics import Scores, Tally
 
-Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
+Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.generic]]
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Photos:
-    """A set of photos to train on or to score: `gather(i)` gives uint8 (len(i), H, W, 3), `labels` int64 (n,)."""
+    """A set of photos to train on or to score.
+
+    Attributes:
+        gather: `gather(i)` gives uint8 (len(i), H, W, 3); or float32 (len(i), width), where a frozen backbone has
+            made features of them.
+        labels: int64 (n,).
+    """
 
     gather: Gather
     labels: npt.NDArray[np.int64]
@@ -35,7 +41,7 @@ class Photos:
         return len(self.labels)
 
     def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Photos uint8 (m, H, W, 3) and labels int64 (m,) on `device`; the copy to a GPU does not block."""
+        """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
         return _to_device(self.gather(indices), device), _to_device(self.labels[indices], device)
 
 
@@ -113,16 +119,18 @@ def _backward(
 def _prepare(
     images: Tensor, labels: Tensor, part: Shard, options: StepOptions, step: int
 ) -> tuple[Tensor, Tensor]:
-    batch = to_unit(images, smallest_px=options.smallest_px)
     config = options.augment
     targets = F.one_hot(labels, options.num_classes).float()
     if config.label_smoothing:
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / options.num_classes
     if config.augment:
+        batch = to_unit(images, smallest_px=options.smallest_px)
         batch = Augment(config)(batch, draws(options.seed, step, part.positions, options.global_batch))
         batch, targets = mix(batch, targets, config, seed=options.seed, step=step)
-    batch = normalise(batch)
-    if options.channels_last:
+        batch = normalise(batch)
+    else:
+        batch = to_input(images, smallest_px=options.smallest_px)
+    if options.channels_last and batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)
     return batch, targets
 
@@ -190,7 +198,7 @@ def evaluate(
         backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
         with autocast(backend.device, precision):
-            logits = model(normalise(to_unit(images, smallest_px=smallest_px)))
+            logits = model(to_input(images, smallest_px=smallest_px))
         tally.add(logits.float(), labels)
     return tally.scores(backend.sum)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from horovod_asl import models
 from horovod_asl.backends import Backend, Serial
-from horovod_asl.data.transforms import normalise, to_unit
+from horovod_asl.data.transforms import to_input
 from horovod_asl.engine import Photos, autocast, evaluate
 from horovod_asl.errors import UserError
 from horovod_asl.metrics import Scores
@@ -86,7 +86,7 @@ class Predictor:
     def _batch_probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.backend.device)
         with autocast(self.backend.device, self.facts["precision"]):
-            logits = self.model(normalise(to_unit(batch, smallest_px=self._smallest_px)))
+            logits = self.model(to_input(batch, smallest_px=self._smallest_px))
         result: npt.NDArray[np.float32] = torch.softmax(logits.float(), 1).cpu().numpy()
         return result
 

@@ -30,7 +30,17 @@ class _Unguarded(Optimizer):
 
 
 class SGD(_Unguarded, torch.optim.SGD):
-    """`torch.optim.SGD`."""
+    """`torch.optim.SGD`, its momentum zero from the start.
+
+    torch's fused step allocates the buffers without a value, to be written in the first step; where that step is
+    passed over, because its gradient is not finite, they would stay what they happen to be.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for group in self.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 

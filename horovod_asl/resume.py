@@ -67,7 +67,7 @@ def apply(loaded: State, learner: Learner, backend: Backend) -> None:
     """Put `capture`'s state and the weights into a learner that is wrapped already."""
     learner.model.load_state_dict(loaded["weights"])
     for group in loaded["optimizer"]["param_groups"]:
-        group["fused"] = backend.device.type == "cuda"  # the run may have begun on another device
+        group["fused"] = True  # the run may be older than that
     learner.optimizer.load_state_dict(loaded["optimizer"])
     if learner.ema is not None:
         learner.ema.load_state_dict(loaded["ema"])

@@ -41,7 +41,12 @@ def normalise(batch: Tensor) -> Tensor:
 
 
 def to_input(images: Tensor, *, smallest_px: int = 0) -> Tensor:
-    """uint8 (n, H, W, 3) as a network takes them: `normalise(to_unit(…))`, in half its passes over memory."""
+    """uint8 (n, H, W, 3) as a network takes them: `normalise(to_unit(…))`, in half its passes over memory.
+
+    Float (n, width) are the features of a frozen backbone: they go in as they are.
+    """
+    if images.is_floating_point():
+        return images
     if images.shape[1] < smallest_px:
         return normalise(to_unit(images, smallest_px=smallest_px))
     device = images.device

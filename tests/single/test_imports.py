@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher"), 0),
     **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
     **dict.fromkeys(("machine", "optimizers", "torchvision_compat"), 1),
-    **dict.fromkeys(("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2),
+    **dict.fromkeys(
+        ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
+    ),
     **dict.fromkeys(("console", "progress", "stopping", "resume"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
@@ -101,17 +103,43 @@ def test_a_heavy_dependency_is_imported_by_one_file(package: str) -> None:
     assert users == ONLY_IN[package]
 
 
-def test_help_comes_without_torch() -> None:
+# What `train` needs late or never, and what would cost every rank seconds before its first step.
+LATER = ("torch._dynamo", "torch._inductor", "sympy", "tensorboard", "matplotlib", "rich", "torchvision")
+
+
+def imported_by_train(*words: str | Path, of: Sequence[str]) -> tuple[str, list[str]]:
+    """The output of `train.py WORDS`, and which modules `of` these it had imported by its end."""
     program = (
-        "import sys\nsys.argv = ['train.py', '--help']\nfrom horovod_asl.__main__ import main\n"
-        "try:\n    main('train')\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "print('torch' in sys.modules)"
+        f"import sys\nsys.argv = {['train.py', *map(str, words)]!r}\n"
+        "from horovod_asl.__main__ import main\n"
+        "try:\n    main('train')\nexcept SystemExit as end:\n    assert end.code in (0, 3)\n"
+        f"print(*(name for name in {of!r} if name in sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=clean_environment(),
     )
-    assert done.stdout.splitlines()[-1] == "False"
-    assert "horovodrun -np 4 python train.py" in done.stdout
+    output, _, names = done.stdout.rstrip("\n").rpartition("\n")
+    return output, names.split()
+
+
+def test_help_comes_without_what_is_slow_to_import() -> None:
+    manual, names = imported_by_train("--help", of=("torch", "numpy", "yaml", "typeguard", *LATER))
+    assert names == []
+    assert "horovodrun -np 4 python train.py" in manual
+
+
+def test_a_first_step_and_its_checkpoint_come_without_what_is_needed_later(
+    small_store: Path, tmp_path: Path
+) -> None:
+    words = ("--store", small_store, "--run-folder", tmp_path / "run", "--backend", "serial")
+    output, names = imported_by_train(*words, "--epochs", "1", "--stop-after-steps", "1", of=LATER)
+    assert names == []
+    assert "stopped at step 1" in output
 
 
 def test_importing_has_no_effects() -> None:
