@@ -123,7 +123,7 @@ def imported_by_train(*words: str | Path, of: Sequence[str]) -> tuple[str, list[
         timeout=120,
         env=clean_environment(),
     )
-    output, _, names = done.stdout.rstrip("\n").rpartition("\n")
+    output, _, names = done.stdout.removesuffix("\n").rpartition("\n")
     return output, names.split()
 
 
