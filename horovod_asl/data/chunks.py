@@ -3,14 +3,15 @@ folder.
 
 A chunk file is one structured array (sha256, phash, pixels) that NumPy maps, so the results survive a kill
 and nothing large goes through a pipe. Every worker – on another host too – must therefore see the store's
-folder.
+folder. A chunk is not forced to the disk (that is a tenth of a worker's time): its name ends with the CRC-32 of
+its records, and a later run takes it only if they still have it, so a power cut costs chunks but never a pixel.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,8 +31,8 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ChunkTask:
-    """Photos for one worker; `known` is the file of digests that need no decoding, `target` the file to
-    write."""
+    """Photos for one worker; `known` is the file of digests that need no decoding, `target` how the file to
+    write begins."""
 
     origins: tuple[Origin, ...]
     image_size: int
@@ -51,7 +52,7 @@ class ChunkResult:
 
 
 def decode_chunk(task: ChunkTask) -> ChunkResult:
-    """Run in a worker: write the chunk file `task.target` (if any photo is new) and say what became of each
+    """Run in a worker: write a chunk file (if any photo is new) and say what became of each
     photo."""
     known = _known_digests(task.known)
     fresh: dict[str, Pixels] = {}
@@ -70,7 +71,7 @@ def decode_chunk(task: ChunkTask) -> ChunkResult:
                 digests.append("")
                 reasons.append(str(error))
     if fresh:
-        _write_chunk(Path(task.target), fresh, task.image_size)
+        _write_chunk(task.target, fresh, task.image_size)
     return ChunkResult(tuple(digests), tuple(reasons), len(fresh))
 
 
@@ -98,10 +99,11 @@ class PixelBank:
             self._places[digest] = (len(self._arrays) - 1, *divmod(row, shard_photos))
             self._hashes[digest] = value
 
-    def add_chunks(self, folder: Path, image_size: int, *, pattern: str) -> None:
-        """Every whole chunk file in `folder` of this pattern and picture size; damaged ones are removed."""
+    def add_chunks(self, folder: Path, image_size: int, *, pattern: str, check: bool) -> None:
+        """Every whole chunk file in `folder` of this pattern and picture size; damaged ones, as far as they show
+        or `check` finds them, are removed."""
         for path in sorted(folder.glob(pattern)):
-            records = _read_chunk(path, image_size)
+            records = _read_chunk(path, image_size, check=check)
             if records is None:
                 path.unlink()
                 continue
@@ -143,22 +145,28 @@ def _known_digests(path: str) -> frozenset[str]:
         ) from error
 
 
-def _write_chunk(target: Path, fresh: dict[str, Pixels], image_size: int) -> None:
+def _write_chunk(target: str, fresh: dict[str, Pixels], image_size: int) -> None:
+    pixels = np.stack(list(fresh.values()))
     records = np.empty(len(fresh), chunk_dtype(image_size))
     records["sha256"] = [digest.encode() for digest in fresh]
-    records["pixels"] = np.stack(list(fresh.values()))
-    records["phash"] = phash(records["pixels"])
-    temporary = target.with_suffix(".writing")
+    records["pixels"] = pixels
+    records["phash"] = phash(pixels)
+    temporary = Path(f"{target}.writing")
     with temporary.open("wb") as file:
         np.save(file, records)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(target)
+    temporary.rename(f"{target}-{_checksum(records)}.npy")
 
 
-def _read_chunk(path: Path, image_size: int) -> NDArray[Any] | None:
+def _read_chunk(path: Path, image_size: int, *, check: bool) -> NDArray[Any] | None:
     try:
-        records: NDArray[Any] = np.load(path, mmap_mode="r")
+        records: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself indexes slowly
     except (ValueError, EOFError, OSError):
         return None
-    return records if records.dtype == chunk_dtype(image_size) else None
+    is_whole = records.dtype == chunk_dtype(image_size)
+    if check:
+        is_whole = is_whole and path.stem.endswith(f"-{_checksum(records)}")
+    return records if is_whole else None
+
+
+def _checksum(records: NDArray[Any]) -> str:
+    return f"{zlib.crc32(records.view(np.uint8).data):08x}"

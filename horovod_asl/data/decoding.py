@@ -16,7 +16,7 @@ from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.errors import UserError
 
 SMALLEST_CHUNK_PHOTOS, LARGEST_CHUNK_PHOTOS = 32, 256
-"""Photos that a worker takes at a time: at most a fifth of a second's work, so a kill loses little; fewer
+"""Photos that a worker takes at a time: at most a sixth of a second's work, so a kill loses little; fewer
 where there are few, so that all workers have some."""
 
 
@@ -48,19 +48,19 @@ def decode_photos(
     run = f"v{DECODER_VERSION}-{time.time_ns():x}"
     known = work.root / f"known-{run}.npy"
     write_known(known, bank)
-    step = min(max(len(photos) // 256, SMALLEST_CHUNK_PHOTOS), LARGEST_CHUNK_PHOTOS)
+    step = min(max(len(photos) // 128, SMALLEST_CHUNK_PHOTOS), LARGEST_CHUNK_PHOTOS)
     tasks = [
         ChunkTask(
             origins=tuple(photo.origin for photo in photos[start : start + step]),
             image_size=image_size,
             max_megapixels=max_megapixels,
             known=str(known),
-            target=str(work.chunks / f"{run}-{start:09d}.npy"),
+            target=str(work.chunks / f"{run}-{start:09d}"),
         )
         for start in range(0, len(photos), step)
     ]
     results = _run(pool, tasks, len(photos), on_progress)
-    bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy")
+    bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy", check=False)
     return Decoded(
         digests=tuple(digest for result in results for digest in result.digests),
         reasons=tuple(reason for result in results for reason in result.reasons),
@@ -72,7 +72,7 @@ def decode_photos(
 def _bank_of_earlier_runs(work: WorkFolder, existing: Store | None, image_size: int) -> PixelBank:
     """Pixels of the chunks that an interrupted run left and of the store that is there, if made as now."""
     bank = PixelBank()
-    bank.add_chunks(work.chunks, image_size, pattern=f"v{DECODER_VERSION}-*.npy")
+    bank.add_chunks(work.chunks, image_size, pattern=f"v{DECODER_VERSION}-*.npy", check=True)
     if existing and existing.image_size == image_size and existing.manifest["decoder"] == DECODER_VERSION:
         bank.add(existing.digests.tolist(), existing.hashes, existing.shards, SHARD_PHOTOS)
     return bank

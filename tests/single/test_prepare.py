@@ -147,6 +147,18 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(new_frames, tmp_path):
     assert not partial.exists()
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-900] + bytes(900), lambda data: data[:-1], lambda data: b""]
+)
+def test_a_chunk_that_was_damaged_between_two_runs_is_decoded_again(frames, prepared, tmp_path, damage):
+    with pytest.raises(UserError, match="--test 9: no such recording"):
+        prepare(frames, tmp_path / "store", split=SplitRule(test=("9",)))
+    chunks = sorted((tmp_path / "store.partial" / "chunks").glob("*.npy"))
+    chunks[3].write_bytes(damage(chunks[3].read_bytes()))
+    report = prepare(frames, tmp_path / "store")
+    assert (report.decoded, report.digest) == (32, Store.open(prepared).digest)
+
+
 def test_workers_do_not_outlive_a_killed_prepare(new_frames, tmp_path):
     process = start_prepare(new_frames("many", per_recording=10), tmp_path / "store", "--workers", 2)
     wait_for(lambda: list(tmp_path.glob("store.partial/chunks/*.npy")))
