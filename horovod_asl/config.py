@@ -74,7 +74,8 @@ class ModelConfig:
     pretrained: Optional[str] = None
     """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
     freeze_backbone: bool = False
-    """Train the new head only; the backbone's BatchNorm statistics stay as they are."""
+    """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
+    features are computed once instead of in every epoch."""
 
 
 @dataclass(frozen=True)

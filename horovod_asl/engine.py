@@ -32,10 +32,12 @@ class Photos:
         gather: `gather(i)` gives uint8 (len(i), H, W, 3); or float32 (len(i), width), where a frozen backbone has
             made features of them.
         labels: int64 (n,).
+        are_features: which of the two.
     """
 
     gather: Gather
     labels: npt.NDArray[np.int64]
+    are_features: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -20,7 +20,7 @@ AveragedModel = torch.optim.swa_utils.AveragedModel
 
 @dataclass
 class Learner:
-    """What a step changes: `module` (the wrapped `model`) is called, `optimizer` stepped, `ema` follows."""
+    """What a step changes: `module` (the wrapped `model` or its tail), `optimizer`, and `ema`, which follows."""
 
     model: nn.Module
     module: nn.Module
@@ -34,6 +34,18 @@ class Learner:
     def models(self) -> list[nn.Module]:
         """The model, and its moving average where one is kept."""
         return [self.model] if self.ema is None else [self.model, self.ema]
+
+
+def trains_on_features(config: TrainConfig) -> bool:
+    """Whether every epoch would see the same features: a frozen backbone, photos as they are, nothing random.
+
+    They are then computed once (`features.py`), and the steps are of the head.
+    """
+    return (
+        config.model.freeze_backbone
+        and not config.augment.augment
+        and config.model.model not in models.RANDOM_WITHIN
+    )
 
 
 def build_learner(
@@ -58,7 +70,8 @@ def build_learner(
     options = ReductionOptions(
         accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
     )
-    module, optimizer = backend.wrap(model, build_optimizer(model, config.optimizer), options)
+    called = models.tail(model) if trains_on_features(config) else model
+    module, optimizer = backend.wrap(called, build_optimizer(model, config.optimizer), options)
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
@@ -66,7 +79,7 @@ def build_learner(
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that are trained, each step one fused kernel (a quarter of the time on a CPU)."""
+    """The optimizer over the parameters that are trained, each step one fused kernel."""
     groups = models.weight_decay_groups(model, config.weight_decay_in_force)
     if config.optimizer == "sgd":
         return optimizers.SGD(

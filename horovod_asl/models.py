@@ -15,6 +15,8 @@ from horovod_asl.torchvision_compat import torchvision_models
 NAMES: tuple[str, ...] = get_args(ModelName)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
+# Dropout between frozen layers: what they give the head differs from epoch to epoch.
+RANDOM_WITHIN = ("alexnet", "vgg19")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
@@ -46,6 +48,22 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
 def head_of(model: nn.Module) -> nn.Linear:
     """The last linear layer: the part that transfer learning trains."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def tail_of(model: nn.Module) -> list[nn.Module]:
+    """The head, and the dropout before it where there is one.
+
+    What enters the first of them is, with a frozen backbone, a function of the photo alone.
+    """
+    leaves = [module for module in model.modules() if not list(module.children())]
+    head = leaves.index(head_of(model))
+    return leaves[head - 1 : head + 1] if isinstance(leaves[head - 1], nn.Dropout) else [leaves[head]]
+
+
+def tail(model: nn.Module) -> nn.Module:
+    """`tail_of` as one module from features float (n, width) to logits; it shares the model's weights."""
+    *before, last = tail_of(model)
+    return nn.Sequential(*before, nn.Flatten(1), last)
 
 
 def replace_head(model: nn.Module, num_classes: int) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horovod_asl import checkpoint, models, schedule
+from horovod_asl import checkpoint, features, models, schedule
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.loader import Shard, ShardedSteps
 from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.learner import build_learner, shared_buffers
+from horovod_asl.learner import build_learner, shared_buffers, trains_on_features
 from horovod_asl.metrics import Scores
 from horovod_asl.resume import (
     Position,
@@ -82,6 +82,9 @@ class Trainer:
                     self.position.epoch_sums, dtype=torch.float64, device=backend.device
                 )
         require_equal_weights(self.learner, backend)
+        if trains_on_features(config):
+            self.train = self._features(train)
+            self.validation = None if validation is None else self._features(validation)
         self._vote = StopVote(backend, stop or StopSignal())
         self.preempted = False
 
@@ -114,13 +117,16 @@ class Trainer:
         """Score `photos` with the present weights, over all ranks."""
         with self.scoring_model() as model:
             return evaluate(
-                model,
+                models.tail(model) if photos.are_features else model,
                 self.backend,
                 photos,
                 num_classes=NUM_CLASSES,
                 precision=self.config.execution.precision,
                 smallest_px=self.smallest_px,
             )
+
+    def _features(self, photos: Photos) -> Photos:
+        return features.of_photos(self.learner.model, self.backend, photos, self.config)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the run."""

@@ -108,7 +108,9 @@ class Augment:
             return batch
         brightness, contrast, saturation, gamma, warmth, tint, grey = columns.unbind(1)
         n, channels, height, width = batch.shape
-        batch = batch.clamp_(1e-4, 1.0).pow_((2.0 ** (_around_zero(gamma) * 1.4 * strength)).view(-1, 1, 1, 1))
+        batch = batch.clamp_(1e-4, 1.0).pow_(
+            (2.0 ** (_around_zero(gamma) * 1.4 * strength)).view(-1, 1, 1, 1)
+        )
         pixels = batch.view(n, channels, height * width)
         saturated = self._saturation(saturation, grey)
         kept = (1.0 + _around_zero(contrast) * strength).view(-1, 1, 1)

@@ -1,0 +1,120 @@
+"""Features of a frozen backbone, computed once: the same training as with the whole network in every step."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from horovod_asl import models
+from horovod_asl.backends import Serial
+from horovod_asl.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
+from horovod_asl.engine import Photos
+from horovod_asl.errors import UserError
+from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.learner import trains_on_features
+from horovod_asl.runfolder import RunFolder
+from horovod_asl.trainer import Trainer
+
+torch.set_num_threads(1)
+PHOTOS, EPOCHS = 22, 2
+
+
+def config_for(model: str, folder: Path) -> TrainConfig:
+    """Two epochs of a frozen network whose weights are a file: random ones, their statistics not the initial."""
+    torch.manual_seed(1)
+    network = models.build_model(model, num_classes=NUM_CLASSES).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # so that what the layers give is neither nothing nor all alike
+    with torch.no_grad():
+        network(torch.randn(16, 3, 32, 32))
+    torch.save(network.state_dict(), folder / "weights.pt")
+    return TrainConfig(
+        model=ModelConfig(model, pretrained=str(folder / "weights.pt"), freeze_backbone=True),  # type: ignore[arg-type]
+        augment=AugmentConfig(augment=False),
+        optimizer=OptimizerConfig(optimizer="sgd", learning_rate=0.1),
+        epochs=EPOCHS,
+        batch_size_per_replica=8,
+        seed=3,
+    )
+
+
+def photos(count: int, seed: int, gathered: Counter[int] | None = None) -> Photos:
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+    def gather(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        if gathered is not None:
+            gathered.update(rows.tolist())
+        return images[rows]
+
+    return Photos(gather, generator.integers(0, NUM_CLASSES, count))
+
+
+def trained(config: TrainConfig, path: Path, gathered: Counter[int] | None = None) -> Trainer:
+    folder = RunFolder(path)
+    folder.create(config)
+    backend = Serial(torch.device("cpu"))
+    trainer = Trainer(config, backend, folder, photos(PHOTOS, 0, gathered), photos(9, 1))
+    trainer.run()
+    return trainer
+
+
+def head_name(trainer: Trainer) -> str:
+    model = trainer.learner.model
+    weight = models.head_of(model).weight
+    return next(name for name, parameter in model.named_parameters() if parameter is weight)
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "mobilenet_v3_small"])
+def test_the_head_learns_what_it_learns_with_the_whole_network(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mobilenet has a dropout before its head: the draws must be those that the whole network makes."""
+    config = config_for(model, tmp_path)
+    once = trained(config, tmp_path / "once")
+    for room in ("learner", "trainer"):
+        monkeypatch.setattr(f"horovod_asl.{room}.trains_on_features", lambda config: False)
+    every_epoch = trained(config, tmp_path / "every_epoch")
+    assert once.train.are_features
+    assert not every_epoch.train.are_features
+    mine, reference = (models.head_of(trainer.learner.model).weight for trainer in (once, every_epoch))
+    began = torch.load(tmp_path / "weights.pt")[head_name(every_epoch)]
+    assert (reference - began).norm() > 0.01 * began.norm()  # the head did learn
+    assert (mine - reference).norm() < 1e-4 * (reference - began).norm()
+    for row, expected in zip(once.position.history, every_epoch.position.history, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_photo_passes_the_backbone_once(tmp_path: Path) -> None:
+    gathered: Counter[int] = Counter()
+    before = set(Path(tempfile.gettempdir()).glob("horovod_asl-features-*"))
+    trained(config_for("small_cnn", tmp_path), tmp_path / "run", gathered)
+    gathered[0] -= 1  # one look at the width
+    assert gathered == Counter(range(PHOTOS))
+    assert set(Path(tempfile.gettempdir()).glob("horovod_asl-features-*")) == before
+
+
+def test_what_changes_from_epoch_to_epoch_is_not_kept(tmp_path: Path) -> None:
+    frozen = config_for("small_cnn", tmp_path)
+    assert trains_on_features(frozen)
+    whole = dataclasses.replace(frozen.model, freeze_backbone=False)
+    assert not trains_on_features(dataclasses.replace(frozen, model=whole))
+    assert not trains_on_features(dataclasses.replace(frozen, augment=AugmentConfig()))
+    with_dropout_within = dataclasses.replace(frozen.model, model="vgg19")
+    assert not trains_on_features(dataclasses.replace(frozen, model=with_dropout_within))
+
+
+def test_no_room_for_the_features_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"no room for the features.*TMPDIR"):
+        trained(config_for("small_cnn", tmp_path), tmp_path / "run")
