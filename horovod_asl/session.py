@@ -129,18 +129,17 @@ def _open_folder(
     """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal."""
     if committed is not None:
         return RunFolder(Path(committed["run_folder"]))
-    path = config.resume or config.run_folder or backend.broadcast(RunFolder.default_path(config.model.model))
-    folder = RunFolder(path)
+    folder = RunFolder(config.resume or config.run_folder or RunFolder.default_path(config.model.model))
     fault = None
     if backend.rank == 0:
         try:
             folder.claim() if config.resume is None else _refuse_another_store(folder, store)
         except (UserError, OSError) as error:
             fault = str(error)
-    fault = backend.broadcast(fault)
+    path, fault = backend.broadcast((folder.path, fault))
     if fault is not None:
         raise UserError(fault)
-    return folder
+    return RunFolder(path)
 
 
 def _refuse_another_store(folder: RunFolder, store: Store) -> None:
