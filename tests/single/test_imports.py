@@ -19,11 +19,11 @@ PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher"), 0),
     **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
-    **dict.fromkeys(("machine", "optimizers", "torchvision_compat"), 1),
+    **dict.fromkeys(("machine", "memory", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
-    **dict.fromkeys(("console", "progress", "stopping", "resume"), 2),
+    **dict.fromkeys(("console", "progress", "stopping", "resume", "benchmarks"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
 ONLY_IN: dict[str, set[str]] = {
