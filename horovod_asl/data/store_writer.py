@@ -4,11 +4,13 @@ not either."""
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +30,15 @@ from horovod_asl.data.store import (
     PROBLEMS,
     SCHEMA,
     SHARD_PHOTOS,
-    file_digest,
     shard_name,
     whole_digest,
 )
 from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.labels import CLASS_INDEX, CLASSES
+
+_BYTES_AT_ONCE = 2**22
+_THREADS = 4
+"""Shards that are written at the same time: copying, digests and the disk's flush leave the interpreter's lock."""
 
 
 class IndexRow(NamedTuple):
@@ -85,21 +90,22 @@ def write_store(work: WorkFolder, content: Content, bank: PixelBank) -> None:
 
 def _write_files(folder: Path, content: Content, bank: PixelBank) -> None:
     rows = content.rows
-    names = [LABELS, INDEX, PROBLEMS]
-    _write_array(folder / LABELS, np.array([CLASS_INDEX[row.label] for row in rows], np.int64))
-    _write_bytes(folder / INDEX, index_text(rows))
-    _write_bytes(folder / PROBLEMS, problems_text(content.problems))
+    labels = np.array([CLASS_INDEX[row.label] for row in rows], np.int64)
+    contents: dict[str, Iterable[bytes | memoryview]] = {
+        LABELS: [_npy_header(labels.shape, labels.dtype), labels.data],
+        INDEX: [index_text(rows)],
+        PROBLEMS: [problems_text(content.problems)],
+    }
     for number, start in enumerate(range(0, len(rows), SHARD_PHOTOS)):
         digests = [row.sha256 for row in rows[start : start + SHARD_PHOTOS]]
-        _write_shard(folder / shard_name(number), digests, bank, content.image_size)
-        names.append(shard_name(number))
+        contents[shard_name(number)] = _shard_parts(digests, bank, content.image_size)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        entries = threads.map(_write_parts, [folder / name for name in contents], contents.values())
+        files = dict(zip(contents, entries, strict=True))
     manifest = _manifest(content)
-    manifest["files"] = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
-        for name in sorted(names)
-    }
+    manifest["files"] = {name: files[name] for name in sorted(files)}
     manifest["digest"] = whole_digest(manifest)
-    _write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    _write_parts(folder / MANIFEST, [(json.dumps(manifest, indent=1) + "\n").encode()])
 
 
 def _manifest(content: Content) -> dict[str, Any]:
@@ -128,22 +134,30 @@ def _csv_text(fields: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     return buffer.getvalue().encode("utf-8", errors="surrogateescape")  # file names may be any bytes
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
+def _shard_parts(digests: Sequence[str], bank: PixelBank, image_size: int) -> Iterator[bytes | memoryview]:
+    """The bytes of the .npy file of these photos, some megabytes at a time: a shard of large ones fills a memory."""
+    shape = (image_size, image_size, 3)
+    yield _npy_header((len(digests), *shape), np.dtype(np.uint8))
+    step = max(1, _BYTES_AT_ONCE // (image_size * image_size * 3))
+    for start in range(0, len(digests), step):
+        pixels = np.stack([bank.pixels(digest) for digest in digests[start : start + step]])
+        yield pixels.data.cast("B")
+
+
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def _write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a file, flushed to the disk; its entry in the manifest, from the digest taken on the way."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
+            digest.update(part)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_shard(path: Path, digests: Sequence[str], bank: PixelBank, image_size: int) -> None:
-    pixels = np.empty((len(digests), image_size, image_size, 3), np.uint8)
-    for row, digest in enumerate(digests):
-        pixels[row] = bank.pixels(digest)
-    _write_array(path, pixels)
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
