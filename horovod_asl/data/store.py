@@ -15,7 +15,10 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,35 +110,35 @@ class Store:
         labels: NDArray[np.int64] = np.load(self.path / LABELS)
         return labels
 
-    @property
+    @cached_property
     def sources(self) -> Strings:
         """The source's name for each photo, str (n,)."""
-        return self._index["source"]
+        return self._column("source")
 
-    @property
+    @cached_property
     def paths(self) -> Strings:
         """Path within its source for each photo, str (n,)."""
-        return self._index["path"]
+        return self._column("path")
 
-    @property
+    @cached_property
     def recordings(self) -> Strings:
         """Recording within its source for each photo, str (n,)."""
-        return self._index["recording"]
+        return self._column("recording")
 
-    @property
+    @cached_property
     def splits(self) -> Strings:
         """`train`, `validation` or `test` for each photo, str (n,)."""
-        return self._index["split"]
+        return self._column("split")
 
-    @property
+    @cached_property
     def digests(self) -> Strings:
         """SHA-256 of the bytes of each photo, hexadecimal, str (n,)."""
-        return self._index["sha256"]
+        return self._column("sha256")
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
         """Perceptual hash of each photo, uint64 (n,) (see `hashing.phash`)."""
-        return np.array([int(text, 16) for text in self._index["phash"]], np.uint64)
+        return np.array([int(text, 16) for text in self._column("phash")], np.uint64)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of a split (or `all`), int64, ascending; empty if the store has no such photos."""
@@ -170,19 +173,26 @@ class Store:
         files = [self.path / shard_name(number) for number in range(count)]
         return [np.asarray(np.load(file, mmap_mode="r")) for file in files]  # np.memmap itself indexes slowly
 
-    @cached_property
-    def _index(self) -> dict[str, Strings]:
-        rows = read_csv(self.path / INDEX, INDEX_FIELDS)
-        return {name: np.array([row[name] for row in rows], dtype=object) for name in INDEX_FIELDS}
+    def _column(self, name: str) -> Strings:
+        """A column of the index, read when it is asked for: a rank that trains needs the splits and nothing else."""
+        with _csv_rows(self.path / INDEX, INDEX_FIELDS) as rows:
+            return np.fromiter(map(itemgetter(INDEX_FIELDS.index(name)), rows), dtype=object, count=len(self))
 
 
 def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a CSV with exactly these columns; UserError for others."""
+    with _csv_rows(path, fields) as rows:
+        return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
+@contextmanager
+def _csv_rows(path: Path, fields: tuple[str, ...]) -> Iterator[Iterator[list[str]]]:
+    """The rows below the header, which must name exactly these columns; UserError if not."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != fields:
+        rows = csv.reader(file)
+        if tuple(next(rows, ())) != fields:
             raise UserError(f"{path} has other columns than {', '.join(fields)}: run prepare again")
-        return list(reader)
+        yield rows
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
