@@ -55,7 +55,8 @@ def decode_chunk(task: ChunkTask) -> ChunkResult:
     """Run in a worker: write a chunk file (if any photo is new) and say what became of each
     photo."""
     known = _known_digests(task.known)
-    fresh: dict[str, Pixels] = {}
+    records = np.empty(len(task.origins), chunk_dtype(task.image_size))
+    fresh: dict[str, int] = {}
     digests, reasons = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
@@ -64,14 +65,16 @@ def decode_chunk(task: ChunkTask) -> ChunkResult:
                 data = origin.read()
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in known and digest not in fresh:
-                    fresh[digest] = decode_photo(data, task.image_size, max_megapixels=task.max_megapixels)
+                    pixels = decode_photo(data, task.image_size, max_megapixels=task.max_megapixels)
+                    records["pixels"][len(fresh)] = pixels
+                    fresh[digest] = len(fresh)
                 digests.append(digest)
                 reasons.append("")
             except PhotoError as error:
                 digests.append("")
                 reasons.append(str(error))
     if fresh:
-        _write_chunk(task.target, fresh, task.image_size)
+        _write_chunk(task.target, records[: len(fresh)], fresh)
     return ChunkResult(tuple(digests), tuple(reasons), len(fresh))
 
 
@@ -145,12 +148,10 @@ def _known_digests(path: str) -> frozenset[str]:
         ) from error
 
 
-def _write_chunk(target: str, fresh: dict[str, Pixels], image_size: int) -> None:
-    pixels = np.stack(list(fresh.values()))
-    records = np.empty(len(fresh), chunk_dtype(image_size))
-    records["sha256"] = [digest.encode() for digest in fresh]
-    records["pixels"] = pixels
-    records["phash"] = phash(pixels)
+def _write_chunk(target: str, records: NDArray[Any], digests: Iterable[str]) -> None:
+    """Complete the records, whose pixels are there, and leave them under a name that tells when they are whole."""
+    records["sha256"] = [digest.encode() for digest in digests]
+    records["phash"] = phash(records["pixels"])
     temporary = Path(f"{target}.writing")
     with temporary.open("wb") as file:
         np.save(file, records)
