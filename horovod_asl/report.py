@@ -102,6 +102,95 @@ def plot_per_class(scores: Mapping[str, Any], title: str, path: Path) -> None:
     _save(figure, path)
 
 
+def plot_figures(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """A benchmark's figures on a logarithmic scale: each one's distance from its goal.
+
+    `rows`: of each figure its `name`, its `value` as text, and `reached`, by how many times it is on the right side
+    of its goal (below 1: missed).
+    """
+    figure, axes = plt.subplots(figsize=(10, 0.42 * len(rows) + 1.3), layout="constrained")
+    reached = np.array([row["reached"] for row in rows])
+    places = np.arange(len(rows))[::-1]
+    colours = [_BLUE if value >= 1 else _ORANGE for value in reached]
+    axes.barh(places, np.log2(reached), color=colours, height=0.62)
+    axes.axvline(0, color="#333333", linewidth=1)
+    axes.set_yticks(places, [row["name"] for row in rows], fontsize=8)
+    for place, row, value in zip(places, rows, np.log2(reached), strict=True):
+        axes.annotate(
+            row["value"],
+            (value, place),
+            xytext=(4 if value >= 0 else -4, 0),
+            textcoords="offset points",
+            ha="left" if value >= 0 else "right",
+            va="center",
+            fontsize=8,
+        )
+    widest = max(1.0, float(np.abs(np.log2(reached)).max()))
+    axes.set_xlim(min(-0.6, float(np.log2(reached).min()) - 0.6), widest + 0.8)
+    ticks = np.arange(np.ceil(axes.get_xlim()[0]), np.floor(axes.get_xlim()[1]) + 1)
+    axes.set_xticks(ticks, [f"{2.0**tick:g}×" for tick in ticks])
+    axes.set_xlabel("how far beyond its goal (left of the line: short of it)")
+    axes.set_title(title, loc="left", fontsize=11)
+    _plain_axes(axes)
+    axes.tick_params(axis="y", length=0)
+    _save(figure, path)
+
+
+def plot_scaling(found: Mapping[str, Any], title: str, path: Path) -> None:
+    """Efficiency over ranks: measured on this machine, and predicted over a network, beside published figures."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    marks = dict(zip(found["backends"], "os^v", strict=False))
+    models = list(dict.fromkeys(row["model"] for row in found["predictions"]))
+    colours = dict(zip(models, (_BLUE, _ORANGE, "#4a9a5b"), strict=False))
+    for name, about in found["backends"].items():
+        for model in models:
+            rows = [row for row in about["observations"] if row["model"] == model]
+            left.plot(
+                [row["ranks"] for row in rows],
+                [100 * row["efficiency"] for row in rows],
+                marks[name] + ("-" if name == "horovod" else "--"),
+                color=colours[model],
+                label=f"{name}, {model}",
+            )
+    for model in models:
+        rows = [row for row in found["predictions"] if row["model"] == model]
+        places = [row["ranks"] for row in rows]
+        right.plot(
+            places,
+            [100 * row["efficiency"] for row in rows],
+            "o-",
+            color=colours[model],
+            label=f"predicted, {model}",
+        )
+    for ranks, share, models_ in found["published"]:
+        right.plot(ranks, 100 * share, "*", color="#333333", markersize=10)
+        right.annotate(
+            models_,
+            (ranks, 100 * share),
+            xytext=(-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
+    network = found["network"]
+    left.set(
+        xlabel="ranks on this machine", ylabel="efficiency (%)", xscale="log", ylim=(0, 108), title=title
+    )
+    right.set(xlabel="ranks, one per machine", xscale="log")
+    right.set_title(
+        f"predicted over {network['gbit_per_second']:g} Gbit/s, {network['latency_us']:g} µs; ★ published"
+    )
+    for axes in (left, right):
+        axes.title.set_fontsize(10)
+        ticks = sorted({round(x) for line in axes.lines for x in line.get_xdata()})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        _plain_axes(axes)
+        axes.legend(frameon=False, loc="lower left", fontsize=8)
+    _save(figure, path)
+
+
 def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Photos per second and accuracy of the same job under several backends."""
     names = [f"{row['backend']}\n{row['replicas']} replica{'s' * (row['replicas'] > 1)}" for row in rows]

@@ -24,6 +24,8 @@ from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
+from horovod_asl.learner import trains_on_features
+from horovod_asl.memory import keep_freed_memory
 from horovod_asl.metrics import Scores
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
@@ -53,7 +55,7 @@ def run_training(
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
     """
     started = time.perf_counter()
-    threads = _settle_torch(config, backend)
+    threads = settle_process(config, backend)
     store = open_equal_stores(store_path, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
@@ -79,6 +81,9 @@ def run_training(
     with display.bar():
         outcome = trainer.run()
     if outcome is Outcome.FINISHED:
+        photos["train"] = trainer.train  # perhaps features by now
+        if trainer.validation is not None:
+            photos["validation"] = trainer.validation
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)
@@ -86,8 +91,9 @@ def run_training(
     return outcome
 
 
-def _settle_torch(config: TrainConfig, backend: Backend) -> int:
-    """Have torch compute as the config asks; the threads of this rank."""
+def settle_process(config: TrainConfig, backend: Backend) -> int:
+    """Have torch compute as the config asks, and freed memory stay here; returns the threads of this rank."""
+    keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
     if config.execution.deterministic != torch.are_deterministic_algorithms_enabled():
         # Only where it changes something: this imports the compiler, whose settings it keeps in step.
@@ -213,6 +219,10 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say("no validation split: the last epoch's weights are kept")
     else:
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
+    if trains_on_features(trainer.config):
+        display.say(
+            "frozen backbone, photos as they are: its features are computed once, and the head trained on them"
+        )
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     display.say(

@@ -82,9 +82,6 @@ class Trainer:
                     self.position.epoch_sums, dtype=torch.float64, device=backend.device
                 )
         require_equal_weights(self.learner, backend)
-        if trains_on_features(config):
-            self.train = self._features(train)
-            self.validation = None if validation is None else self._features(validation)
         self._vote = StopVote(backend, stop or StopSignal())
         self.preempted = False
 
@@ -96,6 +93,9 @@ class Trainer:
     def run(self) -> Outcome:
         """Train, to the end or until asked to stop."""
         self._commit()
+        if trains_on_features(self.config):
+            self.train = self._features(self.train)
+            self.validation = None if self.validation is None else self._features(self.validation)
         while self.position.epoch < self.config.epochs:
             models.set_train_mode(self.learner.model)
             stopped = not self._train_epoch()

@@ -51,12 +51,14 @@ def main(argv: Sequence[str]) -> int:
     from horovod_asl.backends.threads import limit_threads
     from horovod_asl.inference import Predictor
     from horovod_asl.launcher import detect
+    from horovod_asl.memory import keep_freed_memory
 
     score = _score_store if _is_store(config) else _score_folder
     if config.json is not None and detect().rank == 0:
         require_writable(config.json, "--json")
     backend = create(config.backend, device=config.device)
     limit_threads(None, backend.local_size)
+    keep_freed_memory()
     predictor = Predictor.from_run(config.run, backend)
     answer = score(config, predictor)
     if backend.rank == 0:

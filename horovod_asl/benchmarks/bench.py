@@ -1,0 +1,120 @@
+"""What every case of the benchmark shares: the photos, a store of them, how often to repeat, where the peers are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from horovod_asl.benchmarks.measure import Measured, Quiet, Side, side, take_turns
+from horovod_asl.data.executor import usable_cores
+from horovod_asl.errors import UserError
+
+PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+
+
+@dataclass
+class Bench:
+    """A benchmark under way.
+
+    Attributes:
+        photos: the folder of class folders that is measured with.
+        work: a folder for stores and runs, which goes afterwards.
+        rounds: how often each side is run.
+        small: sizes that show that everything runs, not how fast.
+    """
+
+    photos: Path
+    work: Path
+    rounds: int = 3
+    small: bool = False
+    say: Callable[[str], None] = print
+    quiet: Quiet = field(default_factory=Quiet)
+
+    def size(self, usual: int, small: int) -> int:
+        """`usual`, or `small` where only a look is taken."""
+        return small if self.small else usual
+
+    def turns(self, *sides: Side, rounds: int | None = None) -> dict[str, Measured]:
+        """`measure.take_turns` with this benchmark's rounds."""
+        return take_turns(sides, rounds=rounds or self.rounds, say=self.say, quiet=self.quiet)
+
+    @cached_property
+    def store(self) -> Path:
+        """A store of the photos at 64 px, prepared when it is first asked for."""
+        from horovod_asl.data.build import prepare_store
+
+        self.say("preparing a store of the photos")
+        path = self.work / "store"
+        prepare_store(sources=[f"photos={self.photos}"], store=path, say=self.say)
+        return path
+
+    @cached_property
+    def run(self) -> Path:
+        """A run of small_cnn, trained for a moment: for what reads photos with it."""
+        path = self.work / "run"
+        words = [
+            "--store",
+            self.store,
+            "--run-folder",
+            path,
+            "--epochs",
+            1,
+            "--samples",
+            290,
+            "--device",
+            "cpu",
+        ]
+        self.turns(self.command("train", *words), rounds=1)
+        return path
+
+    def ours(self, name: str, label: str, *words: object, ranks: int = 1) -> Side:
+        """A side of `sides.py`; on several ranks under horovodrun."""
+        command = [sys.executable, "-m", "horovod_asl.benchmarks.sides", name, *words]
+        return side(label, *horovodrun(ranks), *command)
+
+    def command(self, *words: object, label: str = "ours") -> Side:
+        """A command of `horovod-asl` as a side, of which only the wall time is known."""
+        return side(label, sys.executable, "-m", "horovod_asl", *words, answers=False)
+
+    def peer(self, script: str, label: str, *words: object, ranks: int = 1) -> Side:
+        """A script of benchmarks/peers; UserError where this is no checkout."""
+        path = PEERS / script
+        if not path.is_file():
+            raise UserError(
+                f"the peers to compare with are in a checkout, not in {PEERS.parent.parent}: run it there"
+            )
+        return side(label, *horovodrun(ranks), sys.executable, path, *words)
+
+    @cached_property
+    def class_folders(self) -> Path:
+        """The folder that holds the class folders themselves, as ImageFolder wants it."""
+        from horovod_asl.labels import CLASSES
+
+        names = set(CLASSES)
+        found = [self.photos, *sorted(path for path in self.photos.rglob("*") if path.is_dir())]
+        for folder in found:
+            if len(names & {path.name for path in folder.iterdir() if path.is_dir()}) > 1:
+                return folder
+        raise UserError(f"no class folders (A … Z, del, nothing, space) in {self.photos}")
+
+
+def horovodrun(ranks: int) -> Sequence[str]:
+    """The words that start a program on so many ranks of this machine; none for one."""
+    if ranks == 1:
+        return ()
+    beside = Path(sys.executable).with_name("horovodrun")
+    return (str(beside), "-np", str(ranks), "-H", f"localhost:{ranks}")
+
+
+def torchrun(ranks: int) -> Sequence[str]:
+    """The same under torch's own launcher."""
+    beside = Path(sys.executable).with_name("torchrun")
+    return (str(beside), "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return usable_cores()

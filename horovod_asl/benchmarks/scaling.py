@@ -1,0 +1,144 @@
+"""`benchmark --scaling`: step times of 1 … N ranks under each backend, the ring fitted to them, and predictions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from horovod_asl.benchmarks.bench import Bench, cores, horovodrun, torchrun
+from horovod_asl.benchmarks.measure import Side
+from horovod_asl.benchmarks.ring import Observation, Ring, fit, held_back_errors
+
+PREDICTED_RANKS = (8, 64, 512)
+# Sergeev and Del Balso 2018 (arXiv:1802.05799): 512 Pascal GPUs, 25 Gbit/s Ethernet with RDMA.
+PUBLISHED = ((512, 0.90, "Inception V3, ResNet-101"), (512, 0.68, "VGG-16"))
+BATCH = 32
+
+
+def measure(bench: Bench, *, backends: Sequence[str], ranks: Sequence[int]) -> dict[str, list[Observation]]:
+    """Observations of each backend over models and ranks, independent processes beside them in the same turns."""
+    observed: dict[str, list[Observation]] = {backend: [] for backend in backends}
+    for model in ("small_cnn",) if bench.small else ("small_cnn", "resnet18"):
+        size = _gradient_bytes(model)
+        for count in ranks:
+            words = ("steps", str(bench.store), model, str(BATCH), str(bench.size(10, 2)))
+            sides = [_independent(words, count), *(_side(backend, words, count) for backend in backends)]
+            measured = bench.turns(*sides)
+            alone = measured["independent"].median("seconds")
+            for backend in backends:
+                step = measured[backend].median("seconds")
+                observed[backend].append(Observation(model, count, size, alone, step))
+    return observed
+
+
+def ranks_to_measure() -> tuple[int, ...]:
+    """1, 2, 4 … up to twice the cores, or to the tasks of a SLURM allocation."""
+    most = int(os.environ.get("SLURM_NTASKS", 2 * cores()))
+    powers = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    return tuple(sorted({*powers, most}))
+
+
+def predictions(
+    observations: Sequence[Observation], network: Ring, ranks: Sequence[int] = PREDICTED_RANKS
+) -> list[dict[str, Any]]:
+    """Efficiency of each model at many ranks, one per machine of this kind, over a network of given figures."""
+    rows = []
+    for model in dict.fromkeys(one.model for one in observations):
+        first = next(one for one in observations if one.model == model)
+        for count in ranks:
+            share = network.efficiency(count, first.gradient_bytes, first.compute_seconds)
+            rows.append({"model": model, "ranks": count, "efficiency": share})
+    return rows
+
+
+def summary(observed: dict[str, list[Observation]], network: Ring) -> dict[str, Any]:
+    """All that the table, the JSON and the plot show."""
+    backends = {}
+    for name, observations in observed.items():
+        ring = fit(observations)
+        errors = held_back_errors(observations)
+        backends[name] = {
+            "observations": [vars(one) | {"efficiency": one.efficiency} for one in observations],
+            "latency_us": 1e6 * ring.latency_seconds,
+            "bandwidth_gb_per_second": ring.bandwidth_bytes_per_second / 1e9,
+            "held_back_errors": errors,
+        }
+    first = next(iter(observed.values()))
+    given = {
+        "latency_us": 1e6 * network.latency_seconds,
+        "gbit_per_second": 8 * network.bandwidth_bytes_per_second / 1e9,
+    }
+    return {
+        "backends": backends,
+        "network": given,
+        "predictions": predictions(first, network),
+        "published": PUBLISHED,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The summary as the terminal shows it."""
+    shown = [f"{'backend':<10} {'model':<10} {'ranks':>5} {'alone s':>8} {'step s':>8} {'efficiency':>10}"]
+    for name, about in found["backends"].items():
+        for row in about["observations"]:
+            shown.append(
+                f"{name:<10} {row['model']:<10} {row['ranks']:>5} {row['compute_seconds']:>8.3f} "
+                f"{row['step_seconds']:>8.3f} {row['efficiency']:>10.1%}"
+            )
+    for name, about in found["backends"].items():
+        errors = about["held_back_errors"]
+        worst = f"{max(map(abs, errors)):.1%}" if errors else "not known (one point)"
+        shown.append(
+            f"{name}: fitted latency {about['latency_us']:.0f} µs, bandwidth "
+            f"{about['bandwidth_gb_per_second']:.2f} GB/s; "
+            f"points held back were predicted to within {worst}"
+        )
+    network = found["network"]
+    shown.append(
+        f"predicted over {network['gbit_per_second']:g} Gbit/s and {network['latency_us']:g} µs, one such rank per "
+        "machine, nothing hidden behind the backward pass:"
+    )
+    for row in found["predictions"]:
+        shown.append(f"  {row['model']:<10} {row['ranks']:>4} ranks {row['efficiency']:>7.1%}")
+    for ranks, share, models in PUBLISHED:
+        shown.append(f"  published for Horovod (arXiv:1802.05799): {ranks} GPUs, {models}: {share:.0%}")
+    return shown
+
+
+def _gradient_bytes(model: str) -> float:
+    from horovod_asl.labels import NUM_CLASSES
+    from horovod_asl.models import build_model
+
+    return 4.0 * sum(
+        parameter.numel() for parameter in build_model(model, num_classes=NUM_CLASSES).parameters()
+    )
+
+
+def _command(words: Sequence[str], *flags: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "horovod_asl.benchmarks.sides", *words, *flags)
+
+
+def _independent(words: Sequence[str], ranks: int) -> Side:
+    threads = str(max(1, cores() // ranks))
+    return Side(
+        "independent", (_command(words, "--backend", "serial", "--threads-per-rank", threads),) * ranks
+    )
+
+
+def _side(backend: str, words: Sequence[str], ranks: int) -> Side:
+    if ranks == 1:
+        return Side(backend, (_command(words, "--backend", "serial"),))
+    in_slurm = "SLURM_JOB_ID" in os.environ
+    if backend == "ddp":
+        start = ("srun", "-n", str(ranks)) if in_slurm else torchrun(ranks)
+        return Side(backend, ((*start, *_words_of(_command(words, "--backend", "ddp"), in_slurm)),))
+    mpirun = (shutil.which("mpirun") or "mpirun", "--bind-to", "none", "--map-by", "node", "-np", str(ranks))
+    return Side(backend, ((*(mpirun if in_slurm else horovodrun(ranks)), *_command(words)),))
+
+
+def _words_of(command: Sequence[str], with_python: bool) -> Sequence[str]:
+    """torchrun brings its own Python."""
+    return command if with_python else command[1:]
