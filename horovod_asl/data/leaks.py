@@ -43,7 +43,7 @@ MAX_PIXEL_DISTANCE = 4.0
 
 _THUMBNAIL = 32
 _BLOCK = 1024
-_PAIRS_AT_ONCE = 2**16  # what stays in a core's cache: 1.4 ns a pair, ten times as fast as blocks of megabytes
+_PAIRS_AT_ONCE = 2**16  # what stays in a core's cache: ten times as fast as blocks of megabytes
 
 Rows = NDArray[np.int64]
 Gather = Callable[[Rows], NDArray[np.uint8]]

@@ -113,7 +113,9 @@ def test_frames_are_cut_where_the_public_set_is(frame, recording):
     assert group_recordings(found(f"train/A/A{frame}.jpg"), "frames") == ([recording], "frames")
 
 
-@pytest.mark.parametrize("name", ["A0.jpg", "A3001.jpg", "B7.jpg", "A.jpg", "a7.jpg", "A-7.jpg", "A7.", ".A7"])
+@pytest.mark.parametrize(
+    "name", ["A0.jpg", "A3001.jpg", "B7.jpg", "A.jpg", "a7.jpg", "A-7.jpg", "A7.", ".A7"]
+)
 def test_other_names_are_not_the_public_sets(name):
     with pytest.raises(UserError, match=f"misses 1 of 2 photos, such as A/{name}"):
         group_recordings(found("A/A1.jpg", f"A/{name}"), "frames")
