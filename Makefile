@@ -1,11 +1,12 @@
 # `make` lists what there is. On a bare Debian or Ubuntu, `make train` and `make test` set everything up first.
 #
 # NP=4           processes (default: one per GPU, or one per core)
-# ARGS="…"       options for train.py or pytest
+# ARGS="…"       options for train.py, pytest or the benchmark
+# PHOTOS=folder  what to benchmark with (default: the photos beside the project, or drawn ones)
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup setup-launch train test test-launch test-long lint doctor ci clean
+.PHONY: help setup setup-launch train test test-launch test-long bench lint doctor ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s  %s\n' "$$name" "$$text"; done
@@ -27,6 +28,9 @@ test-launch: setup-launch ## real launches: a SLURM cluster, several hosts, rank
 
 test-long: setup-launch ## all tests, those of minutes too
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot
+	@$(BIN)/horovod-asl benchmark $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/mypy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,40 @@ class Photos:
     def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
         return _to_device(self.gather(indices), device), _to_device(self.labels[indices], device)
+
+
+@dataclass(frozen=True)
+class ResidentPhotos(Photos):
+    """Photos that lie on the device as a whole: of a batch, only its numbers travel there.
+
+    Attributes:
+        images: uint8 (n, H, W, 3) on the device.
+        answers: `labels` on the device.
+    """
+
+    images: Tensor = field(default_factory=lambda: torch.empty(0))
+    answers: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """As `Photos.batch`; `device` is where they are."""
+        rows = _to_device(indices, device)
+        return self.images[rows], self.answers[rows]
+
+
+def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> ResidentPhotos:
+    """All of `photos` copied to `device`, a block at a time."""
+    parts = [_to_device(photos.gather(rows), device) for rows in _chunks(np.arange(len(photos)), block)]
+    return ResidentPhotos(
+        photos.gather, photos.labels, images=torch.cat(parts), answers=_to_device(photos.labels, device)
+    )
+
+
+def fits_on_device(photos: Photos, device: torch.device, *, share: float = 0.25) -> bool:
+    """Whether a GPU has room for all of them in `share` of the memory that is free; never so on a CPU."""
+    if device.type != "cuda" or len(photos) == 0:
+        return False
+    size = photos.gather(np.zeros(1, np.int64)).nbytes * len(photos)
+    return size <= share * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
-from horovod_asl.engine import Photos
+from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
@@ -60,7 +60,7 @@ def run_training(
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
-    photos = {split: photos_of(store, rows[split]) for split in SPLITS}
+    photos = {split: _placed(photos_of(store, rows[split]), backend) for split in SPLITS}
     trainer = Trainer(
         config,
         backend,
@@ -116,6 +116,11 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
 def photos_of(store: Store, rows: Rows) -> Photos:
     """The photos of these rows of the store."""
     return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
+
+
+def _placed(photos: Photos, backend: Backend) -> Photos:
+    """On the GPU where there is room for all of them: batches are then made there, and nothing waits for a copy."""
+    return on_device(photos, backend.device) if fits_on_device(photos, backend.device) else photos
 
 
 def _training_rows(config: TrainConfig, store: Store) -> Rows:
@@ -185,6 +190,7 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
             "replicas": backend.num_replicas,
             "device": str(backend.device),
             "threads_per_rank": threads,
+            "photos_in": "device memory" if isinstance(trainer.train, ResidentPhotos) else "mapped files",
             "precision": config.execution.precision,
             "global_batch": trainer.position.global_batch,
             "accumulation_steps": trainer.accumulation,

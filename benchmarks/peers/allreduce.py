@@ -2,10 +2,12 @@
 
     horovodrun -np 2 python benchmarks/peers/allreduce.py
 
-Under the settings that our backend chooses for the device.
+Under the settings that our backend chooses for the device, but for the cycle: at the 25 ms that suit a CPU's training
+each tensor on its own would wait for a cycle, so both have Horovod's 1 ms.
 """
 
 import json
+import os
 import time
 from statistics import median
 
@@ -28,6 +30,7 @@ def seconds(work) -> float:
 
 
 if __name__ == "__main__":
+    os.environ["HOROVOD_CYCLE_TIME"] = "1"
     backend = create("horovod", device="cpu")
     import horovod.torch as hvd
 

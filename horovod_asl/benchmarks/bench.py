@@ -63,7 +63,7 @@ class Bench:
             "--epochs",
             1,
             "--samples",
-            290,
+            145,
             "--device",
             "cpu",
         ]

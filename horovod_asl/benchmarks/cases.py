@@ -105,7 +105,7 @@ def two_ranks(bench: Bench) -> list[Figure]:
 
 def reference_job(bench: Bench) -> list[Figure]:
     """P6: the reference job, ours from the photos on (prepare included)."""
-    model, photos = ("small_cnn", 290) if bench.small else ("resnet50", 10_000)
+    model, photos = ("small_cnn", 203) if bench.small else ("resnet50", 10_000)
     job = bench.work / "job.json"
     described = bench.ours(
         "describe-job", "job", bench.photos, bench.class_folders, bench.work, model, photos, job

@@ -111,13 +111,15 @@ def against_goals(figures: Sequence[Figure]) -> list[dict[str, Any]]:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as aligned lines: id, value, goal, verdict, what, and the two sides."""
+    """The figures, two lines each: id, value, goal and what; below, the numbers that it is made of."""
     lines = []
     for figure in figures:
-        goal = f"{figure.goal.kind} {_number(figure.goal.bound)}" if figure.goal else ""
-        sides = ", ".join(f"{name} {_number(value)}" for name, value in figure.sides.items())
         value = f"{_number(figure.value)} {figure.unit}"
-        lines.append(f"{figure.id:<4} {value:>12}  {goal:<8} {figure.verdict:<7} {figure.what}  ({sides})")
+        goal = f"{figure.goal.kind} {_number(figure.goal.bound)} {figure.verdict}" if figure.goal else ""
+        lines.append(f"{figure.id:<4}{value:>12}  {goal:<14}{figure.what}")
+        if figure.sides:
+            numbers = ", ".join(f"{name} {_number(number)}" for name, number in figure.sides.items())
+            lines.append(f"{'':<32}{numbers}")
     return "\n".join(lines)
 
 

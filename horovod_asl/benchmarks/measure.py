@@ -10,6 +10,7 @@ Where other processes use the cores too, nothing is reported: a median does not 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -128,9 +129,10 @@ class Quiet:
     def others(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
         """`work`'s answer with its processes' `core_seconds`, and the share of the cores that others took."""
         _adopt_orphans()
+        known = _children()
         before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
         answer = work()
-        _wait_for_orphans()
+        _wait_for_orphans(known)
         seconds, own = time.perf_counter() - started, _own_seconds() - own_before
         foreign = _busy_seconds() - before - own
         return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * (psutil.cpu_count() or 1))
@@ -165,15 +167,18 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _wait_for_orphans(timeout_seconds: float = 10.0) -> None:
-    """Servers of processes and launchers' daemons end a moment after those whom they serve."""
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _wait_for_orphans(known: set[int], timeout_seconds: float = 10.0) -> None:
+    """Servers of processes and launchers' daemons end a moment after those they serve; `known` were there before."""
     deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        try:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.02)
-        except ChildProcessError:
-            return
+    while time.monotonic() < deadline and (orphans := _children() - known):
+        for pid in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.02)
 
 
 def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
@@ -195,16 +200,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _answer(one: Side, process: subprocess.Popen[bytes], log: Path) -> Answer:
     lines = log.read_text(errors="replace").strip().splitlines()
-    # A launcher puts the rank before the line.
-    found = [line[line.index("{") :] for line in lines if "{" in line and line.rstrip().endswith("}")]
-    try:
-        if process.returncode == 0 and not one.answers:
-            return {}
-        if process.returncode == 0 and found:
-            answer: Answer = json.loads(found[-1])
-            return answer
-    except ValueError:
-        pass
+    if process.returncode == 0 and not one.answers:
+        return {}
+    for line in reversed(lines):  # a launcher puts the rank before it
+        with contextlib.suppress(ValueError):
+            answer: Answer = json.JSONDecoder().raw_decode(line[line.index("{") :])[0]
+            if process.returncode == 0:
+                return answer
     reason = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
     raise UserError(f"{one.name} failed with exit code {process.returncode}: {reason}")
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from horovod_asl.launcher import detect
+
 Answer = dict[str, Any]
 
 
@@ -48,7 +50,10 @@ def reading(store: str, what: str, batch: str) -> Answer:
                 normalise(augment(to_unit(images), uniform))
 
     one_pass()
-    return {"seconds": _seconds(one_pass), "photos": len(order)}
+    passes = [_seconds(one_pass)]
+    while sum(passes) < 1.0:
+        passes.append(_seconds(one_pass))
+    return {"seconds": median(passes), "photos": len(order)}
 
 
 def steps(store: str, model: str, batch: str, count: str, *flags: str) -> Answer:
@@ -370,8 +375,10 @@ SIDES: dict[str, Callable[..., Answer]] = {
 
 
 def main(argv: list[str]) -> None:
-    """Run the side that the first word names with the others, and print its answer."""
-    print(json.dumps(SIDES[argv[0]](*argv[1:])), flush=True)
+    """Run the side that the first word names with the others, and print its answer, on rank 0 alone."""
+    answer = SIDES[argv[0]](*argv[1:])
+    if detect().rank == 0:
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from typing import cast
 
 from horovod_asl.errors import UserError
+from horovod_asl.memory import keep_freed_memory
 
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
@@ -46,14 +47,18 @@ def worker_pool(workers: int, *, across_ranks: bool = False) -> Iterator[Executo
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes of this machine; never by fork: the parent may hold MPI, CUDA or threads, which a fork
-    breaks."""
+    """Processes of this machine, begun at once; never by fork: the parent may hold MPI, CUDA or threads, which a
+    fork breaks. They are forks of a server that has imported the decoder already."""
     context = multiprocessing.get_context("forkserver")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    context.set_forkserver_preload(["horovod_asl.data.chunks"])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    pool.submit(os.getpid)  # the first task begins the workers: they start while the caller looks for photos
+    return pool
 
 
-def _follow_parent() -> None:
+def _begin_worker() -> None:
     """A worker leaves Ctrl-C to its parent; and when that is killed, it ends rather than wait for ever."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import shlex
 import shutil
 import subprocess
@@ -269,3 +270,14 @@ def test_real_data_from_folders_to_a_score_on_a_stranger(real_data: Path, tmp_pa
     assert scores["trained_on"] == ["asl_alphabet_train/1", "asl_alphabet_train/2"]
     held_out = json.loads((run / "result.json").read_text())["scores"]
     assert held_out["train"]["n"] == 580
+
+
+@pytest.mark.timeout(200)
+def test_the_gpu_figures_script_runs_to_its_end_on_a_cpu(small_store: Path, tmp_path: Path) -> None:
+    words = ["benchmarks/gpu.sh", "--small", "--device", "cpu"]
+    output = ok(launch(words, OUT=str(tmp_path), STORE=str(small_store), PYTHON=sys.executable))
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["data_path"]["ours_over_synthetic"] > 0
+    assert 0 <= found["time_to_accuracy"]["best_top1"] <= 1
+    assert {"serial_photos_per_second", "dp_photos_per_second"} <= found["backends"].keys()
+    assert "held-out fifth" in output

@@ -21,7 +21,7 @@ from horovod_asl.backends.dp import DataParallel
 from horovod_asl.config import AugmentConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 from horovod_asl.data.loader import ShardedSteps
 from horovod_asl.data.transforms import normalise
-from horovod_asl.engine import Photos, StepOptions, train_step
+from horovod_asl.engine import Photos, StepOptions, fits_on_device, on_device, train_step
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import Learner, build_optimizer
@@ -508,6 +508,17 @@ def test_an_epoch_s_line_counts_every_photo_once(tmp_path: Path) -> None:
     assert [(row["epoch"], row["step"], row["photos"]) for row in rows] == [
         (epoch, epoch * STEPS_PER_EPOCH, PHOTOS) for epoch in (1, 2)
     ]
+
+
+@pytest.mark.parametrize("block", [5, 4096])
+def test_photos_on_the_device_are_the_same_photos(block: int) -> None:
+    """On the CPU, which stands for a GPU here: that a batch is an index there, whatever the blocks they came in."""
+    photos = make_photos()
+    resident = on_device(photos, CPU, block=block)
+    for rows in (np.array([3, 0, 21]), np.arange(PHOTOS)):
+        for mine, expected in zip(resident.batch(rows, CPU), photos.batch(rows, CPU), strict=True):
+            assert torch.equal(mine, expected)
+    assert not fits_on_device(photos, CPU)
 
 
 # -- ways of computing ----------------------------------------------------------------------------------------

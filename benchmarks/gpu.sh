@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# All GPU figures in one run of under ten minutes, on a bare machine that has torch (2.11 or newer) and no network.
+#
+#   benchmarks/gpu.sh                          one GPU; the photos are drawn
+#   STORE=stores/asl OUT=results benchmarks/gpu.sh
+#   WHEELS=.whl benchmarks/gpu.sh              packages that the machine lacks (torchvision, …), from a folder of wheels
+#   benchmarks/gpu.sh --small --device cpu     shows that everything runs, where there is no GPU
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
+if [ -n "${WHEELS:-}" ]; then
+    site=$(mktemp -d)
+    trap 'rm -rf "$site"' EXIT
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl
+fi
+export PYTHONPATH="$PWD${site:+:$site}${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+"$python" benchmarks/gpu.py ${STORE:+--store "$STORE"} --out "${OUT:-.}" "$@"
