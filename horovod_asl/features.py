@@ -30,7 +30,7 @@ from horovod_asl.engine import Photos, autocast
 from horovod_asl.errors import UserError
 
 Table = npt.NDArray[np.float32]
-_PHOTOS_PER_PASS = 128
+_PHOTOS_PER_PASS = 256
 
 
 def of_photos(model: nn.Module, backend: Backend, photos: Photos, config: TrainConfig) -> Photos:

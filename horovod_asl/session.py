@@ -84,6 +84,8 @@ def run_training(
         photos["train"] = trainer.train  # perhaps features by now
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
+        if trains_on_features(config) and len(photos["test"]):
+            photos["test"] = trainer.features_of(photos["test"])
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)

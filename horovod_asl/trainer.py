@@ -94,8 +94,8 @@ class Trainer:
         """Train, to the end or until asked to stop."""
         self._commit()
         if trains_on_features(self.config):
-            self.train = self._features(self.train)
-            self.validation = None if self.validation is None else self._features(self.validation)
+            self.train = self.features_of(self.train)
+            self.validation = None if self.validation is None else self.features_of(self.validation)
         while self.position.epoch < self.config.epochs:
             models.set_train_mode(self.learner.model)
             stopped = not self._train_epoch()
@@ -125,7 +125,8 @@ class Trainer:
                 smallest_px=self.smallest_px,
             )
 
-    def _features(self, photos: Photos) -> Photos:
+    def features_of(self, photos: Photos) -> Photos:
+        """The photos as features of the frozen backbone; every rank must come here."""
         return features.of_photos(self.learner.model, self.backend, photos, self.config)
 
     def learning_rate(self, step: int) -> float:

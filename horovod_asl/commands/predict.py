@@ -46,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
 
     from horovod_asl.data.folder import load_photos
     from horovod_asl.inference import Predictor
+    from horovod_asl.memory import keep_freed_memory
 
+    keep_freed_memory()
     predictor = Predictor.from_run(config.run)
     loaded = load_photos(paths, image_size=predictor.image_size)
     if not loaded.paths and not loaded.problems:
