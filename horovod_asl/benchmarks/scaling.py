@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -63,7 +64,7 @@ def summary(observed: dict[str, list[Observation]], network: Ring) -> dict[str, 
         backends[name] = {
             "observations": [vars(one) | {"efficiency": one.efficiency} for one in observations],
             "latency_us": 1e6 * ring.latency_seconds,
-            "bandwidth_gb_per_second": ring.bandwidth_bytes_per_second / 1e9,
+            "bandwidth_gb_per_second": _finite(ring.bandwidth_bytes_per_second / 1e9),
             "held_back_errors": errors,
         }
     first = next(iter(observed.values()))
@@ -91,9 +92,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, about in found["backends"].items():
         errors = about["held_back_errors"]
         worst = f"{max(map(abs, errors)):.1%}" if errors else "not known (one point)"
+        rate = about["bandwidth_gb_per_second"]
+        bandwidth = "more bandwidth than shows" if rate is None else f"bandwidth {rate:.2f} GB/s"
         shown.append(
-            f"{name}: fitted latency {about['latency_us']:.0f} µs, bandwidth "
-            f"{about['bandwidth_gb_per_second']:.2f} GB/s; "
+            f"{name}: fitted latency {about['latency_us']:.0f} µs, {bandwidth}; "
             f"points held back were predicted to within {worst}"
         )
     network = found["network"]
@@ -106,6 +108,11 @@ def lines(found: dict[str, Any]) -> list[str]:
     for ranks, share, models in PUBLISHED:
         shown.append(f"  published for Horovod (arXiv:1802.05799): {ranks} GPUs, {models}: {share:.0%}")
     return shown
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _gradient_bytes(model: str) -> float:
