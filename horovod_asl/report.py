@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -108,30 +109,23 @@ def plot_figures(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> N
     `rows`: of each figure its `name`, its `value` as text, and `reached`, by how many times it is on the right side
     of its goal (below 1: missed).
     """
-    figure, axes = plt.subplots(figsize=(10, 0.42 * len(rows) + 1.3), layout="constrained")
-    reached = np.array([row["reached"] for row in rows])
+    figure, axes = plt.subplots(figsize=(11, 0.46 * len(rows) + 1.3), layout="constrained")
+    beyond = np.log2([row["reached"] for row in rows])
     places = np.arange(len(rows))[::-1]
-    colours = [_BLUE if value >= 1 else _ORANGE for value in reached]
-    axes.barh(places, np.log2(reached), color=colours, height=0.62)
+    axes.barh(places, beyond, color=[_BLUE if value >= 0 else _ORANGE for value in beyond], height=0.62)
     axes.axvline(0, color="#333333", linewidth=1)
-    axes.set_yticks(places, [row["name"] for row in rows], fontsize=8)
-    for place, row, value in zip(places, rows, np.log2(reached), strict=True):
-        axes.annotate(
-            row["value"],
-            (value, place),
-            xytext=(4 if value >= 0 else -4, 0),
-            textcoords="offset points",
-            ha="left" if value >= 0 else "right",
-            va="center",
-            fontsize=8,
-        )
-    widest = max(1.0, float(np.abs(np.log2(reached)).max()))
-    axes.set_xlim(min(-0.6, float(np.log2(reached).min()) - 0.6), widest + 0.8)
+    axes.set_yticks(places, [textwrap.fill(row["name"], 62) for row in rows], fontsize=8)
+    for place, row, value in zip(places, rows, beyond, strict=True):
+        at = (max(0.0, value), place)  # to the right also of a bar that points left: there are the names
+        axes.annotate(row["value"], at, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_xlim(min(-1.0, beyond.min() - 0.3), max(1.0, beyond.max()) + 2.5)
     ticks = np.arange(np.ceil(axes.get_xlim()[0]), np.floor(axes.get_xlim()[1]) + 1)
     axes.set_xticks(ticks, [f"{2.0**tick:g}×" for tick in ticks])
-    axes.set_xlabel("how far beyond its goal (left of the line: short of it)")
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_xlabel("how many times beyond its goal (orange: short of it)")
     axes.set_title(title, loc="left", fontsize=11)
     _plain_axes(axes)
+    axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
     _save(figure, path)
 
@@ -165,17 +159,11 @@ def plot_scaling(found: Mapping[str, Any], title: str, path: Path) -> None:
     for ranks, share, models_ in found["published"]:
         right.plot(ranks, 100 * share, "*", color="#333333", markersize=10)
         right.annotate(
-            models_,
-            (ranks, 100 * share),
-            xytext=(-8, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=8,
+            models_, (ranks, 100 * share), xytext=(4, 9), textcoords="offset points", ha="right", fontsize=8
         )
     network = found["network"]
     left.set(
-        xlabel="ranks on this machine", ylabel="efficiency (%)", xscale="log", ylim=(0, 108), title=title
+        xlabel="ranks on this machine", ylabel="efficiency (%)", xscale="log", ylim=(0, 125), title=title
     )
     right.set(xlabel="ranks, one per machine", xscale="log")
     right.set_title(
