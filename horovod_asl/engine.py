@@ -67,9 +67,14 @@ class ResidentPhotos(Photos):
 
 def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> ResidentPhotos:
     """All of `photos` copied to `device`, a block at a time."""
-    parts = [_to_device(photos.gather(rows), device) for rows in _chunks(np.arange(len(photos)), block)]
+    images: Tensor = torch.empty(0)
+    for rows in _chunks(np.arange(len(photos)), block):
+        part = _to_device(photos.gather(rows), device)
+        if rows[0] == 0:
+            images = torch.empty((len(photos), *part.shape[1:]), dtype=part.dtype, device=device)
+        images[int(rows[0]) : int(rows[-1]) + 1] = part
     return ResidentPhotos(
-        photos.gather, photos.labels, images=torch.cat(parts), answers=_to_device(photos.labels, device)
+        photos.gather, photos.labels, images=images, answers=_to_device(photos.labels, device)
     )
 
 

@@ -12,8 +12,8 @@ from its folder, so it goes when the last of them ends. `learner.trains_on_featu
 from __future__ import annotations
 
 import copy
+import os
 import platform
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -28,15 +28,18 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import to_input
 from horovod_asl.engine import Photos, autocast
 from horovod_asl.errors import UserError
+from horovod_asl.stopping import StopSignal
 
 Table = npt.NDArray[np.float32]
 _PHOTOS_PER_PASS = 256
 
 
-def of_photos(model: nn.Module, backend: Backend, photos: Photos, config: TrainConfig) -> Photos:
+def of_photos(
+    model: nn.Module, backend: Backend, photos: Photos, config: TrainConfig, stop: StopSignal
+) -> Photos | None:
     """The photos as features of `model`'s backbone: float32 (n, width) where they were uint8 (n, H, W, 3).
 
-    Each rank computes its share. Every rank must come here.
+    Each rank computes its share. Every rank must come here. None where some rank was asked to stop meanwhile.
 
     Raises:
         UserError: the folder for temporary files has too little room on some machine.
@@ -47,6 +50,8 @@ def of_photos(model: nn.Module, backend: Backend, photos: Photos, config: TrainC
     block = _PHOTOS_PER_PASS * backend.world_size
     for start in range(0, len(photos), block):
         backend.heartbeat()
+        if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
+            return None
         rows = np.arange(start, min(start + block, len(photos)))
         own = rows[backend.rank :: backend.world_size]
         part = torch.zeros(len(rows), width, device=backend.device)
@@ -85,27 +90,34 @@ class _Extractor:
 
 def _shared_table(backend: Backend, photos: int, width: int) -> Table:
     """float32 (photos, width), one for all ranks of a machine: the first of them makes it, the others map it."""
-    path = _make_file(photos * width * 4) if backend.local_rank == 0 else None
-    told = backend.gather((platform.node(), path))
-    faults = [text for _, text in told if text is not None and text.startswith("no room")]
+    made, fault = _make_file(photos * width * 4) if backend.local_rank == 0 else (None, None)
+    told = backend.gather((platform.node(), made, fault))
+    faults = [text for _, _, text in told if text is not None]
     if faults:
+        if made is not None:
+            made.unlink()
         raise UserError(faults[0])
-    own = next(file for host, file in told if file is not None and host == platform.node())
-    table: Table = np.memmap(own, np.float32, "r+", shape=(photos, width))
+    path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
+    table: Table = np.memmap(path, np.float32, "r+", shape=(photos, width))
     backend.barrier()
-    if backend.local_rank == 0:
-        Path(own).unlink()
+    if made is not None:
+        made.unlink()
     return np.asarray(table)
 
 
-def _make_file(size_bytes: int) -> str:
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if free < size_bytes * 1.05:
-        return (
-            f"no room for the features of the frozen backbone: they take {size_bytes / 2**30:.1f} GiB, and "
-            f"{folder} on {platform.node()} has {free / 2**30:.1f}; name another folder in TMPDIR"
+def _make_file(size_bytes: int) -> tuple[Path | None, str | None]:
+    """A file whose room is taken already, or why there is none."""
+    path = None
+    try:
+        handle, name = tempfile.mkstemp(prefix="horovod_asl-features-")
+        path = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+    except OSError as error:
+        if path is not None:
+            path.unlink()
+        return None, (
+            f"no room for the features of the frozen backbone on {platform.node()}: they take "
+            f"{size_bytes / 2**30:.2f} GiB in a temporary file ({error}); name another folder in TMPDIR"
         )
-    with tempfile.NamedTemporaryFile(prefix="horovod_asl-features-", delete=False) as file:
-        file.truncate(size_bytes)
-        return file.name
+    return path, None

@@ -13,6 +13,7 @@ import sys
 
 # mallopt's parameters, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_OF_OLD = 32 << 20  # bytes
 _NEVER = 1 << 30  # bytes; the largest that an int holds as a power of two
 
 
@@ -23,4 +24,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    # Before glibc 2.35 or so, the first may be half a heap at most.
+    large = mallopt(_M_MMAP_THRESHOLD, _NEVER) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_OF_OLD)
+    return bool(mallopt(_M_TRIM_THRESHOLD, _NEVER) and large)

@@ -60,7 +60,7 @@ def run_training(
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
-    photos = {split: _placed(photos_of(store, rows[split]), backend) for split in SPLITS}
+    photos = {split: _placed(photos_of(store, rows[split]), config, backend) for split in SPLITS}
     trainer = Trainer(
         config,
         backend,
@@ -85,7 +85,7 @@ def run_training(
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
         if trains_on_features(config) and len(photos["test"]):
-            photos["test"] = trainer.features_of(photos["test"])
+            photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)
@@ -120,9 +120,13 @@ def photos_of(store: Store, rows: Rows) -> Photos:
     return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
 
 
-def _placed(photos: Photos, backend: Backend) -> Photos:
-    """On the GPU where there is room for all of them: batches are then made there, and nothing waits for a copy."""
-    return on_device(photos, backend.device) if fits_on_device(photos, backend.device) else photos
+def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
+    """On the GPU where there is room for all of them: batches are then made there, and nothing waits for a copy.
+
+    Those that a frozen backbone passes once stay where they are.
+    """
+    worth_it = not trains_on_features(config) and fits_on_device(photos, backend.device)
+    return on_device(photos, backend.device) if worth_it else photos
 
 
 def _training_rows(config: TrainConfig, store: Store) -> Rows:

@@ -82,7 +82,8 @@ class Trainer:
                     self.position.epoch_sums, dtype=torch.float64, device=backend.device
                 )
         require_equal_weights(self.learner, backend)
-        self._vote = StopVote(backend, stop or StopSignal())
+        self._stop = stop or StopSignal()
+        self._vote = StopVote(backend, self._stop)
         self.preempted = False
 
     @property
@@ -93,9 +94,10 @@ class Trainer:
     def run(self) -> Outcome:
         """Train, to the end or until asked to stop."""
         self._commit()
-        if trains_on_features(self.config):
-            self.train = self.features_of(self.train)
-            self.validation = None if self.validation is None else self.features_of(self.validation)
+        if trains_on_features(self.config) and not self._pass_backbone():
+            self.save()
+            self.preempted = True
+            return Outcome.PREEMPTED
         while self.position.epoch < self.config.epochs:
             models.set_train_mode(self.learner.model)
             stopped = not self._train_epoch()
@@ -125,9 +127,20 @@ class Trainer:
                 smallest_px=self.smallest_px,
             )
 
-    def features_of(self, photos: Photos) -> Photos:
-        """The photos as features of the frozen backbone; every rank must come here."""
-        return features.of_photos(self.learner.model, self.backend, photos, self.config)
+    def features_of(self, photos: Photos) -> Photos | None:
+        """The photos as features of the frozen backbone, None if asked to stop; every rank must come here."""
+        return features.of_photos(self.learner.model, self.backend, photos, self.config, self._stop)
+
+    def _pass_backbone(self) -> bool:
+        """Features in place of photos, for training and validation; False if asked to stop."""
+        for name in ("train", "validation"):
+            photos = getattr(self, name)
+            if photos is not None:
+                kept = self.features_of(photos)
+                if kept is None:
+                    return False
+                setattr(self, name, kept)
+        return True
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the run."""

@@ -93,13 +93,13 @@ def two_ranks(bench: Bench) -> list[Figure]:
     return [
         Figure(
             "P5",
-            f"two ranks over Horovod ÷ {words} ({network}, batch 32 per rank)",
+            f"two ranks over Horovod ÷ {against} ({network}, batch 32 per rank)",
             measured[name].median("seconds") / ours,
             goal=Goal("≥", goal),
             sides=rates,
             rounds=rounds,
         )
-        for name, words, goal in rows
+        for name, against, goal in rows
     ]
 
 

@@ -120,7 +120,9 @@ class Quiet:
 
     def require(self, seconds: float = 2.0) -> None:
         """UserError where others are at work now, before anything is measured."""
-        share = psutil.cpu_percent(interval=seconds) / 100
+        before = _busy_seconds()
+        time.sleep(seconds)
+        share = (_busy_seconds() - before) / (seconds * len(os.sched_getaffinity(0)))
         if share > self.busy_share:
             raise UserError(
                 f"other processes use {share:.0%} of the cores: nothing can be measured so; end them, or wait"
@@ -135,7 +137,7 @@ class Quiet:
         _wait_for_orphans(known)
         seconds, own = time.perf_counter() - started, _own_seconds() - own_before
         foreign = _busy_seconds() - before - own
-        return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * (psutil.cpu_count() or 1))
+        return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * len(os.sched_getaffinity(0)))
 
 
 def _undisturbed(one: Side, timeout_seconds: float, quiet: Quiet) -> Answer:
@@ -151,9 +153,10 @@ def _undisturbed(one: Side, timeout_seconds: float, quiet: Quiet) -> Answer:
 
 
 def _busy_seconds() -> float:
-    """Processor time that the machine has spent on anything."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+    """Processor time that the cores which this process may use have spent on anything."""
+    every, usable = psutil.cpu_times(percpu=True), os.sched_getaffinity(0)
+    cores = [times for number, times in enumerate(every) if number in usable]
+    return float(sum(sum(times) - times.idle - times.iowait - times.guest for times in cores))
 
 
 def _own_seconds() -> float:
@@ -188,6 +191,7 @@ def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the peers compute on the CPU, so we do too
             start_new_session=True,
         )
 

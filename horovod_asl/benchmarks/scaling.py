@@ -59,8 +59,8 @@ def summary(observed: dict[str, list[Observation]], network: Ring) -> dict[str, 
     """All that the table, the JSON and the plot show."""
     backends = {}
     for name, observations in observed.items():
-        ring = fit(observations)
-        errors = held_back_errors(observations)
+        fitted = _with_cores_of_their_own(observations)
+        ring, errors = fit(fitted), held_back_errors(fitted)
         backends[name] = {
             "observations": [vars(one) | {"efficiency": one.efficiency} for one in observations],
             "latency_us": 1e6 * ring.latency_seconds,
@@ -110,6 +110,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     return shown
 
 
+def _with_cores_of_their_own(observations: Sequence[Observation]) -> list[Observation]:
+    """Without ranks that share cores: they wait for computing, which no network explains. All if none are left."""
+    own = [one for one in observations if one.ranks <= cores() * _nodes()]
+    return own if any(one.ranks > 1 for one in own) else list(observations)
+
+
 def _finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
@@ -129,10 +135,16 @@ def _command(words: Sequence[str], *flags: str) -> tuple[str, ...]:
 
 
 def _independent(words: Sequence[str], ranks: int) -> Side:
-    threads = str(max(1, cores() // ranks))
+    """As many processes as one node has ranks: what they take from each other, they take within a node."""
+    here = -(-ranks // _nodes())
+    threads = str(max(1, cores() // here))
     return Side(
-        "independent", (_command(words, "--backend", "serial", "--threads-per-rank", threads),) * ranks
+        "independent", (_command(words, "--backend", "serial", "--threads-per-rank", threads),) * here
     )
+
+
+def _nodes() -> int:
+    return int(os.environ.get("SLURM_NNODES", 1))
 
 
 def _side(backend: str, words: Sequence[str], ranks: int) -> Side:

@@ -52,7 +52,8 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["horovod_asl.data.chunks"])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-    pool.submit(os.getpid)  # the first task begins the workers: they start while the caller looks for photos
+    for _ in range(workers):  # each task begins a worker: they start while the caller looks for photos
+        pool.submit(os.getpid)
     return pool
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import errno
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import trains_on_features
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -114,7 +116,27 @@ def test_what_changes_from_epoch_to_epoch_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_no_room_for_the_features_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"no room for the features.*TMPDIR"):
+    def refuse(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = set(Path(tempfile.gettempdir()).glob("horovod_asl-features-*"))
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(UserError, match=r"no room for the features.*No space left.*TMPDIR"):
         trained(config_for("small_cnn", tmp_path), tmp_path / "run")
+    assert set(Path(tempfile.gettempdir()).glob("horovod_asl-features-*")) == before
+
+
+def test_asked_to_stop_while_the_backbone_is_passed_it_saves_and_goes_on_later(tmp_path: Path) -> None:
+    config = config_for("small_cnn", tmp_path)
+    whole = trained(config, tmp_path / "whole")
+    stop = StopSignal()
+    stop.received = True
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    backend = Serial(torch.device("cpu"))
+    stopped = Trainer(config, backend, folder, photos(PHOTOS, 0), photos(9, 1), stop=stop)
+    assert stopped.run() is Outcome.PREEMPTED
+    again = dataclasses.replace(config, resume=folder.path)
+    resumed = Trainer(again, backend, folder, photos(PHOTOS, 0), photos(9, 1))
+    assert resumed.run() is Outcome.FINISHED
+    assert resumed.position.history == whole.position.history
