@@ -116,6 +116,10 @@ def test_a_damaged_store_is_made_anew(frames, prepared, copied):
     assert Store.open(copied, verify=True).digest == Store.open(prepared).digest
 
 
+SLOW_PX = 384
+"""A size at which the frames take long enough for a signal to come in their midst."""
+
+
 def start_prepare(*words: object, **options: Any) -> subprocess.Popen[bytes]:
     command = [BIN / "horovod-asl", "prepare", *words]
     return subprocess.Popen(
@@ -133,15 +137,15 @@ def wait_for(condition, seconds: float = 60) -> None:
 def test_killed_in_the_middle_it_goes_on_where_it_stopped(new_frames, tmp_path):
     photos = new_frames("many", per_recording=10)
     store, partial = tmp_path / "store", tmp_path / "store.partial"
-    process = start_prepare(photos, store, "--workers", 1, "--image-size", 32)
+    process = start_prepare(photos, store, "--workers", 1, "--image-size", 128)
     wait_for(lambda: len(list((partial / "chunks").glob("*.npy"))) >= 2)
     process.kill()
     process.wait()
     assert not store.exists()
     with pytest.raises(UserError, match="unfinished prepare"):
         Store.open(store)
-    resumed = prepare(photos, store)
-    fresh = prepare(photos, tmp_path / "fresh")
+    resumed = prepare(photos, store, image_size=128)
+    fresh = prepare(photos, tmp_path / "fresh", image_size=128)
     assert resumed.digest == fresh.digest
     assert 0 < resumed.decoded < fresh.decoded == 1160
     assert not partial.exists()
@@ -160,7 +164,8 @@ def test_a_chunk_that_was_damaged_between_two_runs_is_decoded_again(frames, prep
 
 
 def test_workers_do_not_outlive_a_killed_prepare(new_frames, tmp_path):
-    process = start_prepare(new_frames("many", per_recording=10), tmp_path / "store", "--workers", 2)
+    photos = new_frames("many", per_recording=10)
+    process = start_prepare(photos, tmp_path / "store", "--workers", 2, "--image-size", SLOW_PX)
     wait_for(lambda: list(tmp_path.glob("store.partial/chunks/*.npy")))
     process.kill()
     process.wait()
@@ -181,7 +186,9 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_the_chunks(workers, new_frames, 
     for attempt in range(5):  # on a busy machine it may be done before the signal is sent
         store, log = tmp_path / f"store-{attempt}", tmp_path / f"log-{attempt}"
         with log.open("w") as errors:
-            process = start_prepare(photos, store, "--workers", workers, stderr=errors)
+            process = start_prepare(
+                photos, store, "--workers", workers, "--image-size", SLOW_PX, stderr=errors
+            )
             chunks = tmp_path / f"store-{attempt}.partial" / "chunks"
             wait_for(lambda chunks=chunks: list(chunks.glob("*.npy")))
             os.killpg(process.pid, signal.SIGINT)

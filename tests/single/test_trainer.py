@@ -482,7 +482,7 @@ def test_a_run_folder_without_weights_or_without_a_run_says_so(tmp_path: Path) -
     with pytest.raises(UserError, match="no weights yet"):
         folder.best_weights()
     with pytest.raises(UserError, match="--resume"):
-        folder.create(PLAIN)
+        folder.claim()
 
 
 def test_the_config_in_the_folder_is_the_config_that_was_run(tmp_path: Path) -> None:
