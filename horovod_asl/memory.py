@@ -1,8 +1,8 @@
 """The C library's memory: kept by the process between steps, instead of given back and asked for again.
 
 A training step allocates and frees the same hundreds of megabytes each time. As it comes, glibc returns large
-blocks to the kernel, and the next step pays for every page anew: 25,000 page faults in a ResNet-18 step of 32
-photos. Kept, the step takes a sixth less time and augmentation half (docs/performance.md, "What was won").
+blocks to the kernel, and the next step pays for every page anew: some 25,000 page faults in a ResNet-18 step of 32
+photos. Kept, the step took a sixth less time on two cores, and augmentation half.
 PyTorch's tuning guide names jemalloc and tcmalloc for the same end; this needs neither.
 """
 

@@ -55,25 +55,19 @@ class Bench:
     def run(self) -> Path:
         """A run of small_cnn, trained for a moment: for what reads photos with it."""
         path = self.work / "run"
-        words = [
+        words = (
             "--store",
             self.store,
             "--run-folder",
             path,
-            "--epochs",
-            1,
-            "--samples",
-            145,
-            "--device",
-            "cpu",
-        ]
+            *["--epochs", "1", "--samples", "145", "--device", "cpu"],
+        )
         self.turns(self.command("train", *words), rounds=1)
         return path
 
     def ours(self, name: str, label: str, *words: object, ranks: int = 1) -> Side:
         """A side of `sides.py`; on several ranks under horovodrun."""
-        command = [sys.executable, "-m", "horovod_asl.benchmarks.sides", name, *words]
-        return side(label, *horovodrun(ranks), *command)
+        return side(label, *horovodrun(ranks), *sides_command(name, *words))
 
     def command(self, *words: object, label: str = "ours") -> Side:
         """A command of `horovod-asl` as a side, of which only the wall time is known."""
@@ -115,6 +109,13 @@ def torchrun(ranks: int) -> Sequence[str]:
     return (str(beside), "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks))
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return usable_cores()
+def sides_command(*words: object) -> tuple[str, ...]:
+    """The command that runs a side of `sides.py`."""
+    return (sys.executable, "-m", "horovod_asl.benchmarks.sides", *map(str, words))
+
+
+def independent(words: Sequence[object], processes: int) -> Side:
+    """A side of so many processes that know nothing of each other and share this machine's cores."""
+    threads = max(1, usable_cores() // processes)
+    command = sides_command(*words, "--backend", "serial", "--threads-per-rank", threads)
+    return Side("independent", (command,) * processes)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from horovod_asl.benchmarks.bench import Bench, cores, torchrun
+from horovod_asl.benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
 from horovod_asl.benchmarks.figures import Figure, Goal, faster, per_second, share
-from horovod_asl.benchmarks.measure import Side
-
-_MODULE = (sys.executable, "-m", "horovod_asl.benchmarks.sides")
+from horovod_asl.benchmarks.measure import side
 
 
 def uint8_batches(bench: Bench) -> list[Figure]:
@@ -71,24 +68,14 @@ def training_step(bench: Bench) -> list[Figure]:
 def two_ranks(bench: Bench) -> list[Figure]:
     """P5: two ranks ÷ two independent processes, and ÷ the same over DDP."""
     network, count = "small_cnn" if bench.small else "resnet18", bench.size(12, 2)
-    words = (bench.store, network, 32, count)
-    alone = (*_MODULE, "steps", *map(str, words), "--backend", "serial", "--threads-per-rank", _threads_of(2))
-    independent = Side("independent", (alone, alone))
-    horovod = bench.ours("steps", "Horovod", *words, ranks=2)
-    ddp_words = (
-        *torchrun(2),
-        "-m",
-        "horovod_asl.benchmarks.sides",
-        "steps",
-        *map(str, words),
-        "--backend",
-        "ddp",
-    )
-    ddp = Side("DDP/Gloo", (ddp_words,))
-    measured = bench.turns(independent, horovod, ddp)
+    words = ("steps", bench.store, network, 32, count)
+    horovod = side("Horovod", *horovodrun(2), *sides_command(*words))
+    # torchrun brings its own Python.
+    ddp = side("DDP/Gloo", *torchrun(2), *sides_command(*words, "--backend", "ddp")[1:])
+    measured = bench.turns(independent(words, 2), horovod, ddp)
     ours = measured["Horovod"].median("seconds")
-    rates = {f"{name} photos/s per rank": 32 / side.median("seconds") for name, side in measured.items()}
-    rounds = {name: side.values("seconds") for name, side in measured.items()}
+    rates = {f"{name} photos/s per rank": 32 / one.median("seconds") for name, one in measured.items()}
+    rounds = {name: one.values("seconds") for name, one in measured.items()}
     rows = (("independent", "two independent processes", 0.95), ("DDP/Gloo", "the same over DDP/Gloo", 1.1))
     return [
         Figure(
@@ -107,9 +94,7 @@ def reference_job(bench: Bench) -> list[Figure]:
     """P6: the reference job, ours from the photos on (prepare included)."""
     model, photos = ("small_cnn", 203) if bench.small else ("resnet50", 10_000)
     job = bench.work / "job.json"
-    described = bench.ours(
-        "describe-job", "job", bench.photos, bench.class_folders, bench.work, model, photos, job
-    )
+    described = bench.ours("describe-job", "job", bench.photos, bench.work, model, photos, job)
     bench.turns(described, rounds=1)
     ours = bench.ours("reference-job", "ours", job)
     theirs = bench.peer("reference_job.py", "their way", job)
@@ -140,9 +125,7 @@ def memory(bench: Bench) -> list[Figure]:
     """P7: the dataset's share of memory with 1, 2 and 4 ranks."""
     sides = [bench.ours("memory", f"{n} rank(s)", bench.store, ranks=n) for n in (1, 2, 4)]
     measured = bench.turns(*sides, rounds=1)
-    copies = {
-        name: side.median("pss_bytes") / side.median("dataset_bytes") for name, side in measured.items()
-    }
+    copies = {name: one.median("pss_bytes") / one.median("dataset_bytes") for name, one in measured.items()}
     worst = max(copies.values())
     what = "copies of the dataset in memory, by proportional set size, over all ranks"
     return [Figure("P7", what, worst, "copies", Goal("≤", 1.02), copies)]
@@ -208,7 +191,7 @@ def growth(bench: Bench) -> list[Figure]:
             f"{what}: how many times as much, from {counted}",
             (many_.median(key) / once.median(key))
             / (many_.median("photos") / once.median("photos") if per_photo else 1.0),
-            sides={f"{side.name} {key}": side.median(key) for side in (once, many_)},
+            sides={f"{one.name} {key}": one.median(key) for one in (once, many_)},
         )
         for what, key, per_photo in rows
     ]
@@ -244,7 +227,3 @@ CASES: dict[str, Callable[[Bench], list[Figure]]] = {
     "P10": growth,
     "P11": allreduce,
 }
-
-
-def _threads_of(ranks: int) -> str:
-    return str(max(1, cores() // ranks))

@@ -204,12 +204,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _answer(one: Side, process: subprocess.Popen[bytes], log: Path) -> Answer:
     lines = log.read_text(errors="replace").strip().splitlines()
-    if process.returncode == 0 and not one.answers:
-        return {}
-    for line in reversed(lines):  # a launcher puts the rank before it
-        with contextlib.suppress(ValueError):
-            answer: Answer = json.JSONDecoder().raw_decode(line[line.index("{") :])[0]
-            if process.returncode == 0:
+    if process.returncode == 0:
+        if not one.answers:
+            return {}
+        for line in reversed(lines):  # a launcher puts the rank before it
+            with contextlib.suppress(ValueError):
+                answer: Answer = json.JSONDecoder().raw_decode(line[line.index("{") :])[0]
                 return answer
     reason = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
     raise UserError(f"{one.name} failed with exit code {process.returncode}: {reason}")

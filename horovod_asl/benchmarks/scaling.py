@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from horovod_asl.benchmarks.bench import Bench, cores, horovodrun, torchrun
-from horovod_asl.benchmarks.measure import Side
+from horovod_asl.benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
+from horovod_asl.benchmarks.measure import Side, side
 from horovod_asl.benchmarks.ring import Observation, Ring, fit, held_back_errors
+from horovod_asl.data.executor import usable_cores
 
 PREDICTED_RANKS = (8, 64, 512)
 # Sergeev and Del Balso 2018 (arXiv:1802.05799): 512 Pascal GPUs, 25 Gbit/s Ethernet with RDMA.
@@ -26,7 +26,11 @@ def measure(bench: Bench, *, backends: Sequence[str], ranks: Sequence[int]) -> d
         size = _gradient_bytes(model)
         for count in ranks:
             words = ("steps", str(bench.store), model, str(BATCH), str(bench.size(10, 2)))
-            sides = [_independent(words, count), *(_side(backend, words, count) for backend in backends)]
+            # What processes take from each other, they take within a node.
+            sides = [
+                independent(words, -(-count // _nodes())),
+                *(_side(backend, words, count) for backend in backends),
+            ]
             measured = bench.turns(*sides)
             alone = measured["independent"].median("seconds")
             for backend in backends:
@@ -37,7 +41,7 @@ def measure(bench: Bench, *, backends: Sequence[str], ranks: Sequence[int]) -> d
 
 def ranks_to_measure() -> tuple[int, ...]:
     """1, 2, 4 … up to twice the cores, or to the tasks of a SLURM allocation."""
-    most = int(os.environ.get("SLURM_NTASKS", 2 * cores()))
+    most = int(os.environ.get("SLURM_NTASKS", 2 * usable_cores()))
     powers = [2**power for power in range(most.bit_length()) if 2**power <= most]
     return tuple(sorted({*powers, most}))
 
@@ -112,7 +116,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _with_cores_of_their_own(observations: Sequence[Observation]) -> list[Observation]:
     """Without ranks that share cores: they wait for computing, which no network explains. All if none are left."""
-    own = [one for one in observations if one.ranks <= cores() * _nodes()]
+    own = [one for one in observations if one.ranks <= usable_cores() * _nodes()]
     return own if any(one.ranks > 1 for one in own) else list(observations)
 
 
@@ -130,34 +134,18 @@ def _gradient_bytes(model: str) -> float:
     )
 
 
-def _command(words: Sequence[str], *flags: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "horovod_asl.benchmarks.sides", *words, *flags)
-
-
-def _independent(words: Sequence[str], ranks: int) -> Side:
-    """As many processes as one node has ranks: what they take from each other, they take within a node."""
-    here = -(-ranks // _nodes())
-    threads = str(max(1, cores() // here))
-    return Side(
-        "independent", (_command(words, "--backend", "serial", "--threads-per-rank", threads),) * here
-    )
-
-
 def _nodes() -> int:
     return int(os.environ.get("SLURM_NNODES", 1))
 
 
 def _side(backend: str, words: Sequence[str], ranks: int) -> Side:
     if ranks == 1:
-        return Side(backend, (_command(words, "--backend", "serial"),))
+        return side(backend, *sides_command(*words, "--backend", "serial"))
     in_slurm = "SLURM_JOB_ID" in os.environ
     if backend == "ddp":
-        start = ("srun", "-n", str(ranks)) if in_slurm else torchrun(ranks)
-        return Side(backend, ((*start, *_words_of(_command(words, "--backend", "ddp"), in_slurm)),))
-    mpirun = (shutil.which("mpirun") or "mpirun", "--bind-to", "none", "--map-by", "node", "-np", str(ranks))
-    return Side(backend, ((*(mpirun if in_slurm else horovodrun(ranks)), *_command(words)),))
-
-
-def _words_of(command: Sequence[str], with_python: bool) -> Sequence[str]:
-    """torchrun brings its own Python."""
-    return command if with_python else command[1:]
+        command = sides_command(*words, "--backend", "ddp")
+        # torchrun brings its own Python.
+        started = ("srun", "-n", ranks, *command) if in_slurm else (*torchrun(ranks), *command[1:])
+        return side(backend, *started)
+    mpirun = (shutil.which("mpirun") or "mpirun", "--bind-to", "none", "--map-by", "node", "-np", ranks)
+    return side(backend, *(mpirun if in_slurm else horovodrun(ranks)), *sides_command(*words))

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from horovod_asl.benchmarks.measure import Answer
 from horovod_asl.launcher import detect
-
-Answer = dict[str, Any]
 
 
 def reading(store: str, what: str, batch: str) -> Answer:
@@ -76,11 +75,7 @@ def steps(store: str, model: str, batch: str, count: str, *flags: str) -> Answer
     backend.close()
     return {
         "seconds": median(durations),
-        "photos_per_second": trainer.position.global_batch / median(durations),
-        "mean_seconds": sum(durations) / len(durations),
         "loader_share": sum(waits[warm:]) / sum(durations),
-        "world_size": backend.world_size,
-        "threads": _threads(),
     }
 
 
@@ -126,12 +121,6 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
 def prepare(photos: str, workers: str) -> Answer:
     """`prepare` with so many workers into a folder that goes afterwards."""
     from horovod_asl.data.build import prepare_store
@@ -146,7 +135,7 @@ def prepare(photos: str, workers: str) -> Answer:
     return {"seconds": seconds, "photos": report.photos}
 
 
-def describe_job(photos: str, class_folders: str, work: str, model: str, count: str, target: str) -> Answer:
+def describe_job(photos: str, work: str, model: str, count: str, target: str) -> Answer:
     """Draw the reference job's photos, 80 % to train on and 20 % held out, and write them down for both sides.
 
     The weights of the frozen backbone are random where no file is at hand (model hubs are not reachable

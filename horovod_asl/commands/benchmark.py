@@ -72,7 +72,12 @@ def main(argv: Sequence[str]) -> int:
     """Measure, and show; 0 whatever the figures are."""
     config = parse(BenchmarkConfig, argv, prog="horovod-asl benchmark", description=__doc__)
     if config.out is not None:
-        config.out.mkdir(parents=True, exist_ok=True)
+        try:
+            config.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--out {config.out} cannot be a folder ({error.strerror}): name another"
+            ) from error
     if config.photos is not None and not config.photos.is_dir():
         raise UserError(f"no folder of photos at {config.photos}")
     with tempfile.TemporaryDirectory(prefix="horovod_asl-benchmark-") as work:

@@ -28,7 +28,7 @@ from horovod_asl.benchmarks.figures import (
 from horovod_asl.benchmarks.measure import Measured, Quiet, Side, run_side, side, take_turns
 from horovod_asl.benchmarks.photos import draw_photos
 from horovod_asl.benchmarks.sides import SIDES, repeat
-from horovod_asl.commands.benchmark import NAMES, BenchmarkConfig
+from horovod_asl.commands.benchmark import NAMES, BenchmarkConfig, main
 from horovod_asl.data.photos import find_photos
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.errors import UserError
@@ -179,6 +179,12 @@ def test_every_name_has_its_case_and_every_side_its_manual() -> None:
 def test_values_that_no_benchmark_could_have(wrong: dict[str, object], part: str) -> None:
     with pytest.raises(UserError, match=part):
         BenchmarkConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_out_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match=r"--out .*results cannot be a folder"):
+        main(["--small", "--out", str(tmp_path / "results")])
 
 
 @pytest.mark.timeout(300)
