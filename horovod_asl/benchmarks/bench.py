@@ -116,6 +116,19 @@ def sides_command(*words: object) -> tuple[str, ...]:
 
 def independent(words: Sequence[object], processes: int) -> Side:
     """A side of so many processes that know nothing of each other and share this machine's cores."""
-    threads = max(1, usable_cores() // processes)
-    command = sides_command(*words, "--backend", "serial", "--threads-per-rank", threads)
+    command = sides_command(*words, *_serial(processes))
     return Side("independent", (command,) * processes)
+
+
+def in_pace(words: Sequence[object], place: Path) -> Side:
+    """A side of two that train alone, but wait for each other at each step's end.
+
+    `words` are store, model, batch and steps; the two meet at `place`.
+    """
+    command = sides_command("steps-in-pace", place, *words, *_serial(2))
+    return Side("in pace", (command,) * 2)
+
+
+def _serial(processes: int) -> tuple[object, ...]:
+    """The flags of one of so many processes that train alone on their share of the cores."""
+    return ("--backend", "serial", "--threads-per-rank", max(1, usable_cores() // processes))

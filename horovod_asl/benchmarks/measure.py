@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,7 @@ from horovod_asl.errors import UserError
 BUSY_SHARE = 0.12
 """The share of the cores that others may use: what a quiet machine's own services take, and timer noise."""
 
-_PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37  # from <sys/prctl.h>
 
 Answer = dict[str, Any]
 
@@ -130,11 +130,9 @@ class Quiet:
 
     def others(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
         """`work`'s answer with its processes' `core_seconds`, and the share of the cores that others took."""
-        _adopt_orphans()
-        known = _children()
-        before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
-        answer = work()
-        _wait_for_orphans(known)
+        with _adopted_orphans():
+            before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
+            answer = work()
         seconds, own = time.perf_counter() - started, _own_seconds() - own_before
         foreign = _busy_seconds() - before - own
         return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * len(os.sched_getaffinity(0)))
@@ -165,9 +163,20 @@ def _own_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _adopt_orphans() -> None:
-    """Processes whose parent ends become this one's children, so that their time is known (Linux's subreaper)."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def _adopted_orphans() -> Iterator[None]:
+    """Inside, processes whose parent ends become this one's children, so that their time is known.
+
+    Linux calls it a subreaper. One that goes on for ever must wait for strangers' children, or they stay zombies.
+    """
+    prctl, known, before = ctypes.CDLL(None).prctl, _children(), ctypes.c_int()
+    prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+        _wait_for_orphans(known)
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
 def _children() -> set[int]:

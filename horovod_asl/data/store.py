@@ -2,6 +2,7 @@
 
     STORE/images-00000.npy   (n_i, H, W, 3) uint8, 4096 photos in each but the last
     STORE/labels.npy         (n,) int64, index into `classes`
+    STORE/splits.npy         (n,) uint8, index into `split.SPLITS`: what a rank needs of the index, without its text
     STORE/index.csv          one row per photo: source, path, sha256, class, recording, split, phash
     STORE/problems.csv       photos that were left out: source, path, reason
     STORE/store.json         schema, decoder, image_size, classes, counts, sources, split rule, digests
@@ -28,11 +29,12 @@ from numpy.typing import NDArray
 from horovod_asl.data.split import SPLITS
 from horovod_asl.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 SHARD_PHOTOS = 4096
 INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phash")
 PROBLEM_FIELDS = ("source", "path", "reason")
-MANIFEST, LABELS, INDEX, PROBLEMS = "store.json", "labels.npy", "index.csv", "problems.csv"
+MANIFEST, LABELS, SPLIT_CODES = "store.json", "labels.npy", "splits.npy"
+INDEX, PROBLEMS = "index.csv", "problems.csv"
 
 _SHARD = re.compile(r"images-\d{5,}\.npy")
 _MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files"}
@@ -47,7 +49,7 @@ def shard_name(number: int) -> str:
 
 def foreign_files(folder: Path) -> list[str]:
     """The names in a store's folder that are no files of a store, sorted: a user's own, which nobody may delete."""
-    own = {MANIFEST, LABELS, INDEX, PROBLEMS}
+    own = {MANIFEST, LABELS, SPLIT_CODES, INDEX, PROBLEMS}
     return sorted(
         entry.name
         for entry in folder.iterdir()
@@ -128,7 +130,13 @@ class Store:
     @cached_property
     def splits(self) -> Strings:
         """`train`, `validation` or `test` for each photo, str (n,)."""
-        return self._column("split")
+        return np.array(SPLITS, object)[self.split_codes]
+
+    @cached_property
+    def split_codes(self) -> NDArray[np.uint8]:
+        """Each photo's split as an index into `SPLITS`, uint8 (n,)."""
+        codes: NDArray[np.uint8] = np.load(self.path / SPLIT_CODES)
+        return codes
 
     @cached_property
     def digests(self) -> Strings:
@@ -146,7 +154,7 @@ class Store:
             return np.arange(len(self), dtype=np.int64)
         if split not in SPLITS:
             raise UserError(f"{split!r} is no split: use one of {', '.join(SPLITS)} or all")
-        return np.flatnonzero(self.splits == split).astype(np.int64)
+        return np.flatnonzero(self.split_codes == SPLITS.index(split)).astype(np.int64)
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """A copy of the photos at `rows`, in that order: uint8 (len(rows), H, W, 3). IndexError outside 0 … n
@@ -174,7 +182,7 @@ class Store:
         return [np.asarray(np.load(file, mmap_mode="r")) for file in files]  # np.memmap itself indexes slowly
 
     def _column(self, name: str) -> Strings:
-        """A column of the index, read when it is asked for: a rank that trains needs the splits and nothing else."""
+        """A column of the index, read when it is asked for: a rank that trains needs none."""
         with _csv_rows(self.path / INDEX, INDEX_FIELDS) as rows:
             return np.fromiter(map(itemgetter(INDEX_FIELDS.index(name)), rows), dtype=object, count=len(self))
 

@@ -30,6 +30,7 @@ from horovod_asl.data.store import (
     PROBLEMS,
     SCHEMA,
     SHARD_PHOTOS,
+    SPLIT_CODES,
     shard_name,
     whole_digest,
 )
@@ -91,8 +92,10 @@ def write_store(work: WorkFolder, content: Content, bank: PixelBank) -> None:
 def _write_files(folder: Path, content: Content, bank: PixelBank) -> None:
     rows = content.rows
     labels = np.array([CLASS_INDEX[row.label] for row in rows], np.int64)
+    splits = np.array([SPLITS.index(row.split) for row in rows], np.uint8)
     contents: dict[str, Iterable[bytes | memoryview]] = {
         LABELS: [_npy_header(labels.shape, labels.dtype), labels.data],
+        SPLIT_CODES: [_npy_header(splits.shape, splits.dtype), splits.data],
         INDEX: [index_text(rows)],
         PROBLEMS: [problems_text(content.problems)],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from horovod_asl.__main__ import COMMANDS
+from horovod_asl.benchmarks.bench import in_pace
 from horovod_asl.benchmarks.cases import CASES
 from horovod_asl.benchmarks.figures import (
     Figure,
@@ -83,6 +86,21 @@ def test_the_processor_time_of_all_its_processes_is_counted() -> None:
     orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {spin!r}]); print('{{}}')"
     answer, _ = ANY.others(lambda: run_side(python(orphan), 60))
     assert 0.5 <= answer["core_seconds"] < 2.0
+
+
+def test_after_a_measurement_this_process_adopts_no_orphans() -> None:
+    """Or those of whatever the caller starts next would stay zombies."""
+    ANY.others(lambda: run_side(python("print('{}')"), 60))
+    orphan = "import subprocess; print(subprocess.Popen(['sleep', '0.5'], stdout=subprocess.DEVNULL).pid)"
+    pid = int(subprocess.run([sys.executable, "-c", orphan], capture_output=True, check=True).stdout)
+    assert psutil.Process(pid).ppid() != os.getpid()
+
+
+def test_two_that_keep_pace_both_come_to_their_end(small_store: Path, tmp_path: Path) -> None:
+    words = (small_store, "small_cnn", 32, 2)
+    answer = run_side(in_pace(words, tmp_path / "meeting"), 120)
+    assert 0 < answer["seconds"] < 60
+    assert not (tmp_path / "meeting").exists()
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_a_manifest_that_was_changed_is_told(damaged):
     with pytest.raises(UserError, match="changed by hand"):
         Store.open(damaged, verify=True)
     (damaged / "store.json").write_text(json.dumps({**manifest, "schema": 99}))
-    with pytest.raises(UserError, match="schema 99, this version reads 1"):
+    with pytest.raises(UserError, match="schema 99, this version reads 2"):
         Store.open(damaged)
     for text in ("{", "[]", "{}"):
         (damaged / "store.json").write_text(text)
