@@ -123,7 +123,12 @@ SLOW_PX = 384
 def start_prepare(*words: object, **options: Any) -> subprocess.Popen[bytes]:
     command = [BIN / "horovod-asl", "prepare", *words]
     return subprocess.Popen(
-        [str(word) for word in command], env=clean_environment(), start_new_session=True, **options
+        [str(word) for word in command],
+        env=clean_environment(),
+        start_new_session=True,
+        # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 
