@@ -22,7 +22,7 @@ class Progress:
         self._bar = rich_progress.Progress(
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn(unit),
+            rich_progress.TextColumn("{task.description}"),
             rich_progress.TimeElapsedColumn(),
             rich_progress.TimeRemainingColumn(),
             console=self._console,
@@ -44,13 +44,21 @@ class Progress:
         """A line for the user, above the bar if there is one."""
         self._console.print(text, markup=False)
 
+    def begin(self, unit: str) -> None:
+        """The next stage: its count and its clock begin anew."""
+        self._unit = unit
+        self._started = time.monotonic()
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(unit)
+
     def update(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
         if self._console.is_terminal:
             if self._task is None:
                 self._bar.start()
                 self._task = self._bar.add_task(self._unit, total=total)
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=done, total=total)
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             rate = done / (self._last_line - self._started)

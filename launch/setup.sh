@@ -5,6 +5,7 @@
 # PYTHON=python3.12               the Python for .venv (default: python3.11, the one that was tested, else a newer one)
 # TORCH_INDEX_URL=…               another package index for torch and torchvision, such as one with CPU builds
 # HOROVOD_ASL_WITHOUT_HOROVOD=1   leave Horovod and MPI out: the backends serial, dp and ddp need neither
+# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe and its hand models out: all but `prepare --hands` works without
 # HOROVOD_ASL_WITHOUT_DEV=1       leave out what the tests and the linters need
 # HOROVOD_GPU_OPERATIONS=… etc.   see launch/build_horovod.sh
 # pip's own settings (PIP_…, pip.conf) hold here too.
@@ -17,6 +18,8 @@ WITHOUT=${HOROVOD_ASL_WITHOUT_HOROVOD:-}
 [ "$WITHOUT" != 0 ] || WITHOUT=
 WITHOUT_DEV=${HOROVOD_ASL_WITHOUT_DEV:-}
 [ "$WITHOUT_DEV" != 0 ] || WITHOUT_DEV=
+WITHOUT_HANDS=${HOROVOD_ASL_WITHOUT_HANDS:-}
+[ "$WITHOUT_HANDS" != 0 ] || WITHOUT_HANDS=
 
 # ---- talking ------------------------------------------------------------------------------------------------
 
@@ -47,13 +50,14 @@ logged() {
 stamp() {
     local version
     version=$("$VENV/bin/python" -V 2>/dev/null) || return 0
-    { echo "$version"; cat setup.cfg pyproject.toml launch/constraints.txt launch/setup.sh launch/build_horovod.sh; } |
+    { echo "$version"; cat setup.cfg pyproject.toml launch/constraints.txt launch/setup.sh launch/build_horovod.sh
+        cat horovod_asl/hand_bundle.py 2>/dev/null || true; } |
         sha256sum | cut -c1-64
 }
 
 # The extras of setup.cfg that are asked for.
 extras() {
-    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
+    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_HANDS" ] || echo hands; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
 }
 
 is_ready() {
@@ -82,12 +86,21 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())';
 # "python3.11" where the distribution has it, else its python3. apt must know its packages: after apt-get update.
 packaged_python() { if apt-cache show python3.11-venv >/dev/null 2>&1; then echo python3.11; else echo python3; fi; }
 
+# MediaPipe loads these although it computes on the CPU; the packages of those that are missing.
+missing_libraries() {
+    local pair
+    for pair in libEGL.so.1:libegl1 libGLESv2.so.2:libgles2 libGL.so.1:libgl1 libgthread-2.0.so.0:libglib2.0-0; do
+        "${1:-false}" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "${pair%:*}" 2>/dev/null || echo "${pair#*:}"
+    done
+}
+
 # The Debian packages that are missing, judged by what they bring: a compiler from elsewhere will do as well.
 # "PYTHON-…" stands for the Python that the distribution packages.
 missing_packages() {
     local python
     python=$(find_python)
     [ -n "$python" ] || echo PYTHON PYTHON-venv
+    [ -n "$WITHOUT_HANDS" ] || missing_libraries "$python"
     [ -z "$WITHOUT" ] || return 0
     if [ -z "$python" ]; then echo PYTHON-dev
     elif ! has_header "$python"; then "$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])'; fi
@@ -206,6 +219,20 @@ package() {
     say "horovod_asl: installed with ${with:-no extras} in $took s"
 }
 
+# MediaPipe's hand models, which it would download: an older wheel of its own has them (horovod_asl/hand_bundle.py).
+hand_models() {
+    local wheels=$VENV/hand-models
+    if [ -n "$WITHOUT_HANDS" ]; then say "hand models: left out, as HOROVOD_ASL_WITHOUT_HANDS asks"; return; fi
+    if "$VENV/bin/python" -m horovod_asl.hand_bundle --check >>"$LOG" 2>&1; then say "hand models: here"; return; fi
+    logged "pip could not fetch mediapipe 0.10.21, whose wheel holds the hand models" \
+        "$VENV/bin/python" -m pip download --no-input --no-deps --only-binary=:all: --python-version 3.11 \
+        --platform manylinux_2_28_x86_64 --dest "$wheels" mediapipe==0.10.21
+    logged "the hand models could not be taken from $wheels" \
+        "$VENV/bin/python" -m horovod_asl.hand_bundle "$wheels"/mediapipe-0.10.21-*.whl
+    rm -r "$wheels"
+    say "hand models: verified and in place"
+}
+
 finish() {
     echo "$(stamp) $(extras)" >"$VENV/.ready.new"
     mv "$VENV/.ready.new" "$VENV/.ready"
@@ -226,4 +253,5 @@ environment
 torch_and_torchvision
 horovod
 package
+hand_models
 finish

@@ -16,6 +16,8 @@ from horovod_asl.data.checks import require_range
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
+from horovod_asl.data.finding import find_hands
+from horovod_asl.data.hand_finder import finder_settings
 from horovod_asl.data.replacing import is_current, what_changes
 from horovod_asl.data.sources import (
     Source,
@@ -62,6 +64,8 @@ class PrepareReport:
     decoded: int
     problems: tuple[Problem, ...]
     sources: tuple[dict[str, Any], ...]
+    hands_found: int | None
+    """Photos in which a hand was found; None: nobody looked."""
 
     @property
     def photos(self) -> int:
@@ -79,6 +83,7 @@ def prepare_store(
     sources: Sequence[str],
     store: Path,
     image_size: int = 64,
+    crop_size: int | None = None,
     group_by: Sequence[str] = ("auto",),
     split: SplitRule = SplitRule(),  # noqa: B008
     samples: int | None = None,
@@ -88,18 +93,21 @@ def prepare_store(
     across_ranks: bool = False,
     say: Callable[[str], None] = print,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_stage: Callable[[str], None] = lambda unit: None,
 ) -> PrepareReport | None:
     """Make the store at `store` from `sources`, or find that it is up to date.
 
-    `image_size` is the side in pixels; `samples` draws a balanced subset of that many photos; `workers` None
+    `image_size` is the side in pixels; `crop_size` that of the square around the hand, and None looks for no hands;
+    `samples` draws a balanced subset of that many photos; `workers` None
     means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the
-    others None. `say` gets lines for the user, `on_progress` photos done and in all. UserError for whatever
-    the user can mend.
+    others None. `say` gets lines for the user, `on_progress` photos done and in all, `on_stage` what
+    is counted from now on. UserError for whatever the user can mend.
     """
-    check_values(image_size, samples, workers)
+    check_values(image_size, samples, workers, crop_size)
     with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
+        settings = None if crop_size is None else finder_settings(crop_size)
         opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
         photos = _photos(opened, samples, split.seed, tolerance, say)
         with work_folder(store, say=say) as work:
@@ -114,23 +122,39 @@ def prepare_store(
                 on_progress=on_progress,
             )
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
+            hands = None
+            if crop_size is not None:
+                on_stage("photos looked at for a hand")
+                hands = find_hands(
+                    pool,
+                    photos,
+                    decoded.digests,
+                    work,
+                    existing,
+                    crop_size=crop_size,
+                    max_megapixels=tolerance.max_megapixels,
+                    on_progress=on_progress,
+                )
             rows, dropped = arrange(
                 photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
             )
             check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
             check_sides(rows, allow_missing=tolerance.allow_missing, say=say)
-            content = _content(rows, [*problems, *dropped], opened, split, samples, image_size)
+            content = _content(rows, [*problems, *dropped], opened, split, samples, image_size, settings)
             up_to_date = is_current(existing, content)
             if not up_to_date:
                 if existing and (changes := what_changes(existing, content)):
                     say(f"{store} is replaced: {'; '.join(changes)}")
-                write_store(work, content, decoded.bank)
+                write_store(work, content, decoded.bank, hands)
     return _report(store, content, up_to_date, decoded.count)
 
 
-def check_values(image_size: int, samples: int | None, workers: int | None) -> None:
+def check_values(
+    image_size: int, samples: int | None, workers: int | None, crop_size: int | None = None
+) -> None:
     """UserError for values that no prepare could have."""
     require_range("--image-size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
+    require_range("--crop-size", crop_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
     require_range("--samples", samples, 1)
     require_range("--workers", workers, 1)
 
@@ -193,6 +217,7 @@ def _content(
     split: SplitRule,
     samples: int | None,
     image_size: int,
+    hands: dict[str, Any] | None,
 ) -> Content:
     return Content(
         rows=tuple(rows),
@@ -200,6 +225,7 @@ def _content(
         image_size=image_size,
         sources=[describe_source(source, rows) for source in sources],
         split_rule=describe_split(split, samples),
+        hands=hands,
     )
 
 
@@ -214,12 +240,14 @@ def _sound_store(path: Path) -> Store | None:
 
 def _report(store: Path, content: Content, up_to_date: bool, decoded: int) -> PrepareReport:
     splits = Counter(row.split for row in content.rows)
+    written = Store.open(store)
     return PrepareReport(
         store=store,
-        digest=Store.open(store).digest,
+        digest=written.digest,
         up_to_date=up_to_date,
         splits={name: splits[name] for name in SPLITS},
         decoded=decoded,
         problems=content.problems,
         sources=tuple(content.sources),
+        hands_found=None if content.hands is None else int(written.hands["found"].sum()),
     )

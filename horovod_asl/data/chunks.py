@@ -106,7 +106,7 @@ class PixelBank:
         """Every whole chunk file in `folder` of this pattern and picture size; damaged ones, as far as they show
         or `check` finds them, are removed."""
         for path in sorted(folder.glob(pattern)):
-            records = _read_chunk(path, image_size, check=check)
+            records = read_records(path, chunk_dtype(image_size), check=check)
             if records is None:
                 path.unlink()
                 continue
@@ -149,21 +149,27 @@ def _known_digests(path: str) -> frozenset[str]:
 
 
 def _write_chunk(target: str, records: NDArray[Any], digests: Iterable[str]) -> None:
-    """Complete the records, whose pixels are there, and leave them under a name that tells when they are whole."""
+    """Complete the records, whose pixels are there, and write them."""
     records["sha256"] = [digest.encode() for digest in digests]
     records["phash"] = phash(records["pixels"])
+    write_records(target, records)
+
+
+def write_records(target: str, records: NDArray[Any]) -> None:
+    """Leave records in a file that begins as `target` does, under a name that tells when they are whole."""
     temporary = Path(f"{target}.writing")
     with temporary.open("wb") as file:
         np.save(file, records)
     temporary.rename(f"{target}-{_checksum(records)}.npy")
 
 
-def _read_chunk(path: Path, image_size: int, *, check: bool) -> NDArray[Any] | None:
+def read_records(path: Path, dtype: np.dtype[Any], *, check: bool) -> NDArray[Any] | None:
+    """The mapped records of a file; None if it is damaged, as far as it shows or `check` finds, or holds others."""
     try:
         records: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself indexes slowly
     except (ValueError, EOFError, OSError):
         return None
-    is_whole = records.dtype == chunk_dtype(image_size)
+    is_whole = records.dtype == dtype
     if check:
         is_whole = is_whole and path.stem.endswith(f"-{_checksum(records)}")
     return records if is_whole else None

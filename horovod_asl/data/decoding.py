@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass
+from typing import TypeVar
 
-from horovod_asl.data.chunks import ChunkResult, ChunkTask, PixelBank, decode_chunk, write_known
+from horovod_asl.data.chunks import ChunkTask, PixelBank, decode_chunk, write_known
 from horovod_asl.data.decode import DECODER_VERSION
 from horovod_asl.data.sources import SourcePhoto
 from horovod_asl.data.store import SHARD_PHOTOS, Store
 from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 SMALLEST_CHUNK_PHOTOS, LARGEST_CHUNK_PHOTOS = 32, 256
 """Photos that a worker takes at a time: at most a sixth of a second's work, so a kill loses little; fewer
@@ -59,7 +63,7 @@ def decode_photos(
         )
         for start in range(0, len(photos), step)
     ]
-    results = _run(pool, tasks, len(photos), on_progress)
+    results = run_tasks(pool, decode_chunk, tasks, lambda task: len(task.origins), on_progress)
     bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy", check=False)
     return Decoded(
         digests=tuple(digest for result in results for digest in result.digests),
@@ -78,20 +82,24 @@ def _bank_of_earlier_runs(work: WorkFolder, existing: Store | None, image_size: 
     return bank
 
 
-def _run(
-    pool: Executor, tasks: Sequence[ChunkTask], total: int, on_progress: Callable[[int, int], None]
-) -> list[ChunkResult]:
-    """The results in the order of the tasks, progress as they come."""
-    futures: list[Future[ChunkResult]] = [pool.submit(decode_chunk, task) for task in tasks]
-    done = 0
+def run_tasks(
+    pool: Executor,
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    photos_of: Callable[[Task], int],
+    on_progress: Callable[[int, int], None],
+) -> list[Result]:
+    """The results of `work` in the order of the tasks; photos done, and in all, as they come."""
+    futures: dict[Future[Result], int] = {pool.submit(work, task): photos_of(task) for task in tasks}
+    done, total = 0, sum(futures.values())
     try:
         for future in as_completed(futures):
-            done += len(future.result().digests)
+            future.result()
+            done += futures[future]
             on_progress(done, total)
     except BrokenExecutor as error:
         raise UserError(
-            "a worker process was killed (out of memory?): run the same prepare again, it goes on where "
-            "this one "
+            "a worker process was killed (out of memory?): run the same prepare again, it goes on where this one "
             "stopped; fewer --workers need less memory"
         ) from error
     return [future.result() for future in futures]

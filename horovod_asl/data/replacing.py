@@ -16,6 +16,7 @@ def is_current(existing: Store | None, content: Content) -> bool:
         existing is not None
         and existing.manifest["decoder"] == DECODER_VERSION
         and existing.image_size == content.image_size
+        and existing.hand_settings == content.hands
         and existing.manifest["sources"] == content.sources
         and existing.manifest["split_rule"] == content.split_rule
         and (existing.path / INDEX).read_bytes() == index_text(content.rows)
@@ -30,6 +31,7 @@ def what_changes(existing: Store, content: Content) -> list[str]:
         "sources": (_sources(before["sources"]), _sources(after.sources)),
         "split": (_split(before["split_rule"]), _split(after.split_rule)),
         "image size": (f"{existing.image_size} px", f"{after.image_size} px"),
+        "hands": (_hands(existing.hand_settings), _hands(after.hands)),
     }
     changes = [f"{name} {was} → {will}" for name, (was, will) in facts.items() if was != will]
     lost = len(set(existing.digests) - {row.sha256 for row in content.rows})
@@ -38,6 +40,14 @@ def what_changes(existing: Store, content: Content) -> list[str]:
 
 def _sources(described: list[dict[str, Any]]) -> str:
     return ", ".join(f"{source['name']} by {source['group_by']}" for source in described)
+
+
+def _hands(settings: Mapping[str, Any] | None) -> str:
+    return (
+        "none"
+        if settings is None
+        else ", ".join(f"{name} {str(value)[:12]}" for name, value in settings.items())
+    )
 
 
 def _split(rule: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@
     STORE/splits.npy         (n,) uint8, index into `split.SPLITS`: what a rank needs of the index, without its text
     STORE/index.csv          one row per photo: source, path, sha256, class, recording, split, phash
     STORE/problems.csv       photos that were left out: source, path, reason
+    STORE/hands.npy          (n,) `hands.HAND_DTYPE`: landmarks, handedness, box; with `prepare --hands` alone
+    STORE/crops-00000.npy    (n_i, C, C, 3) uint8, the square around the hand, or the whole picture; likewise
     STORE/store.json         schema, decoder, image_size, classes, counts, sources, split rule, digests
 
 The files are mapped, so the page cache holds one copy for all ranks of a machine.
@@ -34,22 +36,22 @@ SHARD_PHOTOS = 4096
 INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phash")
 PROBLEM_FIELDS = ("source", "path", "reason")
 MANIFEST, LABELS, SPLIT_CODES = "store.json", "labels.npy", "splits.npy"
-INDEX, PROBLEMS = "index.csv", "problems.csv"
+INDEX, PROBLEMS, HANDS = "index.csv", "problems.csv", "hands.npy"
 
-_SHARD = re.compile(r"images-\d{5,}\.npy")
-_MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files"}
+_SHARD = re.compile(r"(images|crops)-\d{5,}\.npy")
+_MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files", "hands"}
 
 Strings = NDArray[np.object_]
 
 
-def shard_name(number: int) -> str:
+def shard_name(number: int, what: str = "images") -> str:
     """`images-00007.npy` for shard 7."""
-    return f"images-{number:05d}.npy"
+    return f"{what}-{number:05d}.npy"
 
 
 def foreign_files(folder: Path) -> list[str]:
     """The names in a store's folder that are no files of a store, sorted: a user's own, which nobody may delete."""
-    own = {MANIFEST, LABELS, SPLIT_CODES, INDEX, PROBLEMS}
+    own = {MANIFEST, LABELS, SPLIT_CODES, INDEX, PROBLEMS, HANDS}
     return sorted(
         entry.name
         for entry in folder.iterdir()
@@ -159,11 +161,36 @@ class Store:
     def gather(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """A copy of the photos at `rows`, in that order: uint8 (len(rows), H, W, 3). IndexError outside 0 … n
         - 1."""
+        return self._gather(self.shards, self.image_size, rows)
+
+    @property
+    def hand_settings(self) -> dict[str, Any] | None:
+        """How hands were found (finder, bundle, crop size in pixels); None in a store without them."""
+        settings: dict[str, Any] | None = self.manifest["hands"]
+        return settings
+
+    @cached_property
+    def hands(self) -> NDArray[Any]:
+        """What is known of each photo's hand: `hands.HAND_DTYPE` (n,), mapped. UserError in a store without hands."""
+        self._require_hands()
+        return np.asarray(np.load(self.path / HANDS, mmap_mode="r"))
+
+    def gather_crops(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """A copy of the crops at `rows`: uint8 (len(rows), C, C, 3). UserError in a store without hands."""
+        return self._gather(self.crop_shards, self._require_hands()["crop_size"], rows)
+
+    def _require_hands(self) -> dict[str, Any]:
+        if self.hand_settings is None:
+            raise UserError(f"{self.path} holds no hands: run its prepare again with --hands")
+        return self.hand_settings
+
+    def _gather(
+        self, shards: list[NDArray[np.uint8]], size: int, rows: NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8]:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} … {rows.max()} of a store of {len(self)} photos")
-        out = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
-        shards = self.shards
+        out = np.empty((len(rows), size, size, 3), np.uint8)
         for place, row in enumerate(
             rows.tolist()
         ):  # faster than an index array per shard, which copies twice
@@ -177,8 +204,16 @@ class Store:
     @cached_property
     def shards(self) -> list[NDArray[np.uint8]]:
         """The mapped image files in order, each uint8 (n_i, H, W, 3)."""
+        return self._map_shards("images")
+
+    @cached_property
+    def crop_shards(self) -> list[NDArray[np.uint8]]:
+        """The mapped crop files in order, each uint8 (n_i, C, C, 3)."""
+        return self._map_shards("crops")
+
+    def _map_shards(self, what: str) -> list[NDArray[np.uint8]]:
         count = -(-len(self) // SHARD_PHOTOS)
-        files = [self.path / shard_name(number) for number in range(count)]
+        files = [self.path / shard_name(number, what) for number in range(count)]
         return [np.asarray(np.load(file, mmap_mode="r")) for file in files]  # np.memmap itself indexes slowly
 
     def _column(self, name: str) -> Strings:

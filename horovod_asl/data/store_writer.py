@@ -9,19 +9,23 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from horovod_asl import __version__
 from horovod_asl.data.chunks import PixelBank
 from horovod_asl.data.decode import DECODED_WITH, DECODER_VERSION
+from horovod_asl.data.finding import HandBank
+from horovod_asl.data.hands import HAND_DTYPE
 from horovod_asl.data.split import SPLITS
 from horovod_asl.data.store import (
+    HANDS,
     INDEX,
     INDEX_FIELDS,
     LABELS,
@@ -71,6 +75,8 @@ class Content:
     image_size: int
     sources: list[dict[str, Any]]
     split_rule: dict[str, Any]
+    hands: dict[str, Any] | None = None
+    """How the hands were found; None: they were not asked for."""
 
 
 def index_text(rows: Iterable[IndexRow]) -> bytes:
@@ -83,13 +89,13 @@ def problems_text(problems: Iterable[Problem]) -> bytes:
     return _csv_text(PROBLEM_FIELDS, problems)
 
 
-def write_store(work: WorkFolder, content: Content, bank: PixelBank) -> None:
+def write_store(work: WorkFolder, content: Content, bank: PixelBank, hands: HandBank | None = None) -> None:
     """Write the store in its work folder, every file flushed to the disk, and let it take its name."""
-    _write_files(work.clear_draft(), content, bank)
+    _write_files(work.clear_draft(), content, bank, hands)
     work.commit()
 
 
-def _write_files(folder: Path, content: Content, bank: PixelBank) -> None:
+def _write_files(folder: Path, content: Content, bank: PixelBank, hands: HandBank | None) -> None:
     rows = content.rows
     labels = np.array([CLASS_INDEX[row.label] for row in rows], np.int64)
     splits = np.array([SPLITS.index(row.split) for row in rows], np.uint8)
@@ -101,7 +107,12 @@ def _write_files(folder: Path, content: Content, bank: PixelBank) -> None:
     }
     for number, start in enumerate(range(0, len(rows), SHARD_PHOTOS)):
         digests = [row.sha256 for row in rows[start : start + SHARD_PHOTOS]]
-        contents[shard_name(number)] = _shard_parts(digests, bank, content.image_size)
+        contents[shard_name(number)] = _shard_parts(digests, bank.pixels, content.image_size)
+        if hands is not None:
+            contents[shard_name(number, "crops")] = _shard_parts(digests, hands.crop, hands.crop_size)
+    if hands is not None:
+        records = np.array([hands.hand(row.sha256) for row in rows], HAND_DTYPE)
+        contents[HANDS] = [_npy_header(records.shape, records.dtype), records.view(np.uint8).data]
     with ThreadPoolExecutor(_THREADS) as threads:
         entries = threads.map(_write_parts, [folder / name for name in contents], contents.values())
         files = dict(zip(contents, entries, strict=True))
@@ -119,6 +130,7 @@ def _manifest(content: Content) -> dict[str, Any]:
         "made_with": {"horovod_asl": __version__, "numpy": np.__version__, **DECODED_WITH},
         "classes": list(CLASSES),
         "image_size": content.image_size,
+        "hands": content.hands,
         "counts": {
             "photos": len(content.rows),
             "problems": len(content.problems),
@@ -137,13 +149,15 @@ def _csv_text(fields: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     return buffer.getvalue().encode("utf-8", errors="surrogateescape")  # file names may be any bytes
 
 
-def _shard_parts(digests: Sequence[str], bank: PixelBank, image_size: int) -> Iterator[bytes | memoryview]:
+def _shard_parts(
+    digests: Sequence[str], pixels_of: Callable[[str], NDArray[np.uint8]], image_size: int
+) -> Iterator[bytes | memoryview]:
     """The bytes of the .npy file of these photos, some megabytes at a time: a shard of large ones fills a memory."""
     shape = (image_size, image_size, 3)
     yield _npy_header((len(digests), *shape), np.dtype(np.uint8))
     step = max(1, _BYTES_AT_ONCE // (image_size * image_size * 3))
     for start in range(0, len(digests), step):
-        pixels = np.stack([bank.pixels(digest) for digest in digests[start : start + step]])
+        pixels = np.stack([pixels_of(digest) for digest in digests[start : start + step]])
         yield pixels.data.cast("B")
 
 

@@ -17,7 +17,7 @@ from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher"), 0),
+    **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher", "hand_bundle"), 0),
     **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
     **dict.fromkeys(("machine", "memory", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(
@@ -33,6 +33,7 @@ ONLY_IN: dict[str, set[str]] = {
     "kagglehub": {"data/kaggle.py"},
     "imagehash": set(),  # the tests' reference for data/hashing.py
     "simplejpeg": {"data/decode.py"},
+    "mediapipe": {"data/hand_finder.py"},
     "matplotlib": {"report.py"},
     "torchvision": {
         "torchvision_compat.py",

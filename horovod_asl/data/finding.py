@@ -1,0 +1,145 @@
+"""The stage that finds hands: every photo of a prepare once, through the same workers as the decoding.
+
+At some fifty milliseconds a photo this is what many ranks are for. Like the decoded pixels, the records lie in chunk
+files of the work folder, keyed by the photos' SHA-256, so an interrupted prepare goes on where it stopped, and a
+store that is made again keeps what it has.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.chunks import read_records, write_records
+from horovod_asl.data.decode import decode_photo
+from horovod_asl.data.decoding import run_tasks
+from horovod_asl.data.hand_finder import LOOK_PX, finder_settings, shared_finder
+from horovod_asl.data.hands import HAND_DTYPE, crop
+from horovod_asl.data.photos import Origin
+from horovod_asl.data.sources import SourcePhoto
+from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.workfolder import WorkFolder
+
+Pixels = NDArray[np.uint8]
+PHOTOS_PER_TASK = 16
+"""What a worker takes at a time: about a second's work, which is what a kill loses."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindTask:
+    """Photos for one worker, with their SHA-256; `target` is how the file to write begins."""
+
+    origins: tuple[Origin, ...]
+    digests: tuple[str, ...]
+    crop_size: int
+    max_megapixels: float
+    target: str
+
+
+class HandBank:
+    """Hands and crops by SHA-256, wherever they lie: chunk files and an older store, all mapped."""
+
+    def __init__(self, crop_size: int) -> None:
+        self.crop_size = crop_size
+        self._places: dict[str, tuple[NDArray[Any], NDArray[np.uint8], int]] = {}
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._places
+
+    def add(self, digests: Sequence[str], hands: NDArray[Any], crops: NDArray[np.uint8]) -> None:
+        """Hands `HAND_DTYPE` (n,) and crops uint8 (n, C, C, 3), in the order of `digests`."""
+        self._places.update((digest, (hands, crops, row)) for row, digest in enumerate(digests))
+
+    def add_chunks(self, folder: Path, *, pattern: str, check: bool) -> None:
+        """Every whole chunk file in `folder` of this pattern; damaged ones are removed."""
+        for path in sorted(folder.glob(pattern)):
+            records = read_records(path, record_dtype(self.crop_size), check=check)
+            if records is None:
+                path.unlink()
+                continue
+            digests = [text.decode() for text in records["sha256"].tolist()]
+            self.add(digests, records["hand"], records["crop"])
+
+    def add_store(self, store: Store) -> None:
+        """All of a store that has hands."""
+        for number, crops in enumerate(store.crop_shards):
+            rows = slice(number * SHARD_PHOTOS, (number + 1) * SHARD_PHOTOS)
+            self.add(store.digests[rows].tolist(), store.hands[rows], crops)
+
+    def hand(self, digest: str) -> Any:
+        """The record, `HAND_DTYPE`."""
+        hands, _, row = self._places[digest]
+        return hands[row]
+
+    def crop(self, digest: str) -> Pixels:
+        """uint8 (C, C, 3)."""
+        _, crops, row = self._places[digest]
+        return cast(Pixels, crops[row])
+
+
+def record_dtype(crop_size: int) -> np.dtype[Any]:
+    """One record of a chunk file."""
+    return np.dtype([("sha256", "S64"), ("hand", HAND_DTYPE), ("crop", np.uint8, (crop_size, crop_size, 3))])
+
+
+def find_hands(
+    pool: Executor,
+    photos: Sequence[SourcePhoto],
+    digests: Sequence[str],
+    work: WorkFolder,
+    existing: Store | None,
+    *,
+    crop_size: int,
+    max_megapixels: float,
+    on_progress: Callable[[int, int], None],
+) -> HandBank:
+    """Look for the hand in every photo that has a digest (bad ones have none) and that no earlier run knows."""
+    settings = finder_settings(crop_size)
+    kind = f"hands-v{settings['finder']}-{settings['bundle'][:12]}"
+    bank = HandBank(crop_size)
+    bank.add_chunks(work.chunks, pattern=f"{kind}-*.npy", check=True)
+    if existing is not None and existing.hand_settings == settings:
+        bank.add_store(existing)
+    pairs = zip(digests, photos, strict=True)
+    fresh = {digest: photo.origin for digest, photo in pairs if digest and digest not in bank}
+    run = f"{kind}-{time.time_ns():x}"
+    tasks = [
+        FindTask(
+            origins=tuple(fresh[digest] for digest in part),
+            digests=tuple(part),
+            crop_size=crop_size,
+            max_megapixels=max_megapixels,
+            target=str(work.chunks / f"{run}-{number:07d}"),
+        )
+        for number, part in enumerate(_parts(list(fresh), PHOTOS_PER_TASK))
+    ]
+    run_tasks(pool, find_chunk, tasks, lambda task: len(task.origins), on_progress)
+    bank.add_chunks(work.chunks, pattern=f"{run}-*.npy", check=False)
+    return bank
+
+
+def find_chunk(task: FindTask) -> None:
+    """Run in a worker: find the hands of some photos and leave records and crops in a file."""
+    records = np.zeros(len(task.origins), record_dtype(task.crop_size))
+    finder = shared_finder()
+    look_px = max(LOOK_PX, 2 * task.crop_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
+        for record, origin, digest in zip(records, task.origins, task.digests, strict=True):
+            photo = decode_photo(origin.read(), look_px, max_megapixels=task.max_megapixels)
+            hand = finder.find(photo)
+            record["sha256"], record["hand"] = digest.encode(), hand
+            record["crop"] = crop(photo, hand["box"], task.crop_size)
+    write_records(task.target, records)
+
+
+def _parts(items: list[str], size: int) -> list[list[str]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

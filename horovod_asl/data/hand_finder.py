@@ -1,0 +1,167 @@
+"""Find the hand in a photo with MediaPipe's Hand Landmarker: the only file that imports mediapipe.
+
+One look misses many hands: those that fill the picture, dark ones, small ones. So a photo is looked at padded by
+its own border, then brightened, then as it is, until a look finds something. What was found late or is small is often
+no hand at all: it must be found once more on the enlarged square around it, which also gives finer landmarks.
+docs/hands.md has the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.hands import Pixels, Record, box_around, crop, hand, no_hand
+from horovod_asl.errors import UserError
+from horovod_asl.hand_bundle import digest, find_bundle
+
+FINDER_VERSION = 1
+"""Raise when the same photo would give another record."""
+LOOK_PX = 384
+"""The side at which a photo is looked at; the networks within take 192 and 224 px."""
+
+_CONFIDENCE = 0.1
+_SURE_CONFIDENCE = 0.3
+_SMALL = 0.25  # of the photo: the landmarks' longer side
+_LATE = 2  # the first attempt whose find is looked at again
+_SECOND_LOOK_MARGIN = 2.0
+
+
+class HandFinder:
+    """The models loaded once, on one thread. `find` may be called for any number of photos."""
+
+    def __init__(self) -> None:
+        self._landmarker = _landmarker(_CONFIDENCE)
+        self._sure_landmarker = _landmarker(_SURE_CONFIDENCE)
+
+    def find(self, photo: Pixels) -> Record:
+        """The record of the hand in an RGB photo uint8 (S, S, 3), or `no_hand`."""
+        for attempt, (share, change) in enumerate(_ATTEMPTS):
+            shown = change(photo)
+            seen = self._look(self._landmarker, shown, share)
+            if seen is None:
+                continue
+            if attempt >= _LATE or np.ptp(seen["image"][:, :2], axis=0).max() < _SMALL:
+                seen = self._second_look(shown, seen)
+            if seen is not None:
+                return hand(**seen, attempt=attempt)
+        return no_hand()
+
+    def _second_look(self, photo: Pixels, first: dict[str, Any]) -> dict[str, Any] | None:
+        left, top, side = box = box_around(first["image"], _SECOND_LOOK_MARGIN)
+        seen = self._look(self._sure_landmarker, crop(photo, box, LOOK_PX), 0.0)
+        if seen is not None:
+            seen["image"] = seen["image"] * side + np.array([left, top, 0.0], np.float32)
+        return seen
+
+    def _look(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
+        """What a look finds in the photo padded by this share on each edge, in the photo's own coordinates."""
+        margin = round(padding * len(photo))
+        padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), mode="edge") if margin else photo
+        result = landmarker.detect(_picture(padded))
+        if not result.hand_landmarks:
+            return None
+        handedness = result.handedness[0][0]
+        grown = len(padded) / len(photo)
+        image = (
+            _points(result.hand_landmarks[0]) * grown - np.array([grown - 1, grown - 1, 0], np.float32) / 2
+        )
+        return {
+            "image": image,
+            "world": _points(result.hand_world_landmarks[0]),
+            "right": handedness.category_name == "Right",
+            "score": handedness.score,
+        }
+
+
+@lru_cache(maxsize=1)
+def shared_finder() -> HandFinder:
+    """This process's finder."""
+    return HandFinder()
+
+
+def finder_settings(crop_size: int) -> dict[str, Any]:
+    """What decides the records and crops of a photo, for the record of a store.
+
+    UserError with the remedy where hands cannot be found: no mediapipe, none of its libraries, no bundle.
+    """
+    shared_finder()
+    return {"finder": FINDER_VERSION, "bundle": digest(find_bundle()), "crop_size": crop_size}
+
+
+def _landmarker(confidence: float) -> Any:
+    bundle = find_bundle()
+    try:
+        from mediapipe.tasks.python import BaseOptions, vision
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"finding hands needs mediapipe and the libraries that it loads ({error}): run `make setup`, or "
+            "pip install 'horovod_asl[hands]' and apt-get install libgl1 libegl1 libgles2 libglib2.0-0"
+        ) from error
+    options = vision.HandLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(bundle)),
+        num_hands=1,
+        min_hand_detection_confidence=confidence,
+        min_hand_presence_confidence=confidence,
+    )
+    try:
+        with _quiet_stderr():
+            landmarker = vision.HandLandmarker.create_from_options(options)
+            landmarker.detect(
+                _picture(np.zeros((32, 32, 3), np.uint8))
+            )  # what it has to remark, it remarks once
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"MediaPipe cannot use {bundle}: {str(error).splitlines()[0]}") from error
+    return landmarker
+
+
+def _picture(pixels: Pixels) -> Any:
+    import mediapipe
+
+    return mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(pixels))
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """MediaPipe's libraries write their notes to the file descriptor, before any setting of theirs is read."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _points(landmarks: Any) -> NDArray[np.float32]:
+    return np.array([[point.x, point.y, point.z] for point in landmarks], np.float32)
+
+
+def _as_it_is(photo: Pixels) -> Pixels:
+    return photo
+
+
+def _brightened(photo: Pixels) -> Pixels:
+    """By the gamma that brings the mean to the middle."""
+    mean = float(photo.mean()) / 255
+    gamma = np.log(0.5) / np.log(np.clip(mean, 0.02, 0.98))
+    table = 255 * (np.arange(256) / 255) ** gamma
+    brightened: Pixels = table.astype(np.uint8)[photo]
+    return brightened
+
+
+_ATTEMPTS: tuple[tuple[float, Callable[[Pixels], Pixels]], ...] = (
+    (0.25, _as_it_is),
+    (0.5, _as_it_is),
+    (0.25, _brightened),
+    (0.0, _as_it_is),
+)
+"""Padding on each edge, and what is done to the photo, of each look."""

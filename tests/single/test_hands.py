@@ -1,0 +1,262 @@
+"""Finding hands, for real: MediaPipe on drawn hands whose joints are known, and on real photos if there are any."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from horovod_asl import hand_bundle
+from horovod_asl.data import rooms
+from horovod_asl.data.build import PrepareReport, prepare_store
+from horovod_asl.data.decode import decode_photo
+from horovod_asl.data.finding import find_chunk
+from horovod_asl.data.hand_finder import LOOK_PX, HandFinder, shared_finder
+from horovod_asl.data.hands import CROP_MARGIN, OUTSIDE, box_around, crop, no_hand
+from horovod_asl.data.sources import SyntheticOptions
+from horovod_asl.data.store import Store
+from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASS_INDEX
+
+CLEAR_SIGNS = ("V", "Y")  # drawn hands are not quite hands to it, these most
+
+
+def prepare(store: Path, **options: object) -> PrepareReport:
+    settings = {
+        "image_size": 48,
+        "crop_size": 64,
+        "workers": 1,
+        "synthetic": SyntheticOptions(4, 1, 0),
+        "say": lambda line: None,
+        **options,
+    }
+    report = prepare_store(sources=["synthetic"], store=store, **settings)  # type: ignore[arg-type]
+    assert report is not None
+    return report
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of drawn photos with hands. Not to be changed."""
+    store = tmp_path_factory.mktemp("stores") / "hands"
+    prepare(store)
+    return store
+
+
+def drawn_joints(spec: SampleSpec, size: int) -> np.ndarray:
+    """Where the joints of a drawn photo are, (21, 2) as shares of its side."""
+    look = look_of(spec.seed, spec.recording)
+    rng = np.random.default_rng([spec.seed, spec.recording, CLASS_INDEX[spec.label], spec.index])
+    rooms.crop_room(_room(look, 2 * size), size, rng)  # takes its draws first, as `render` does
+    skeleton, _ = posed(spec.label, look, rng)
+    wrist, scale = placed(skeleton, look, 2 * size, rng)
+    return (wrist + skeleton.joints[:, :2] * [1, -1] * scale) / (2 * size)
+
+
+# ---- the finder ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", CLEAR_SIGNS)
+def test_landmarks_lie_on_the_joints_that_were_drawn(label: str) -> None:
+    spec = SampleSpec(seed=3, label=label, recording=1, index=0)
+    record = shared_finder().find(render_spec(spec, 256))
+    assert record["found"]
+    truth = drawn_joints(spec, 256)
+    apart = np.linalg.norm(record["image"][:, :2] - truth, axis=1)
+    assert np.median(apart) < 0.08 * np.ptp(truth, axis=0).max()
+
+
+def test_a_mirrored_photo_has_the_other_hand_at_the_mirrored_place() -> None:
+    photo = render_spec(SampleSpec(seed=3, label="Y", recording=1, index=0), 256)
+    one, other = shared_finder().find(photo), shared_finder().find(photo[:, ::-1])
+    assert one["right"] != other["right"]
+    mirrored = other["image"][:, :2] * [-1, 1] + [1, 0]
+    assert np.abs(one["image"][:, :2] - mirrored).mean() < 0.03
+
+
+def test_a_dark_photo_is_found_by_a_later_look_and_an_empty_one_by_none() -> None:
+    photo = render_spec(SampleSpec(seed=3, label="W", recording=1, index=0), 256)
+    dark = shared_finder().find((photo * 0.05).astype(np.uint8))
+    assert dark["found"]
+    assert dark["attempt"] == 2  # the brightened copy, and its enlarged square
+    for recording in range(4):
+        empty = render_spec(SampleSpec(seed=3, label="nothing", recording=recording, index=0), 256)
+        assert shared_finder().find(empty) == no_hand()
+
+
+def test_a_small_hand_is_looked_at_again_enlarged_and_lands_where_it_is() -> None:
+    photo = render_spec(SampleSpec(seed=3, label="Y", recording=1, index=0), 256)
+    large = shared_finder().find(photo)
+    canvas = np.full((768, 768, 3), 128, np.uint8)
+    small = np.asarray(Image.fromarray(photo).resize((192, 192)))
+    canvas[400:592, 100:292] = small
+    record = shared_finder().find(canvas)
+    assert record["found"]
+    there = (large["image"][:, :2] * 192 + [100, 400]) / 768
+    assert np.abs(record["image"][:, :2] - there).mean() < 0.012
+
+
+def test_real_hands_are_found_and_empty_rooms_have_none(real_data: Path) -> None:
+    photos = real_data / "asl_alphabet_train" / "asl_alphabet_train"
+    finder = HandFinder()
+
+    def share(label: str) -> float:
+        files = sorted((photos / label).glob("*.jpg"))[::15]
+        looked = [finder.find(decode_photo(file.read_bytes(), LOOK_PX))["found"] for file in files]
+        return float(np.mean(looked))
+
+    assert np.mean([share(label) for label in "ABLNSVY"]) > 0.9
+    assert share("nothing") < 0.05  # of 23 photos: none
+
+
+# ---- boxes and crops -----------------------------------------------------------------------------------------
+
+
+def test_the_box_is_a_square_about_the_landmarks() -> None:
+    points = np.zeros((21, 3), np.float32)
+    points[:, 0], points[:, 1] = np.linspace(0.2, 0.6, 21), np.linspace(0.5, 0.6, 21)
+    left, top, side = box_around(points)
+    assert side == pytest.approx(0.4 * CROP_MARGIN)
+    assert (left + side / 2, top + side / 2) == (pytest.approx(0.4), pytest.approx(0.55))
+
+
+def test_a_crop_is_what_pillow_cuts_and_grey_beyond_the_edge() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    inside = crop(photo, (0.2, 0.3, 0.4), 40)
+    assert np.array_equal(inside, photo[30:70, 20:60])
+    shrunk = crop(photo, (0.0, 0.0, 1.0), 50)
+    reference = Image.fromarray(photo).resize((50, 50), Image.Resampling.BILINEAR)
+    assert np.array_equal(
+        shrunk[:-1, :-1], np.asarray(reference)[:-1, :-1]
+    )  # its filter reaches over the edge
+    across = crop(photo, (-0.5, -0.5, 1.0), 100)
+    assert (across[:50] == OUTSIDE).all()
+    assert np.array_equal(across[50:, 50:], photo[:50, :50])
+
+
+# ---- the store -----------------------------------------------------------------------------------------------
+
+
+def test_the_store_holds_hands_and_crops(prepared: Path) -> None:
+    store = Store.open(prepared, verify=True)
+    assert len(store.hands) == len(store) == 116
+    nothing = store.labels == CLASS_INDEX["nothing"]
+    assert store.hands["found"][~nothing].mean() > 0.9
+    assert not store.hands["found"][nothing].any()
+    for row in (0, 40, int(np.flatnonzero(nothing)[0])):
+        label, recording, index = store.paths[row].split("/")[1].split(".")[0].split("_")
+        spec = SampleSpec(0, label, int(recording[1:]), int(index))
+        photo = render_spec(spec, 48)
+        look = decode_photo(_png(photo), LOOK_PX)
+        assert store.hands[row] == shared_finder().find(look)
+        assert np.array_equal(store.gather_crops(np.array([row]))[0], crop(look, store.hands[row]["box"], 64))
+
+
+def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    digest = Store.open(prepared).digest
+    assert prepare(tmp_path / "two", workers=2).digest == digest
+
+    done = []
+
+    def failing(task):
+        if len(done) == 3:
+            raise UserError("the power went")
+        done.append(task)
+        return find_chunk(task)
+
+    monkeypatch.setattr("horovod_asl.data.finding.find_chunk", failing)
+    monkeypatch.setattr("horovod_asl.data.build.worker_pool", _here)
+    with pytest.raises(UserError, match="the power went"):
+        prepare(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    kept = len(list((tmp_path / "store.partial" / "chunks").glob("hands-*.npy")))
+    assert kept == 3
+    done.clear()
+    monkeypatch.setattr(
+        "horovod_asl.data.finding.find_chunk", lambda task: done.append(task) or find_chunk(task)
+    )
+    assert prepare(tmp_path / "store").digest == digest
+    assert len(done) == -(-116 // 16) - kept
+
+
+def test_it_is_up_to_date_until_the_crops_change(prepared: Path, tmp_path: Path) -> None:
+    assert prepare(prepared).up_to_date
+    other = tmp_path / "other"
+    assert prepare(other, crop_size=None).hands_found is None
+    with pytest.raises(UserError, match="holds no hands: run its prepare again with --hands"):
+        _ = Store.open(other).hands
+    said: list[str] = []
+    report = prepare(other, say=said.append)
+    assert not report.up_to_date
+    assert any("hands none → finder" in line for line in said)
+    assert Store.open(other).digest == Store.open(prepared).digest
+
+
+# ---- the bundle ----------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_of_the_set_up_is_the_one_we_know() -> None:
+    assert hashlib.sha256(hand_bundle.find_bundle().read_bytes()).hexdigest() == hand_bundle.SHA256
+
+
+def test_models_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypatch) -> None:
+    wheel, target = tmp_path / "mediapipe.whl", tmp_path / "share" / "hand.task"
+    with pytest.raises(UserError, match="cannot take the hand models"):
+        hand_bundle.assemble(wheel, target)
+    wheel.write_bytes(b"no zip")
+    with pytest.raises(UserError, match="cannot take the hand models"):
+        hand_bundle.assemble(wheel, target)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in hand_bundle._PARTS.values():
+            archive.writestr(path, b"another model")
+    with pytest.raises(UserError, match=r"not those of mediapipe 0\.10\.21"):
+        hand_bundle.assemble(wheel, target)
+    assert list(target.parent.iterdir()) == []
+
+    monkeypatch.setattr(hand_bundle, "default_path", lambda: target)
+    with pytest.raises(UserError, match="run `make setup`"):
+        hand_bundle.find_bundle()
+    target.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="remove it and run `make setup` again"):
+        hand_bundle.find_bundle()
+    monkeypatch.setenv(hand_bundle.VARIABLE, str(tmp_path / "mine.task"))
+    with pytest.raises(UserError, match="which is no file"):
+        hand_bundle.find_bundle()
+
+
+def test_a_bundle_that_mediapipe_cannot_read_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    own = tmp_path / "mine.task"
+    own.write_bytes(b"not a bundle")
+    monkeypatch.setenv(hand_bundle.VARIABLE, str(own))
+    with pytest.raises(UserError, match=r"MediaPipe cannot use .*mine\.task"):
+        HandFinder()
+
+
+def _png(photo: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _here(workers: int, *, across_ranks: bool = False):
+    """The pool's interface, in this process."""
+    import contextlib
+    from concurrent.futures import Executor, Future
+
+    class Here(Executor):
+        def submit(self, work, /, *values, **named):  # type: ignore[override]
+            future: Future = Future()
+            try:
+                future.set_result(work(*values, **named))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+    return contextlib.nullcontext(Here())
