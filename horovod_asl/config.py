@@ -26,6 +26,7 @@ ModelName = Literal[
     "mobilenet_v3_small",
     "mobilenet_v3_large",
     "efficientnet_b0",
+    "landmark_mlp",
 ]
 
 # Learning rate of one replica of 32 photos, and weight decay.
@@ -70,7 +71,8 @@ class ModelConfig:
     """The network."""
 
     model: ModelName = "small_cnn"
-    """small_cnn is ours, for 64 px; the others are torchvision's, with the head replaced."""
+    """small_cnn is ours, for 64 px; landmark_mlp, ours too, reads the hand's landmarks alone and wants a store with
+    hands (`prepare --hands`); the others are torchvision's, with the head replaced."""
     pretrained: Optional[str] = None
     """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
     freeze_backbone: bool = False
@@ -247,6 +249,13 @@ class TrainConfig:
         _require(
             not (self.execution.adasum and self.execution.precision == "fp16"),
             "--adasum and --precision fp16 do not go together; use --precision bf16",
+        )
+        _require(
+            not (
+                self.model.model == "landmark_mlp"
+                and self.augment.mixup_alpha + self.augment.cutmix_alpha > 0
+            ),
+            "mixup and cutmix mix pixels, and landmark_mlp sees none: leave them out",
         )
         _require(
             not (self.model.freeze_backbone and self.model.pretrained is None),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from horovod_asl.backends import Backend
 from horovod_asl.config import AugmentConfig
+from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.loader import Shard, evaluation_shard
 from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_input, to_unit
 from horovod_asl.errors import UserError
@@ -29,8 +30,8 @@ class Photos:
     """A set of photos to train on or to score.
 
     Attributes:
-        gather: `gather(i)` gives uint8 (len(i), H, W, 3); or float32 (len(i), width), where a frozen backbone has
-            made features of them.
+        gather: `gather(i)` gives uint8 (len(i), H, W, 3); for a network that reads landmarks the hands, float32
+            (len(i), 43, 3); or float32 (len(i), width), where a frozen backbone has made features of them.
         labels: int64 (n,).
         are_features: which of the two.
     """
@@ -164,7 +165,9 @@ def _prepare(
     targets = F.one_hot(labels, options.num_classes).float()
     if config.label_smoothing:
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / options.num_classes
-    if config.augment:
+    if config.augment and images.is_floating_point():
+        batch = augment_hands(images, draws(options.seed, step, part.positions, options.global_batch), config)
+    elif config.augment:
         batch = to_unit(images, smallest_px=options.smallest_px)
         batch = Augment(config)(batch, draws(options.seed, step, part.positions, options.global_batch))
         batch, targets = mix(batch, targets, config, seed=options.seed, step=step)

@@ -13,6 +13,7 @@ from torch import nn
 
 from horovod_asl import models
 from horovod_asl.backends import Backend, Serial
+from horovod_asl.data.folder import HandReader, PixelReader, Reader
 from horovod_asl.data.transforms import to_input
 from horovod_asl.engine import Photos, autocast, evaluate
 from horovod_asl.errors import UserError
@@ -57,6 +58,16 @@ class Predictor:
         return cls(model, tuple(facts["classes"]), facts["image_size"], manifest.get("epoch"), facts, backend)
 
     @property
+    def reads_hands(self) -> bool:
+        """Whether it reads the hand's landmarks and not the pixels."""
+        return self.facts["model"] in models.LANDMARK_NAMES
+
+    @property
+    def reader(self) -> Reader:
+        """What makes the network's input of a photo's bytes."""
+        return HandReader() if self.reads_hands else PixelReader(self.image_size)
+
+    @property
     def _smallest_px(self) -> int:
         return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
 
@@ -74,23 +85,23 @@ class Predictor:
 
     @torch.no_grad()
     def probabilities(
-        self, images: npt.NDArray[np.uint8], *, batch_size: int = 256
+        self, images: npt.NDArray[np.generic], *, batch_size: int = 256
     ) -> npt.NDArray[np.float32]:
-        """float32 (n, classes), each row summing to 1, for photos uint8 (n, H, W, 3) of this `image_size`."""
+        """float32 (n, classes), each row summing to 1, for photos as `reader` reads them (n, …)."""
         parts = [
             self._batch_probabilities(images[start : start + batch_size])
             for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
-    def _batch_probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def _batch_probabilities(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.backend.device)
         with autocast(self.backend.device, self.facts["precision"]):
             logits = self.model(to_input(batch, smallest_px=self._smallest_px))
         result: npt.NDArray[np.float32] = torch.softmax(logits.float(), 1).cpu().numpy()
         return result
 
-    def top(self, images: npt.NDArray[np.uint8], count: int) -> list[list[tuple[str, float]]]:
+    def top(self, images: npt.NDArray[np.generic], count: int) -> list[list[tuple[str, float]]]:
         """For each photo its `count` likeliest classes with their probabilities, likeliest first."""
         probabilities = self.probabilities(images)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]

@@ -10,9 +10,12 @@ from torch import nn
 
 from horovod_asl.config import ModelName
 from horovod_asl.errors import UserError
+from horovod_asl.landmark_network import LandmarkMLP
 from horovod_asl.torchvision_compat import torchvision_models
 
-NAMES: tuple[str, ...] = get_args(ModelName)
+LANDMARK_NAMES = ("landmark_mlp",)
+"""Networks that take hands float (n, 43, 3) in place of photos."""
+NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in LANDMARK_NAMES)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
 # Dropout between frozen layers: what they give the head differs from epoch to epoch.
@@ -21,22 +24,23 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
 def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
-    """A classifier from float (n, 3, H, W) to logits (n, num_classes).
+    """A classifier from float (n, 3, H, W) – or hands float (n, 43, 3) – to logits (n, num_classes).
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES` or `LANDMARK_NAMES`.
         num_classes: the width of the new head.
         pretrained: None, `imagenet` (torchvision's hub), or a file of weights whose head may differ.
 
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
     """
-    if name not in NAMES:
-        raise UserError(f"no model {name!r}; there are: {', '.join(NAMES)}")
-    if name == "small_cnn":
+    if name not in (*NAMES, *LANDMARK_NAMES):
+        raise UserError(f"no model {name!r}; there are: {', '.join((*NAMES, *LANDMARK_NAMES))}")
+    own = {"small_cnn": SmallCNN, "landmark_mlp": LandmarkMLP}
+    if name in own:
         if pretrained == "imagenet":
-            raise UserError("small_cnn has no ImageNet weights; choose a torchvision model, or a local file")
-        model: nn.Module = SmallCNN(num_classes)
+            raise UserError(f"{name} has no ImageNet weights; choose a torchvision model, or a local file")
+        model: nn.Module = own[name](num_classes)
     else:
         model = _torchvision_model(name, imagenet=pretrained == "imagenet")
         replace_head(model, num_classes)

@@ -18,6 +18,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
+from horovod_asl.data.landmarks import hand_arrays
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
@@ -27,6 +28,7 @@ from horovod_asl.launcher import detect
 from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
 from horovod_asl.metrics import Scores
+from horovod_asl.models import LANDMARK_NAMES
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
@@ -60,7 +62,9 @@ def run_training(
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
-    photos = {split: _placed(photos_of(store, rows[split]), config, backend) for split in SPLITS}
+    photos = {
+        split: _placed(photos_of(store, rows[split], config.model.model), config, backend) for split in SPLITS
+    }
     trainer = Trainer(
         config,
         backend,
@@ -115,8 +119,14 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
     return store
 
 
-def photos_of(store: Store, rows: Rows) -> Photos:
-    """The photos of these rows of the store."""
+def photos_of(store: Store, rows: Rows, model: str) -> Photos:
+    """The photos of these rows of the store as the network `model` takes them.
+
+    UserError where it wants hands and the store has none.
+    """
+    if model in LANDMARK_NAMES:
+        hands = hand_arrays(store.hands[rows])
+        return Photos(gather=hands.__getitem__, labels=store.labels[rows])
     return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
 
 

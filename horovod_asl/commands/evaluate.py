@@ -90,7 +90,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
-    if store.image_size != predictor.image_size:
+    if store.image_size != predictor.image_size and not predictor.reads_hands:
         raise UserError(
             f"{config.photos} holds photos of {store.image_size} px and the run reads {predictor.image_size} px; "
             f"prepare it again with --image-size {predictor.image_size}"
@@ -99,7 +99,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
     rows = store.rows(split)
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
-    scores = predictor.score(photos_of(store, rows))
+    scores = predictor.score(photos_of(store, rows, predictor.facts["model"]))
     seen = RunFolder(config.run).were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
@@ -121,7 +121,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
     backend = predictor.backend
     loaded = load_folder(
         config.photos,
-        image_size=predictor.image_size,
+        reader=predictor.reader,
         workers=max(1, usable_cores() // backend.local_size),
         rank=backend.rank,
         world_size=backend.world_size,

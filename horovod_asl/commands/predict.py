@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
     keep_freed_memory()
     predictor = Predictor.from_run(config.run)
-    loaded = load_photos(paths, image_size=predictor.image_size)
+    loaded = load_photos(paths, reader=predictor.reader)
     if not loaded.paths and not loaded.problems:
         raise UserError(
             f"no photos in {', '.join(map(str, config.photos))}: give a folder or zip of .jpg, .png …, or name "

@@ -14,17 +14,69 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool, usable_cores
+from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
+from horovod_asl.data.landmarks import ROWS, hand_arrays
 from horovod_asl.data.photos import FileOrigin, Origin, find_photos, pictures_in
 
 NO_LABEL = -1
-MANY_PHOTOS = 1500
-"""From here on processes are worth their start."""
+
+
+class Reader(Protocol):
+    """What makes a network's input of a photo's bytes; picklable."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one photo's array."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of its elements."""
+
+    @property
+    def processes_from(self) -> int:
+        """Photos from which on processes are worth their start."""
+
+    def __call__(self, data: bytes) -> NDArray[Any]:
+        """An array of `shape` and `dtype`. Raises PhotoError."""
+
+
+@dataclass(frozen=True)
+class PixelReader:
+    """The photo as uint8 (image_size, image_size, 3)."""
+
+    image_size: int
+    dtype: type[np.generic] = np.uint8
+    processes_from: int = 1500
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        return (self.image_size, self.image_size, 3)
+
+    def __call__(self, data: bytes) -> Pixels:
+        """Decode it."""
+        return decode_photo(data, self.image_size)
+
+
+@dataclass(frozen=True)
+class HandReader:
+    """The hand in the photo as float32 (43, 3) (see `data.landmarks`), found as `prepare --hands` finds it."""
+
+    shape: tuple[int, ...] = (ROWS, 3)
+    dtype: type[np.generic] = np.float32
+    processes_from: int = 64
+
+    def __call__(self, data: bytes) -> NDArray[np.float32]:
+        """Decode it and look for the hand."""
+        hand: NDArray[np.float32] = hand_arrays(shared_finder().find(decode_photo(data, LOOK_PX))[None])[0]
+        return hand
 
 
 @dataclass(frozen=True)
@@ -32,8 +84,8 @@ class LoadedPhotos:
     """Decoded photos in the order of their paths; those that could not be used are in `problems` with a
     reason."""
 
-    images: NDArray[np.uint8]
-    """uint8 (n, H, W, 3)."""
+    images: NDArray[Any]
+    """What the reader made of them: uint8 (n, H, W, 3), or float32 (n, 43, 3)."""
     labels: NDArray[np.int64]
     """int64 (n,): 0–28, or NO_LABEL throughout for photos that came without."""
     paths: list[str]
@@ -46,7 +98,7 @@ class LoadedPhotos:
 
 
 def load_folder(
-    folder: str | Path, *, image_size: int, workers: int | None = None, rank: int = 0, world_size: int = 1
+    folder: str | Path, *, reader: Reader, workers: int | None = None, rank: int = 0, world_size: int = 1
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
@@ -59,7 +111,7 @@ def load_folder(
         [str(Path(folder) / photo.path) for photo in share],
         [photo.origin for photo in share],
         [photo.label for photo in share],
-        image_size=image_size,
+        reader=reader,
         workers=workers,
     )
     unknown = found.strays if rank == 0 else ()
@@ -67,7 +119,7 @@ def load_folder(
     return replace(loaded, problems=[*strays, *loaded.problems])
 
 
-def load_photos(paths: Sequence[str | Path], *, image_size: int, workers: int | None = None) -> LoadedPhotos:
+def load_photos(paths: Sequence[str | Path], *, reader: Reader, workers: int | None = None) -> LoadedPhotos:
     """Photos by name, each tried whatever it is called; a folder or a zip stands for the pictures in it."""
     named = [one for path in paths for one in _named(Path(path))]
     labels = [NO_LABEL] * len(named)
@@ -75,7 +127,7 @@ def load_photos(paths: Sequence[str | Path], *, image_size: int, workers: int | 
         [name for name, _ in named],
         [origin for _, origin in named],
         labels,
-        image_size=image_size,
+        reader=reader,
         workers=workers,
     )
 
@@ -90,16 +142,18 @@ def _load(
     origins: Sequence[Origin],
     labels: Sequence[int],
     *,
-    image_size: int,
+    reader: Reader,
     workers: int | None,
 ) -> LoadedPhotos:
-    images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
+    images = np.empty((len(paths), *reader.shape), reader.dtype)
     kept: list[int] = []
     digests: list[str] = []
     problems: list[tuple[str, str]] = []
-    with _pool(len(paths), workers or usable_cores()) as pool, warnings.catch_warnings():
+    with _pool(len(paths), workers or usable_cores(), reader) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
-        results = pool.map(_decoded, origins, [image_size] * len(paths), chunksize=64)
+        results = pool.map(
+            _read, origins, [reader] * len(paths), chunksize=min(64, reader.processes_from // 4)
+        )
         for row, result in enumerate(results):
             if isinstance(result, PhotoError):
                 problems.append((paths[row], str(result)))
@@ -116,13 +170,13 @@ def _load(
     )
 
 
-def _pool(photos: int, workers: int) -> AbstractContextManager[Executor]:
-    return process_pool(workers) if photos >= MANY_PHOTOS else ThreadPoolExecutor(workers)
+def _pool(photos: int, workers: int, reader: Reader) -> AbstractContextManager[Executor]:
+    return process_pool(workers) if photos >= reader.processes_from else ThreadPoolExecutor(workers)
 
 
-def _decoded(origin: Origin, image_size: int) -> tuple[Pixels, str] | PhotoError:
+def _read(origin: Origin, reader: Reader) -> tuple[NDArray[Any], str] | PhotoError:
     try:
         data = origin.read()
-        return decode_photo(data, image_size), hashlib.sha256(data).hexdigest()
+        return reader(data), hashlib.sha256(data).hexdigest()
     except PhotoError as error:
         return error

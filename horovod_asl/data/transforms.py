@@ -43,7 +43,7 @@ def normalise(batch: Tensor) -> Tensor:
 def to_input(images: Tensor, *, smallest_px: int = 0) -> Tensor:
     """uint8 (n, H, W, 3) as a network takes them: `normalise(to_unit(…))`, in half its passes over memory.
 
-    Float (n, width) are the features of a frozen backbone: they go in as they are.
+    Floats are the features of a frozen backbone (n, width), or hands (n, 43, 3): they go in as they are.
     """
     if images.is_floating_point():
         return images

@@ -15,7 +15,7 @@ from PIL import Image
 
 from horovod_asl.data import decode as decode_module
 from horovod_asl.data.decode import PhotoError, decode_photo
-from horovod_asl.data.folder import NO_LABEL, load_folder, load_photos
+from horovod_asl.data.folder import NO_LABEL, PixelReader, load_folder, load_photos
 from horovod_asl.data.hashing import distance, phash
 from tests.conftest import draw_photo
 
@@ -283,12 +283,12 @@ def test_hash_distance_counts_bits():
 
 
 def test_a_folder_and_a_list_are_decoded_alike_and_say_what_they_left_out(frames, tmp_path):
-    loaded = load_folder(frames, image_size=32, workers=2)
+    loaded = load_folder(frames, reader=PixelReader(32), workers=2)
     assert loaded.images.shape == (232, 32, 32, 3)
     assert np.bincount(loaded.labels).tolist() == [8] * 29
     some = loaded.paths[10]
     (tmp_path / "wreck.jpg").write_bytes(b"x" * 100)
-    listed = load_photos([some, tmp_path / "wreck.jpg", tmp_path / "nowhere.jpg"], image_size=32)
+    listed = load_photos([some, tmp_path / "wreck.jpg", tmp_path / "nowhere.jpg"], reader=PixelReader(32))
     assert listed.paths == [some]
     assert listed.labels.tolist() == [NO_LABEL]
     assert np.array_equal(listed.images[0], loaded.images[10])
@@ -296,6 +296,6 @@ def test_a_folder_and_a_list_are_decoded_alike_and_say_what_they_left_out(frames
         "not a picture",
         "cannot be read: No such file or directory",
     ]
-    assert load_photos([frames / "A"], image_size=32).paths == sorted(
+    assert load_photos([frames / "A"], reader=PixelReader(32)).paths == sorted(
         str(p) for p in (frames / "A").iterdir()
     )

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data.decode import FORMATS, PhotoError, decode_photo
-from horovod_asl.data.folder import load_folder, load_photos
+from horovod_asl.data.folder import PixelReader, load_folder, load_photos
 from horovod_asl.data.photos import find_photos
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
@@ -125,12 +125,12 @@ def test_every_photo_of_an_unknown_folder_is_left_out_by_name(new_frames):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         draw_photo(1).save(folder / name, "PNG")
     assert find_photos(folder).unknown == {"hello": 4}
-    loaded = load_folder(folder, image_size=SIZE)
+    loaded = load_folder(folder, reader=PixelReader(SIZE))
     assert loaded.problems == [
         (str(folder / name), "its folder hello is no class")
         for name in ("hello/1.jpg", "hello/2.PNG", "hello/deep/3.jpg")
     ]
-    assert load_folder(folder, image_size=SIZE, rank=1, world_size=2).problems == []
+    assert load_folder(folder, reader=PixelReader(SIZE), rank=1, world_size=2).problems == []
 
 
 def mixed(folder: Path) -> Path:
@@ -145,10 +145,10 @@ def mixed(folder: Path) -> Path:
 
 def test_of_a_folder_only_pictures_are_read_and_a_named_file_is_always_tried(tmp_path):
     folder = mixed(tmp_path / "mixed")
-    loaded = load_photos([folder], image_size=SIZE)
+    loaded = load_photos([folder], reader=PixelReader(SIZE))
     assert loaded.paths == [str(folder / "a.jpg")]
     assert loaded.problems == [(str(folder / "b.jpeg"), "not a picture")]
-    named = load_photos([folder / "photo.bin", folder / "README.md"], image_size=SIZE)
+    named = load_photos([folder / "photo.bin", folder / "README.md"], reader=PixelReader(SIZE))
     assert named.paths == [str(folder / "photo.bin")]
     assert named.problems == [(str(folder / "README.md"), "not a picture")]
 
@@ -159,11 +159,11 @@ def test_a_zip_stands_for_the_pictures_in_it(tmp_path):
         for file in folder.iterdir():
             archive.write(file, f"deep/{file.name}")
     zipped, loose = (
-        load_photos([tmp_path / "some.zip"], image_size=SIZE),
-        load_photos([folder], image_size=SIZE),
+        load_photos([tmp_path / "some.zip"], reader=PixelReader(SIZE)),
+        load_photos([folder], reader=PixelReader(SIZE)),
     )
     assert zipped.paths == [f"{tmp_path}/some.zip/deep/a.jpg"]
     assert np.array_equal(zipped.images, loose.images)
     (tmp_path / "torn.zip").write_bytes((tmp_path / "some.zip").read_bytes()[:200])
     with pytest.raises(UserError, match=r"torn\.zip is damaged"):
-        load_photos([tmp_path / "torn.zip"], image_size=SIZE)
+        load_photos([tmp_path / "torn.zip"], reader=PixelReader(SIZE))

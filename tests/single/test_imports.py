@@ -18,7 +18,10 @@ from tests.launching import ROOT, clean_environment
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "launcher", "hand_bundle"), 0),
-    **dict.fromkeys(("backends", "data", "models", "schedule", "metrics", "checkpoint", "runfolder"), 1),
+    **dict.fromkeys(
+        ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
+        1,
+    ),
     **dict.fromkeys(("machine", "memory", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
