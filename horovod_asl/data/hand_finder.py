@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -34,14 +35,19 @@ _SECOND_LOOK_MARGIN = 2.0
 
 
 class HandFinder:
-    """The models loaded once, on one thread. `find` may be called for any number of photos."""
+    """The models loaded once. `find` may be called for any number of photos; threads take turns."""
 
     def __init__(self) -> None:
+        self._turn = threading.Lock()
         self._landmarker = _landmarker(_CONFIDENCE)
         self._sure_landmarker = _landmarker(_SURE_CONFIDENCE)
 
     def find(self, photo: Pixels) -> Record:
         """The record of the hand in an RGB photo uint8 (S, S, 3), or `no_hand`."""
+        with self._turn:
+            return self._find(photo)
+
+    def _find(self, photo: Pixels) -> Record:
         for attempt, (share, change) in enumerate(_ATTEMPTS):
             shown = change(photo)
             seen = self._look(self._landmarker, shown, share)
@@ -80,9 +86,17 @@ class HandFinder:
         }
 
 
-@lru_cache(maxsize=1)
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def shared_finder() -> HandFinder:
-    """This process's finder."""
+    """This process's finder, made by the first thread that asks."""
+    with _ONE_AT_A_TIME:
+        return _finder()
+
+
+@lru_cache(maxsize=1)
+def _finder() -> HandFinder:
     return HandFinder()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl import hand_bundle
-from horovod_asl.data import rooms
+from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.build import PrepareReport, prepare_store
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
@@ -99,6 +101,18 @@ def test_a_small_hand_is_looked_at_again_enlarged_and_lands_where_it_is() -> Non
     assert record["found"]
     there = (large["image"][:, :2] * 192 + [100, 400]) / 768
     assert np.abs(record["image"][:, :2] - there).mean() < 0.012
+
+
+def test_threads_that_begin_together_share_one_finder_and_leave_standard_error_alone(capfd) -> None:
+    """MediaPipe's notes are kept from the terminal while it loads; two threads at once must not lose it for good."""
+    hand_finder._finder.cache_clear()
+    photo = render_spec(SampleSpec(seed=3, label="Y", recording=1, index=0), 256)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: shared_finder().find(photo), range(8)))
+    assert hand_finder._finder.cache_info().misses == 1
+    assert all(record == found[0] for record in found)
+    os.write(2, b"still heard")
+    assert capfd.readouterr().err.endswith("still heard")
 
 
 def test_real_hands_are_found_and_empty_rooms_have_none(real_data: Path) -> None:
