@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from horovod_asl.data.hands import LANDMARKS
-from horovod_asl.data.landmarks import ROWS
+from horovod_asl.data.hands import ARRAY_ROWS, LANDMARKS
 
 _PARENTS = (0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
 _BONES = [(parent, joint) for joint, parent in enumerate(_PARENTS) if joint]
@@ -18,7 +17,7 @@ _PAIRS = [(i, j) for i in range(LANDMARKS) for j in range(i)]
 
 
 class LandmarkMLP(nn.Module):
-    """Hands float (n, 43, 3) (see `data.landmarks`) to logits (n, num_classes).
+    """Hands float (n, 43, 3) (see `data.hands.hand_arrays`) to logits (n, num_classes).
 
     The features, of landmarks centred on their mean and divided by their mean distance from it: world positions,
     image positions, all distances between two joints in both, and the directions of bones. There is no dropout and
@@ -32,7 +31,7 @@ class LandmarkMLP(nn.Module):
         super().__init__()
         self.register_buffer("pairs", torch.tensor(_PAIRS).T.contiguous(), persistent=False)
         self.register_buffer("bones", torch.tensor(_BONES).T.contiguous(), persistent=False)
-        inputs = self.features(torch.zeros(1, ROWS, 3)).shape[1]
+        inputs = self.features(torch.zeros(1, ARRAY_ROWS, 3)).shape[1]
         self.body = nn.Sequential(
             nn.LayerNorm(inputs),
             nn.Linear(inputs, width),

@@ -18,7 +18,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
-from horovod_asl.data.landmarks import hand_arrays
+from horovod_asl.data.hands import hand_arrays
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool, usable_cores
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
-from horovod_asl.data.landmarks import ROWS, hand_arrays
+from horovod_asl.data.hands import ARRAY_ROWS, hand_arrays
 from horovod_asl.data.photos import FileOrigin, Origin, find_photos, pictures_in
 
 NO_LABEL = -1
@@ -67,9 +67,9 @@ class PixelReader:
 
 @dataclass(frozen=True)
 class HandReader:
-    """The hand in the photo as float32 (43, 3) (see `data.landmarks`), found as `prepare --hands` finds it."""
+    """The hand in the photo as float32 (43, 3) (see `hands.hand_arrays`), found as `prepare --hands` finds it."""
 
-    shape: tuple[int, ...] = (ROWS, 3)
+    shape: tuple[int, ...] = (ARRAY_ROWS, 3)
     dtype: type[np.generic] = np.float32
     processes_from: int = 64
 

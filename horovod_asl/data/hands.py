@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LANDMARKS = 21
+ARRAY_ROWS = 2 * LANDMARKS + 1
+"""Rows of three that a hand is to a network, see `hand_arrays`."""
 HAND_DTYPE = np.dtype(
     [
         ("found", np.bool_),
@@ -72,3 +74,17 @@ def crop(photo: Pixels, box: NDArray[np.float32] | tuple[float, float, float], s
     inside = (left - origin[0], top - origin[1])
     region = (*inside, inside[0] + side, inside[1] + side)
     return np.asarray(canvas.resize((size_px, size_px), Image.Resampling.BILINEAR, box=region))
+
+
+def hand_arrays(records: NDArray[Any]) -> NDArray[np.float32]:
+    """Records `HAND_DTYPE` (n,) as a network takes them: float32 (n, 43, 3).
+
+    The 21 image landmarks, the 21 world landmarks, and a row (found, handedness, 0), found being 0 or 1, handedness 1
+    for a right hand and −1 for a left one; all zero where no hand was found.
+    """
+    arrays = np.zeros((len(records), ARRAY_ROWS, 3), np.float32)
+    arrays[:, :LANDMARKS] = records["image"]
+    arrays[:, LANDMARKS:-1] = records["world"]
+    arrays[:, -1, 0] = records["found"]
+    arrays[:, -1, 1] = np.where(records["found"], np.where(records["right"], 1.0, -1.0), 0.0)
+    return arrays

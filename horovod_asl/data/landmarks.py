@@ -1,34 +1,15 @@
-"""Hands as a network takes them: landmarks as one float array per photo, and augmentation of whole batches of them.
-
-An array float32 (43, 3) per photo: the 21 image landmarks, the 21 world landmarks, and a row (found, handedness, 0),
-found being 0 or 1, handedness 1 for a right hand and −1 for a left one; all zero where no hand was found.
-"""
+"""Augmentation of hands: whole batches of landmark arrays (`hands.hand_arrays`) turned, stretched and mirrored."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from horovod_asl.config import AugmentConfig
-from horovod_asl.data.hands import LANDMARKS
 
-ROWS = 2 * LANDMARKS + 1
 _TILT_DEGREES = 80.0  # at a perspective of 1
-
-
-def hand_arrays(records: NDArray[Any]) -> NDArray[np.float32]:
-    """float32 (n, 43, 3) of records `HAND_DTYPE` (n,)."""
-    arrays = np.zeros((len(records), ROWS, 3), np.float32)
-    arrays[:, :LANDMARKS] = records["image"]
-    arrays[:, LANDMARKS:-1] = records["world"]
-    arrays[:, -1, 0] = records["found"]
-    arrays[:, -1, 1] = np.where(records["found"], np.where(records["right"], 1.0, -1.0), 0.0)
-    return arrays
 
 
 def augment_hands(hands: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:

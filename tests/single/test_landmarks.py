@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
-from horovod_asl.data.hands import HAND_DTYPE, hand, no_hand
-from horovod_asl.data.landmarks import augment_hands, hand_arrays
+from horovod_asl.data.hands import HAND_DTYPE, hand, hand_arrays, no_hand
+from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws
 from horovod_asl.errors import UserError
 from horovod_asl.landmark_network import LandmarkMLP
