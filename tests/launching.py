@@ -70,6 +70,12 @@ def launch(
         return Finished(process.returncode, log.read())
 
 
+def ok(finished: Finished) -> str:
+    """The output of a command that must have succeeded."""
+    assert finished.returncode == 0, finished.output[-4000:]
+    return finished.output
+
+
 def launcher_words(name: str, ranks: int) -> list[str]:
     """The words before a program that start it on `ranks` ranks: `serial`, `mpi`, `gloo`, `mpirun` or `torchrun`."""
     if name == "serial":

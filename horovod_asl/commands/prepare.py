@@ -47,7 +47,7 @@ class PrepareConfig:
     """Side of the stored pictures in pixels."""
 
     hands: bool = False
-    """Find the hand in every photo (MediaPipe's Hand Landmarker, some 50 ms a photo and core): landmarks, handedness,
+    """Find the hand in every photo (MediaPipe's Hand Landmarker): landmarks, handedness,
     and a square crop around the hand beside the whole picture."""
 
     crop_size: int = 160

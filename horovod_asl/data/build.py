@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from horovod_asl.data.checks import require_range
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
-from horovod_asl.data.finding import HandBank, find_hands
+from horovod_asl.data.finding import find_hands
 from horovod_asl.data.hand_finder import finder_settings
 from horovod_asl.data.replacing import is_current, what_changes
 from horovod_asl.data.sources import (
@@ -123,8 +122,19 @@ def prepare_store(
                 on_progress=on_progress,
             )
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
-            find = partial(find_hands, pool, photos, decoded.digests, work, existing, on_progress=on_progress)
-            hands = _hands(find, crop_size, tolerance, on_stage)
+            hands = None
+            if settings is not None:
+                on_stage("photos looked at for a hand")
+                hands = find_hands(
+                    pool,
+                    photos,
+                    decoded.digests,
+                    work,
+                    existing,
+                    settings=settings,
+                    max_megapixels=tolerance.max_megapixels,
+                    on_progress=on_progress,
+                )
             rows, dropped = arrange(
                 photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
             )
@@ -137,19 +147,6 @@ def prepare_store(
                     say(f"{store} is replaced: {'; '.join(changes)}")
                 write_store(work, content, decoded.bank, hands)
     return _report(store, content, up_to_date, decoded.count)
-
-
-def _hands(
-    find: Callable[..., HandBank],
-    crop_size: int | None,
-    tolerance: Tolerance,
-    on_stage: Callable[[str], None],
-) -> HandBank | None:
-    """The hands where they are asked for."""
-    if crop_size is None:
-        return None
-    on_stage("photos looked at for a hand")
-    return find(crop_size=crop_size, max_megapixels=tolerance.max_megapixels)
 
 
 def check_values(

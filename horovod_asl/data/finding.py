@@ -1,6 +1,6 @@
 """The stage that finds hands: every photo of a prepare once, through the same workers as the decoding.
 
-At some fifty milliseconds a photo this is what many ranks are for. Like the decoded pixels, the records lie in chunk
+This is the slow part of a prepare, and what many ranks are for. Like the decoded pixels, the records lie in chunk
 files of the work folder, keyed by the photos' SHA-256, so an interrupted prepare goes on where it stopped, and a
 store that is made again keeps what it has.
 """
@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from horovod_asl.data.chunks import read_records, write_records
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.decoding import run_tasks
-from horovod_asl.data.hand_finder import LOOK_PX, finder_settings, shared_finder
-from horovod_asl.data.hands import HAND_DTYPE, crop
+from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
+from horovod_asl.data.hands import HAND_DTYPE, Pixels, crop
 from horovod_asl.data.photos import Origin
 from horovod_asl.data.sources import SourcePhoto
 from horovod_asl.data.store import SHARD_PHOTOS, Store
 from horovod_asl.data.workfolder import WorkFolder
 
-Pixels = NDArray[np.uint8]
 PHOTOS_PER_TASK = 16
 """What a worker takes at a time: about a second's work, which is what a kill loses."""
 
@@ -97,12 +96,15 @@ def find_hands(
     work: WorkFolder,
     existing: Store | None,
     *,
-    crop_size: int,
+    settings: dict[str, Any],
     max_megapixels: float,
     on_progress: Callable[[int, int], None],
 ) -> HandBank:
-    """Look for the hand in every photo that has a digest (bad ones have none) and that no earlier run knows."""
-    settings = finder_settings(crop_size)
+    """Look for the hand in every photo that has a digest (bad ones have none) and that no earlier run knows.
+
+    `settings` are `finder_settings`: what an earlier run's hands must have been found with.
+    """
+    crop_size = settings["crop_size"]
     kind = f"hands-v{settings['finder']}-{settings['bundle'][:12]}"
     bank = HandBank(crop_size)
     bank.add_chunks(work.chunks, pattern=f"{kind}-*.npy", check=True)

@@ -247,13 +247,16 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no store: {hint} with `horovod-asl prepare SOURCE {folder}`") from None
     except ValueError as error:
         raise UserError(f"{folder / MANIFEST} is damaged ({error}): run prepare again") from None
-    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
-        raise UserError(f"{folder / MANIFEST} is damaged: run prepare again")
-    if manifest["schema"] != SCHEMA:
+    damaged = UserError(f"{folder / MANIFEST} is damaged: run prepare again")
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise damaged
+    if manifest["schema"] != SCHEMA:  # first: another schema has other keys
         raise UserError(
             f"{folder} is a store of schema {manifest['schema']}, this version reads {SCHEMA}: run "
             f"prepare again"
         )
+    if not manifest.keys() >= _MANIFEST_KEYS:
+        raise damaged
     return manifest
 
 

@@ -23,14 +23,9 @@ from horovod_asl.labels import CLASSES
 from horovod_asl.models import build_model
 from horovod_asl.runfolder import RunFolder
 from tests.conftest import write_frames
-from tests.launching import BIN, ROOT, Finished, clean_environment, launch, launcher_words
+from tests.launching import BIN, ROOT, clean_environment, launch, launcher_words, ok
 
 ASL = BIN / "horovod-asl"
-
-
-def ok(finished: Finished) -> str:
-    assert finished.returncode == 0, finished.output[-4000:]
-    return finished.output
 
 
 @pytest.fixture(scope="module")

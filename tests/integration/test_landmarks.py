@@ -12,14 +12,9 @@ from PIL import Image
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, render_spec
 from horovod_asl.runfolder import RunFolder
-from tests.launching import BIN, Finished, launch, launcher_words
+from tests.launching import BIN, launch, launcher_words, ok
 
 ASL = BIN / "horovod-asl"
-
-
-def ok(finished: Finished) -> str:
-    assert finished.returncode == 0, finished.output[-4000:]
-    return finished.output
 
 
 @pytest.fixture(scope="module")
