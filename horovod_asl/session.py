@@ -42,7 +42,7 @@ Rows = npt.NDArray[np.int64]
 
 def run_training(
     config: TrainConfig,
-    store_path: Path,
+    store: Path | Store,
     backend: Backend,
     stop: StopSignal | None = None,
     committed: dict[str, Any] | None = None,
@@ -50,6 +50,7 @@ def run_training(
     """Train `config` on the store and write the run folder.
 
     Args:
+        store: where it is; or one that is open, as `open_equal_stores` gives it, perhaps with other splits.
         stop: the signal by which this process may be asked to save and leave.
         committed: what an earlier call committed before ranks came or went; the run goes on from it.
 
@@ -58,7 +59,7 @@ def run_training(
     """
     started = time.perf_counter()
     threads = settle_process(config, backend)
-    store = open_equal_stores(store_path, backend)
+    store = store if isinstance(store, Store) else open_equal_stores(store, backend)
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
