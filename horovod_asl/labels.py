@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 CLASSES: tuple[str, ...] = (*string.ascii_uppercase, "del", "nothing", "space")
+MOVEMENTS: tuple[str, ...] = ("J", "Z")
 NUM_CLASSES: int = len(CLASSES)
 CLASS_INDEX: Mapping[str, int] = MappingProxyType({name: index for index, name in enumerate(CLASSES)})
 

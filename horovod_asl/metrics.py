@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,23 @@ class Scores:
         """Per class: n, predicted, correct, precision, recall, f1 (0 where undefined)."""
         return dict(zip(classes, self._rows(), strict=True))
 
+    def without(self, left_out: Sequence[int]) -> dict[str, float]:
+        """n, correct, top1 and macro_f1 of the photos whose label is none of these classes.
+
+        An answer that is one of them is wrong, as any other; the mean of F1 is over the classes that stay, where
+        they occur as label or as answer.
+        """
+        confusion = self.confusion.copy()
+        confusion[list(left_out)] = 0
+        rows = [
+            row
+            for index, row in enumerate(_class_rows(confusion))
+            if index not in left_out and (row["n"] or row["predicted"])
+        ]
+        n, correct = int(confusion.sum()), int(np.trace(confusion))
+        f1 = float(np.mean([row["f1"] for row in rows])) if rows else 0.0
+        return {"n": n, "correct": correct, "top1": correct / n if n else 0.0, "macro_f1": f1}
+
     def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """The JSON of `horovod-asl evaluate`."""
         return {
@@ -126,22 +143,26 @@ class Scores:
         }
 
     def _rows(self) -> list[dict[str, float]]:
-        hits = np.diag(self.confusion)
-        actual, predicted = self.confusion.sum(1), self.confusion.sum(0)
-        precision = _ratio(hits, predicted)
-        recall = _ratio(hits, actual)
-        f1 = _ratio(2 * hits, actual + predicted)
-        return [
-            {
-                "n": int(actual[k]),
-                "predicted": int(predicted[k]),
-                "correct": int(hits[k]),
-                "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "f1": float(f1[k]),
-            }
-            for k in range(len(hits))
-        ]
+        return _class_rows(self.confusion)
+
+
+def _class_rows(confusion: npt.NDArray[np.int64]) -> list[dict[str, float]]:
+    hits = np.diag(confusion)
+    actual, predicted = confusion.sum(1), confusion.sum(0)
+    precision = _ratio(hits, predicted)
+    recall = _ratio(hits, actual)
+    f1 = _ratio(2 * hits, actual + predicted)
+    return [
+        {
+            "n": int(actual[k]),
+            "predicted": int(predicted[k]),
+            "correct": int(hits[k]),
+            "precision": float(precision[k]),
+            "recall": float(recall[k]),
+            "f1": float(f1[k]),
+        }
+        for k in range(len(hits))
+    ]
 
 
 def _ratio(numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

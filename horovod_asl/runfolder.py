@@ -6,8 +6,9 @@ trained_on.sha256        the first 16 digits of the SHA-256 of every photo of tr
 metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
 checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
 best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
-result.json              the scores of the best weights per split, and SHA-256 digests of parameters (statistics of
-                         BatchNorm left out): `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
+result.json              the scores of the best weights per split, the temperature fitted on validation (null without
+                         one), and SHA-256 digests of parameters (statistics of BatchNorm left out):
+                         `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
 report.html, *.png       what a person looks at
 """
 
@@ -120,6 +121,14 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final scores per split."""
         write_atomically(self.path / RESULT, json.dumps(result, indent=1))
+
+    def temperature(self, manifest: Mapping[str, Any]) -> float:
+        """The temperature fitted for the weights of this manifest (see `best_weights`); 1 where there is none."""
+        fitted = manifest.get("temperature")
+        if fitted is None and (self.path / RESULT).is_file():
+            result = json.loads((self.path / RESULT).read_text())
+            fitted = result.get("temperature") if result.get("epoch") == manifest.get("epoch") else None
+        return 1.0 if fitted is None else float(fitted)
 
     def save_best(self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int) -> None:
         """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from horovod_asl import __version__, checkpoint
+from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
@@ -27,7 +28,6 @@ from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.metrics import Scores
 from horovod_asl.models import LANDMARK_NAMES
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
@@ -274,28 +274,36 @@ def _conclude(
 ) -> None:
     """Score the best weights on every split and write result and report; times are of `time.perf_counter`."""
     train_seconds = time.perf_counter() - training_started
-    manifest, best_digest, scores = _score_best(trainer, photos)
+    manifest, best_digest, answers = _answers_of_best(trainer, photos)
+    temperature = answers["validation"].temperature() if "validation" in answers else None
     seconds = time.perf_counter() - started
-    result = {
+    result: dict[str, Any] = {
         "seconds": seconds,
         "train_seconds": train_seconds,
         "epoch": manifest.get("epoch"),
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
         "best_weights_digest": best_digest,
-        "scores": {split: score.as_dict(CLASSES) for split, score in scores.items()},
+        "temperature": temperature,
+        "scores": {split: measures(answer, CLASSES, temperature or 1.0) for split, answer in answers.items()},
     }
     if trainer.backend.rank == 0:
         from horovod_asl.report import write_report
 
         trainer.folder.write_result(result)
         write_report(trainer.folder)
-    for split, score in scores.items():
+    for split, answer in answers.items():
+        score = answer.scores()
         name = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}[
             split
         ]
         display.say(
             f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  "
             f"(top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
+        )
+    if temperature is not None:
+        before, after = (result["scores"]["validation"][key] for key in ("ece", "ece_calibrated"))
+        display.say(
+            f"temperature {temperature:.3f}, fitted on validation (its calibration error {before:.3f} → {after:.3f})"
         )
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
     if trainer.backend.rank == 0:
@@ -304,7 +312,10 @@ def _conclude(
     trainer.backend.barrier()
 
 
-def _score_best(trainer: Trainer, photos: dict[str, Photos]) -> tuple[dict[str, Any], str, dict[str, Scores]]:
+def _answers_of_best(
+    trainer: Trainer, photos: dict[str, Photos]
+) -> tuple[dict[str, Any], str, dict[str, Answers]]:
+    """The manifest and digest of the best weights, and their answers to every split that has photos."""
     backend, model = trainer.backend, trainer.learner.model
     best = backend.broadcast(trainer.folder.best_weights() if backend.rank == 0 else None)
     assert best is not None
@@ -313,10 +324,10 @@ def _score_best(trainer: Trainer, photos: dict[str, Photos]) -> tuple[dict[str, 
     model.load_state_dict(dict(weights))
     digest = checkpoint.weights_digest(dict(model.named_parameters()))
     trainer.learner.ema, average = None, trainer.learner.ema
-    scores = {split: trainer.score(part) for split, part in photos.items() if len(part)}
+    answers = {split: trainer.answers(part) for split, part in photos.items() if len(part)}
     model.load_state_dict(final)
     trainer.learner.ema = average
-    return manifest, digest, scores
+    return manifest, digest, answers
 
 
 class _Board:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from horovod_asl import checkpoint, features, models, schedule
+from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.loader import Shard, ShardedSteps
@@ -123,6 +124,17 @@ class Trainer:
                 self.backend,
                 photos,
                 num_classes=NUM_CLASSES,
+                precision=self.config.execution.precision,
+                smallest_px=self.smallest_px,
+            )
+
+    def answers(self, photos: Photos) -> Answers:
+        """The present weights' answers to `photos`, over all ranks."""
+        with self.scoring_model() as model:
+            return collect(
+                models.tail(model) if photos.are_features else model,
+                self.backend,
+                photos,
                 precision=self.config.execution.precision,
                 smallest_px=self.smallest_px,
             )

@@ -27,6 +27,8 @@ LAYERS: dict[str, int] = {
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
     **dict.fromkeys(("console", "progress", "stopping", "resume", "benchmarks"), 2),
+    **dict.fromkeys(("calibration", "folds"), 1),
+    **dict.fromkeys(("answers", "crossval"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
 ONLY_IN: dict[str, set[str]] = {
