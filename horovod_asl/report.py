@@ -218,16 +218,19 @@ def _save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
+STYLE = """\
+ body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+ table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
+ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr + tr td { border-top: 1px solid #e6e8eb; }
+ img { max-width: 100%; } .quiet { color: #6b7178; }"""
+
 _PAGE = Template(
     """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
- body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
- h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
- table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
- td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr + tr td { border-top: 1px solid #e6e8eb; }
- img { max-width: 100%; } .quiet { color: #6b7178; }
+$style
 </style>
 <h1>$title</h1>
 <p class="quiet">$subtitle</p>
@@ -254,31 +257,35 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
         else "No recording is on two sides of the split."
     )
     return _PAGE.substitute(
+        style=STYLE,
         title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),
         subtitle=html.escape(
             f"{folder.path.name} · {result['seconds']:.0f} s · torch {facts['versions']['torch']}"
         ),
-        scores=_table(
+        scores=table(
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"),
-            [_score_row(_NAMES[name], row) for name, row in result["scores"].items()],
+            [score_row(_NAMES[name], row) for name, row in result["scores"].items()],
         ),
         trained_on=html.escape(", ".join(facts["trained_on"])),
         honesty=honesty,
         split=html.escape(_NAMES[split]),
-        confused=_table(
+        confused=table(
             ("shown", "read as", "photos", "of"),
             [(a, b, str(n), str(of)) for a, b, n, of in most_confused(scores)],
         ),
-        settings=_table(("", ""), [(name, str(value)) for name, value in facts["settings"].items()]),
+        settings=table(("", ""), [(name, str(value)) for name, value in facts["settings"].items()]),
     )
 
 
-def _score_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+def score_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a table of scores says of a set of photos: name, photos, top-1, top-3, macro F1, NLL, ECE."""
     shares = (f"{row[key]:.2%}" for key in ("top1", "top3"))
     return (name, f"{row['n']:,}", *shares, *(f"{row[key]:.3f}" for key in ("macro_f1", "nll", "ece")))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of plain text; cells that begin with a digit stand on the right."""
+
     def line(cells: Sequence[str], tag: str) -> str:
         numeric = [
             ' class="n"' if cell[:1].isdigit() or (tag == "th" and i > 0) else ""
