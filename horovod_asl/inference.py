@@ -13,12 +13,12 @@ from torch import nn
 
 from horovod_asl import models
 from horovod_asl.backends import Backend, Serial
+from horovod_asl.boxed import open_run
 from horovod_asl.data.folder import HandReader, PixelReader, Reader
 from horovod_asl.data.transforms import to_input
 from horovod_asl.engine import Photos, autocast, evaluate
 from horovod_asl.errors import UserError
 from horovod_asl.metrics import Scores
-from horovod_asl.runfolder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Predictor:
 
     @classmethod
     def from_run(cls, run: Path, backend: Backend | None = None) -> Predictor:
-        """Load the best sound weights of the run folder `run`; UserError if it holds none."""
+        """Load the best sound weights of the run folder or box `run` (see `boxed`); UserError if it holds none."""
         backend = backend or Serial(torch.device("cpu"))
-        folder = RunFolder(run)
+        folder = open_run(run)
         facts = folder.facts()
         manifest, weights = folder.best_weights()
         model = models.build_model(facts["model"], num_classes=len(facts["classes"]))

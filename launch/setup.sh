@@ -57,7 +57,7 @@ stamp() {
 
 # The extras of setup.cfg that are asked for.
 extras() {
-    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_HANDS" ] || echo hands; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
+    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_HANDS" ] || echo hands; echo export; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
 }
 
 is_ready() {

@@ -40,6 +40,8 @@ _OPTIONAL = {
     "pytest": ("make test", _SETUP),
     "mypy": ("make lint", _SETUP),
     "ruff": ("make lint", _SETUP),
+    "onnx": ("horovod-asl export", _SETUP),
+    "onnxruntime": ("horovod-asl export", _SETUP),
     "kagglehub": ("downloading the photos from Kaggle", ".venv/bin/pip install -e '.[kaggle]'"),
 }
 

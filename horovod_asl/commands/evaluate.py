@@ -3,6 +3,7 @@
     horovod-asl evaluate runs/RUN stores/asl --split test --json scores.json
     horovod-asl evaluate runs/RUN ~/photos_of_my_friends --json scores.json
     horovodrun -np 4 horovod-asl evaluate runs/RUN stores/asl
+    horovod-asl evaluate default ~/photos_of_my_friends     # the model that ships with the package
 
 Every photo counts once, whatever the number of ranks. Sets with fewer classes (letters only) are fine: answers
 outside them count as wrong. The answer and the JSON say how many of the very photos were in training (by the
@@ -31,7 +32,7 @@ class EvaluateConfig:
     """Flags of `evaluate`."""
 
     run: Positional[Path]
-    """RUN: a run folder."""
+    """RUN: a run folder, or `default` for the model that ships."""
     photos: Positional[Path]
     """A store, or a folder of class folders."""
     split: Literal["train", "validation", "test", "all"] | None = None
@@ -85,8 +86,8 @@ def _is_store(config: EvaluateConfig) -> bool:
 
 
 def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
+    from horovod_asl.boxed import open_run
     from horovod_asl.data.store import Store
-    from horovod_asl.runfolder import RunFolder
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
@@ -100,7 +101,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
     scores = predictor.score(photos_of(store, rows, predictor.facts["model"]))
-    seen = RunFolder(config.run).were_in_training(store.digests[rows])
+    seen = open_run(config.run).were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
         predictor,
@@ -113,10 +114,10 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
     """Each rank decodes and scores every world_size-th photo."""
+    from horovod_asl.boxed import open_run
     from horovod_asl.data.executor import usable_cores
     from horovod_asl.data.folder import load_folder
     from horovod_asl.engine import Photos
-    from horovod_asl.runfolder import RunFolder
 
     backend = predictor.backend
     loaded = load_folder(
@@ -133,7 +134,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
     scores = predictor.score(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
-    seen = RunFolder(config.run).were_in_training(loaded.digests)
+    seen = open_run(config.run).were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
     name = str(config.photos)
     provenance = _provenance(

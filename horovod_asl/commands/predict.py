@@ -1,12 +1,14 @@
-"""Read photos with a run.
+"""Read photos with a run, or with the model that ships.
 
+    horovod-asl predict photo.jpg                          # with the model that ships with the package
     horovod-asl predict runs/RUN photo.jpg other.png --top 3
     horovod-asl predict runs/RUN ~/photos                  # all pictures below a folder, or in a zip
     find . -name '*.jpg' | horovod-asl predict runs/RUN -  # a list of paths on standard input
     horovod-asl predict runs/RUN photo.jpg --json          # one JSON object per line
 
-In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is
-always tried. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
+The first word is the run if it is a folder that holds one, or `default` (the model that ships); else all are photos.
+In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is always
+tried. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
@@ -27,10 +30,9 @@ from horovod_asl.errors import UserError
 class PredictConfig:
     """Flags of `predict`."""
 
-    run: Positional[Path]
-    """RUN: a run folder."""
-    photos: Positional[tuple[Path, ...]]
-    """PHOTO …: files, folders, zips, or `-` for a list of paths on standard input."""
+    words: Positional[Annotated[tuple[Path, ...], arg(metavar="[RUN] PHOTO …")]]
+    """A run folder or `default`, which may be left out; then files, folders, zips, or `-` for a list of paths on
+    standard input."""
     top: int = 1
     """How many answers per photo."""
     json: bool = False
@@ -42,18 +44,19 @@ def main(argv: Sequence[str]) -> int:
     config = parse(PredictConfig, argv, prog="horovod-asl predict", description=__doc__)
     if not 1 <= config.top <= 29:
         raise UserError(f"--top must be between 1 and 29, not {config.top}")
-    paths = _expand(config.photos)
+    run, photos = _run_and_photos(config.words)
+    paths = _expand(photos)
 
     from horovod_asl.data.folder import load_photos
     from horovod_asl.inference import Predictor
     from horovod_asl.memory import keep_freed_memory
 
     keep_freed_memory()
-    predictor = Predictor.from_run(config.run)
+    predictor = Predictor.from_run(run)
     loaded = load_photos(paths, reader=predictor.reader)
     if not loaded.paths and not loaded.problems:
         raise UserError(
-            f"no photos in {', '.join(map(str, config.photos))}: give a folder or zip of .jpg, .png …, or name "
+            f"no photos in {', '.join(map(str, photos))}: give a folder or zip of .jpg, .png …, or name "
             "the files one by one"
         )
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
@@ -61,6 +64,26 @@ def main(argv: Sequence[str]) -> int:
     for path, reason in loaded.problems:
         print(f"{path}: {reason}", file=sys.stderr)
     return 1 if loaded.problems else 0
+
+
+def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """The run and the photos among the words; UserError if the first is neither, so that a slip is not overlooked."""
+    from horovod_asl.boxed import DEFAULT, names_run
+    from horovod_asl.data.photos import PICTURE_SUFFIXES, pictures_in
+
+    if not words or str(words[0]) == "-":
+        return Path(DEFAULT), words
+    first, *others = words
+    if names_run(first):
+        return first, others
+    if first.is_dir() and not pictures_in(first):
+        raise UserError(
+            f"{first} is not a run folder (no run.json in it), and no photos are in it either: name a run that "
+            "`horovod-asl train` made, or photos"
+        )
+    if not first.exists() and not first.name.lower().endswith((*PICTURE_SUFFIXES, ".zip")):
+        raise UserError(f"there is no run folder and no photo {first}")
+    return Path(DEFAULT), words
 
 
 def _expand(given: Sequence[Path]) -> list[Path]:

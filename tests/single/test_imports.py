@@ -22,11 +22,13 @@ LAYERS: dict[str, int] = {
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
         1,
     ),
-    **dict.fromkeys(("machine", "memory", "optimizers", "torchvision_compat"), 1),
+    **dict.fromkeys(("boxed", "compact", "machine", "memory", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
-    **dict.fromkeys(("console", "progress", "stopping", "resume", "benchmarks"), 2),
+    **dict.fromkeys(
+        ("console", "progress", "stopping", "resume", "benchmarks", "onnx_export", "model_card"), 2
+    ),
     **dict.fromkeys(("calibration", "folds"), 1),
     **dict.fromkeys(("answers", "crossval"), 2),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
@@ -40,6 +42,8 @@ ONLY_IN: dict[str, set[str]] = {
     "imagehash": set(),  # the tests' reference for data/hashing.py
     "simplejpeg": {"data/decode.py"},
     "mediapipe": {"data/hand_finder.py"},
+    "onnx": {"onnx_export.py"},
+    "onnxruntime": {"onnx_export.py"},
     "matplotlib": {"report.py"},
     "torchvision": {
         "torchvision_compat.py",

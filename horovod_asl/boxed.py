@@ -1,0 +1,138 @@
+"""The model in the box: a finished run in a folder of a few small files, one of which ships with the package.
+
+run.json                 the run's facts, and under `box` the epoch, the temperature and the SHA-256 of the weights
+config.yaml              the config that it was trained with
+weights.safetensors      float16 where that is exact (see `compact`)
+model.onnx               the same network for ONNX Runtime, pixels in and logits out
+trained_on.sha256        as in a run folder
+MODEL_CARD.md            what it is, what it was trained on, how it scores and where it fails
+
+The name `default` means the one that ships, where there is no folder of that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from horovod_asl.checkpoint import Weights
+from horovod_asl.compact import load_compact, save_compact
+from horovod_asl.errors import UserError
+from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
+
+DEFAULT = "default"
+BOX = Path(__file__).parent / "box"
+WEIGHTS, ONNX, CARD = "weights.safetensors", "model.onnx", "MODEL_CARD.md"
+LARGEST_BYTES = 10_000_000
+"""Of the weights and of the ONNX file each: what ships with the package stays small."""
+_FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, CARD}
+
+
+class Box(RunFolder):
+    """A box as a run folder that can be read and scored, but not resumed."""
+
+    def best_weights(self) -> tuple[dict[str, Any], Weights]:
+        """What `run.json` says of the weights, and the weights; UserError if they are damaged."""
+        manifest: dict[str, Any] = self.facts().get("box", {})
+        file = self.path / WEIGHTS
+        if not file.is_file() or _sha256(file) != manifest.get("weights_sha256"):
+            raise UserError(f"{file} is missing or damaged: install horovod_asl again, or box the run again")
+        return manifest, load_compact(file)
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder or box at `path`, or the box that ships for `default`.
+
+    Raises:
+        UserError: `default`, and nothing is in the box.
+    """
+    if _means_default(path):
+        if not (BOX / FACTS).is_file():
+            raise UserError(
+                f"this horovod_asl comes without a model ({BOX} holds none): name the folder of a run that "
+                "`horovod-asl train` made"
+            )
+        return Box(BOX)
+    return Box(path) if (path / WEIGHTS).is_file() else RunFolder(path)
+
+
+def names_run(path: Path) -> bool:
+    """Whether `path` stands for a run: `default`, or a folder with one in it."""
+    return _means_default(path) or (path / FACTS).is_file() or RunFolder(path).holds_run()
+
+
+@contextlib.contextmanager
+def new_box(folder: Path) -> Iterator[Path]:
+    """Within, an empty folder to fill; afterwards it is `folder`, in place of a box that was there.
+
+    Raises:
+        UserError: `folder` holds other files than a box's, cannot be made, or a file came out too large.
+    """
+    _refuse_foreign(folder)
+    partial, replaced = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "replaced"))
+    for left in (partial, replaced):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"no box can be made at {folder} ({error.strerror}): name a folder in one that is there and writable"
+        ) from error
+    try:
+        yield partial
+        for name in (WEIGHTS, ONNX):
+            _refuse_large(partial / name)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        for left in (partial, replaced):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def put_weights(box: Path, run: RunFolder) -> None:
+    """Write into a new box what it keeps of a run besides the ONNX file and the card; UserError if too large."""
+    manifest, weights = run.best_weights()
+    save_compact(box / WEIGHTS, weights)
+    known = {
+        "epoch": manifest.get("epoch"),
+        "temperature": run.temperature(manifest),
+        "weights_sha256": _sha256(box / WEIGHTS),
+    }
+    _refuse_large(box / WEIGHTS)
+    RunFolder(box).write_facts(run.facts() | {"box": known})
+    for name in (CONFIG, TRAINED_ON):
+        if (run.path / name).is_file():
+            shutil.copyfile(run.path / name, box / name)
+
+
+def _means_default(path: Path) -> bool:
+    return str(path) == DEFAULT and not path.is_dir()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder for the box")
+    others = sorted({file.name for file in folder.iterdir()} - _FILES) if folder.exists() else []
+    if others:
+        raise UserError(
+            f"{folder} holds other files than a box's ({', '.join(others[:3])}): name a new folder"
+        )
+
+
+def _refuse_large(file: Path) -> None:
+    size = file.stat().st_size
+    if size > LARGEST_BYTES:
+        raise UserError(
+            f"{file.name} would have {size / 1e6:.1f} MB, and a box takes {LARGEST_BYTES / 1e6:.0f} MB a file: "
+            "train a smaller network, or export the ONNX file alone"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,113 @@
+"""Write a run as an ONNX file, for ONNX Runtime in any language; or put it into a box, as a model that ships.
+
+    horovod-asl export runs/RUN hand.onnx                # any batch size
+    horovod-asl export runs/RUN hand.onnx --batch 1      # a fixed one
+    horovod-asl export default hand.onnx                 # the model that ships with the package
+    horovod-asl export runs/RUN --box horovod_asl/box --scores massey.json homes.json --notes recipe.md
+
+The graph takes what `predict` makes of a photo's bytes (RGB pixels uint8, the hand's landmarks, or both) and gives
+logits; the order of the classes and the temperature are in its metadata. It computes in float32, and weights that
+float16 holds exactly are stored so. Before the file gets its name, ONNX Runtime must give torch's logits within 1e-4.
+
+A box holds the weights, the ONNX file (10 MB each at most), the facts of the run, which photos it was trained on (by
+digest), and a model card: `evaluate` and `predict` take its folder in place of a run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from horovod_asl.cli import parse, require_writable
+from horovod_asl.errors import UserError
+
+if TYPE_CHECKING:
+    from horovod_asl.inference import Predictor
+    from horovod_asl.onnx_export import Exported
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Flags of `export`."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """A run folder, or `default` for the model that ships."""
+    out: Positional[Annotated[Path | None, arg(metavar="[OUT]")]] = None
+    """The .onnx file to write."""
+    batch: int | None = None
+    """Photos per call, fixed in the graph; none: any number."""
+    box: Path | None = None
+    """In place of OUT: the folder of the box to make, or to make anew."""
+    scores: tuple[Path, ...] = ()
+    """For the card of a box: what `evaluate --json` or `crossval --json` wrote of this model."""
+    notes: Path | None = None
+    """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
+
+    def __post_init__(self) -> None:
+        if (self.out is None) == (self.box is None):
+            raise UserError("name one of the two: the .onnx file to write, or --box FOLDER")
+        if self.out is not None and self.out.suffix != ".onnx":
+            raise UserError(f"{self.out} is no name for an ONNX file: end it with .onnx")
+        if self.batch is not None and (self.batch < 1 or self.box is not None):
+            raise UserError(
+                "--batch must be at least 1" if self.batch < 1 else "--batch is not for --box: it takes any"
+            )
+        if self.out is not None and (self.scores or self.notes):
+            raise UserError("--scores and --notes are for the card of a box: name it with --box FOLDER")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 on success."""
+    config = parse(ExportConfig, argv, prog="horovod-asl export", description=__doc__)
+    if config.out is not None:
+        require_writable(config.out, "OUT")
+
+    from horovod_asl.inference import Predictor
+    from horovod_asl.onnx_export import export_onnx, require_onnx
+
+    require_onnx()
+    predictor = Predictor.from_run(config.run)
+    if config.out is not None:
+        _show(export_onnx(predictor, config.out, batch=config.batch))
+    elif config.box is not None:
+        _make_box(config, config.box, predictor)
+    return 0
+
+
+def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
+    from horovod_asl import boxed
+    from horovod_asl.model_card import model_card, read_scores
+    from horovod_asl.onnx_export import export_onnx
+
+    run = boxed.open_run(config.run)
+    scores = [row for path in config.scores for row in read_scores(path)]
+    notes = _read(config.notes) if config.notes is not None else ""
+    with boxed.new_box(folder) as box:
+        boxed.put_weights(box, run)
+        exported = export_onnx(predictor, box / boxed.ONNX)
+        card = model_card(run, box=box, inputs=exported.inputs, scores=scores, notes=notes)
+        (box / boxed.CARD).write_text(card)
+    _show(exported)
+    for name in (boxed.WEIGHTS, boxed.ONNX):
+        print(f"{folder / name}  {(folder / name).stat().st_size / 1e6:.2f} MB")
+    print(f"{folder / boxed.CARD}: read it, and say what it lacks with --notes")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--notes {path} cannot be read as text ({error})") from error
+
+
+def _show(exported: Exported) -> None:
+    inputs = ", ".join(f"{name} {kind}" for name, kind in exported.inputs.items())
+    print(f"{exported.path.name}: {inputs} → logits")
+    print(
+        f"ONNX Runtime and torch on {exported.checked} drawn inputs: largest difference of a logit "
+        f"{exported.difference:.1e}"
+    )

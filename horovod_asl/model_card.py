@@ -1,0 +1,202 @@
+"""The card of a model in a box: Markdown made of facts, after Mitchell et al. 2019 (arXiv:1810.03993)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from horovod_asl.boxed import ONNX, WEIGHTS
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.runfolder import CONFIG, RESULT, RunFolder
+
+_CARD = Template(
+    """# $model, $classes classes
+
+Reads which letter of the American Sign Language alphabet (or `del`, `nothing`, `space`) a hand shows in one photo.
+
+| file | size | SHA-256 |
+|---|---:|---|
+$files
+
+The ONNX graph takes $inputs and gives logits `(n, $classes)`; its metadata names the classes in order. Both files
+hold the same $parameters parameters, of epoch $epoch. A run's folder is not needed:
+
+    horovod-asl predict photo.jpg
+    horovod-asl evaluate default FOLDER --json scores.json
+
+## What it was trained on
+
+$data
+
+Validated on, to choose the epoch: $validated. The SHA-256 of every photo of training begins with a line of
+`trained_on.sha256`; `evaluate` counts how many of the photos that it scores are among them.
+
+## How it was made
+
+    $command
+
+$settings. The config, whole:
+
+```yaml
+$config```
+
+$notes## How it scores
+
+$scores
+
+Where photos of the same person or room were in training, a score says nothing about other people.
+
+## Where it fails
+
+- It sees one photo. J and Z are movements: of them it sees a moment, and may take it for I or D.
+- Fingers hidden by others: M, N, S and T differ by what the thumb does behind them, and are mixed up most.
+- One hand per photo is read. Several hands, gloves, strong blur and hands cut off by the edge were rare in training.
+- The people it was trained on are few: skin, age, hand shape and handedness beyond theirs are not measured.
+- It reads letters held still, one by one. That is not sign language, and no basis for a decision about a person.
+
+## Licence
+
+The weights and this card: Apache-2.0, as horovod_asl. The photos are not part of it; they have licences of their own.
+"""
+)
+_COLUMNS = ("top1", "macro_f1", "nll", "ece")
+
+Row = tuple[str, Mapping[str, Any]]
+"""What was scored, and the scores as `evaluate --json` writes them."""
+
+
+def read_scores(path: Path) -> list[Row]:
+    """Every set of scores in a JSON file: at its top, or in lists and sections below it.
+
+    Raises:
+        UserError: the file cannot be read, or holds none.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scores {path} cannot be read as JSON ({error})") from error
+    rows = list(_scores_in(content, path.stem))
+    if not rows:
+        raise UserError(f"--scores {path} holds no scores: give what `evaluate --json` wrote")
+    return rows
+
+
+def model_card(
+    run: RunFolder, *, box: Path, inputs: Mapping[str, str], scores: Sequence[Row], notes: str
+) -> str:
+    """The card of the model whose files lie in `box`.
+
+    Args:
+        run: where the model comes from; what its `result.json` says stands before `scores`.
+        inputs: of the ONNX graph, by name, as text.
+        notes: Markdown in the maker's own words, for the section on how it was made.
+    """
+    facts = run.facts()
+    own = run.path / RESULT
+    rows = [
+        *(_scores_in(json.loads(own.read_text())["scores"], "the run's own") if own.is_file() else ()),
+        *scores,
+    ]
+    config = run.path / CONFIG
+    return _CARD.substitute(
+        model=facts["model"],
+        classes=len(facts["classes"]),
+        files="\n".join(_file_row(box / name) for name in (WEIGHTS, ONNX)),
+        inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
+        parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
+        epoch=run.best_weights()[0].get("epoch"),
+        data=_data(run),
+        validated=", ".join(facts.get("validated_on", [])) or "nothing",
+        command=_command(facts),
+        settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
+        config=config.read_text() if config.is_file() else "# not kept\n",
+        notes=f"{notes.strip()}\n\n" if notes.strip() else "",
+        scores=_table(rows),
+    )
+
+
+def _scores_in(value: Any, name: str) -> Iterator[Row]:
+    if isinstance(value, Mapping) and {"n", *_COLUMNS} <= value.keys():
+        yield str(value.get("photos", name)), value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _scores_in(part, f"{name}: {key}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value, 1):
+            yield from _scores_in(part, f"{name} {number}")
+
+
+def _file_row(path: Path) -> str:
+    data = path.read_bytes()
+    return f"| `{path.name}` | {len(data) / 1e6:.2f} MB | `{hashlib.sha256(data).hexdigest()}` |"
+
+
+def _data(run: RunFolder) -> str:
+    """A line per source and recording, with how many photos where the store is still at hand."""
+    facts = run.facts()
+    counts = _counts(run, facts)
+    rows = [
+        f"| {part} | {_thousands(counts[part]) if counts else 'not known'} |"
+        for part in facts.get("trained_on", [])
+    ]
+    total = f"| all | {_thousands(sum(counts.values()))} |" if counts else "| all | not known |"
+    digest = f"A store of photos with the digest `{facts.get('store_digest', 'unknown')}`:"
+    return "\n".join([digest, "", "| source/recording | photos |", "|---|---:|", *rows, total])
+
+
+def _counts(run: RunFolder, facts: Mapping[str, Any]) -> Counter[str]:
+    """Photos of training per source and recording; empty without the store that the run was trained on."""
+    path = Path(facts.get("store", ""))
+    if not facts.get("store") or not Store.exists(path):
+        return Counter()
+    store = Store.open(path)
+    trained = run.were_in_training(store.digests)
+    if store.digest != facts["store_digest"] or trained is None:
+        return Counter()
+    pairs = zip(store.sources[trained], store.recordings[trained], strict=True)
+    return Counter(f"{source}/{recording}" for source, recording in pairs)
+
+
+def _command(facts: Mapping[str, Any]) -> str:
+    settings = facts.get("settings", {})
+    ranks = settings.get("world_size", 1)
+    launcher = {
+        "horovod": f"horovodrun -np {ranks} ",
+        "ddp": f"torchrun --nproc-per-node {ranks} --no-python ",
+    }
+    prefix = launcher.get(settings.get("backend"), "") if ranks > 1 else ""
+    return f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG}"
+
+
+def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("backend", "world_size", "global_batch", "steps", "precision", "device")
+    settings = facts.get("settings", {})
+    return {name: settings[name] for name in names if name in settings} | dict(facts.get("versions", {}))
+
+
+def _table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "Not scored."
+    head = (
+        "| photos of | n | in training | top-1 | macro F1 | NLL | ECE |\n|---|---:|---:|---:|---:|---:|---:|"
+    )
+    return "\n".join([head, *(_score_row(name, row) for name, row in rows)])
+
+
+def _score_row(name: str, row: Mapping[str, Any]) -> str:
+    top1, macro_f1, nll, ece = (row[key] for key in _COLUMNS)
+    seen = row.get("photos_in_training")
+    known = "–" if seen is None else _thousands(seen)
+    return (
+        f"| {name} | {_thousands(row['n'])} | {known} | {top1:.2%} | {macro_f1:.3f} | {nll:.3f} | {ece:.3f} |"
+    )
+
+
+def _thousands(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else str(number)

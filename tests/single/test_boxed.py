@@ -1,0 +1,249 @@
+"""A run in a box: the same answers, from a folder of a few small files that needs neither run nor store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from horovod_asl import boxed
+from horovod_asl.commands import evaluate, export, predict
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.inference import Predictor
+from horovod_asl.labels import CLASSES, NUM_CLASSES
+from horovod_asl.model_card import read_scores
+from horovod_asl.models import build_model, head_of
+from horovod_asl.runfolder import RunFolder
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def photo_digests(frames: Path) -> list[str]:
+    """Of fifty photos in `frames`."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(frames.rglob("*.jpg"))[:50]]
+
+
+@pytest.fixture(scope="module")
+def run(small_store: Path, photo_digests: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, said to be trained on the store's training split and on fifty photos of `frames`."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    path.mkdir()
+    store = Store.open(small_store)
+    torch.manual_seed(3)
+    network = build_model("small_cnn", num_classes=NUM_CLASSES)
+    network(torch.randn(16, 3, SIZE, SIZE))
+    head_of(network).weight.data *= 50
+    folder = RunFolder(path)
+    folder.write_facts(
+        {
+            "model": "small_cnn",
+            "input": "photos",
+            "classes": list(CLASSES),
+            "image_size": SIZE,
+            "precision": "fp32",
+            "store": str(small_store),
+            "store_digest": store.digest,
+            "split_rule": {"kind": "recording"},
+            "trained_on": ["synthetic/r0", "synthetic/r1"],
+            "validated_on": ["synthetic/r2"],
+            "settings": {"backend": "horovod", "world_size": 2, "global_batch": 64, "parameters": 1171677},
+            "versions": {"torch": torch.__version__},
+        }
+    )
+    folder.write_training_photos([*store.digests[store.rows("train")], *photo_digests])
+    (path / "config.yaml").write_text("model:\n  model: small_cnn\n")
+    folder.save_best(4, 0.5, network.state_dict(), keep=1)
+    scores = {"n": 58, "top1": 0.25, "macro_f1": 0.2, "nll": 2.5, "ece": 0.1}
+    folder.write_result({"epoch": 4, "temperature": 1.25, "scores": {"validation": scores}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def box(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("boxes")
+    scores, notes = folder / "stranger.json", folder / "notes.md"
+    row = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02, "photos_in_training": 0}
+    scores.write_text(json.dumps({"left_out": {"phone": row | {"photos": "data/phone"}, "homes": row}}))
+    notes.write_text("Prepared with `horovod-asl prepare photos store --hands`.\n")
+    words = [run, "--box", folder / "box", "--scores", scores, "--notes", notes]
+    assert export.main([str(word) for word in words]) == 0
+    return folder / "box"
+
+
+@pytest.fixture
+def ships(box: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The box as the one that ships, seen from an empty working folder."""
+    monkeypatch.setattr(boxed, "BOX", box)
+    monkeypatch.chdir(tmp_path)
+    return box
+
+
+def noise(count: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def photo_at(path: Path) -> Path:
+    Image.fromarray(noise(1)[0]).save(path)
+    return path
+
+
+def test_a_box_holds_what_it_says_and_no_more(box: Path) -> None:
+    names = {path.name for path in box.iterdir()}
+    assert names == {
+        *("run.json", "config.yaml", "trained_on.sha256"),
+        *("weights.safetensors", "model.onnx", "MODEL_CARD.md"),
+    }
+    assert [path.name for path in box.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_it_answers_as_the_run_does_to_the_bit(run: Path, box: Path) -> None:
+    expected, seen = Predictor.from_run(run), Predictor.from_run(box)
+    assert (seen.epoch, seen.temperature, seen.classes) == (4, 1.25, CLASSES)
+    assert np.array_equal(seen.probabilities(noise(20)), expected.probabilities(noise(20)))
+
+
+def test_its_onnx_file_gives_the_same_logits(box: Path) -> None:
+    session = onnxruntime.InferenceSession(box / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"photo": noise(20)})
+    np.testing.assert_allclose(logits, Predictor.from_run(box).logits(noise(20)), rtol=0, atol=1e-4)
+
+
+def test_default_is_what_ships_where_no_folder_has_that_name(ships: Path, run: Path, tmp_path: Path) -> None:
+    assert Predictor.from_run(Path("default")).facts["box"]["epoch"] == 4
+    shutil.copytree(run, tmp_path / "default")
+    assert "box" not in Predictor.from_run(Path("default")).facts
+
+
+@pytest.mark.usefixtures("ships")
+def test_predict_needs_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = photo_at(tmp_path / "photo.png")
+    outputs = []
+    for words in ([photo], ["default", photo], [run, photo], [tmp_path]):
+        assert predict.main([*map(str, words), "--json"]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert all(output == outputs[0] for output in outputs)
+    assert outputs[0]["photo"] == str(photo)
+    assert predict.main([str(tmp_path / "absent.jpg"), str(photo)]) == 1
+    assert "absent.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ships")
+def test_a_slip_in_the_run_s_name_is_not_taken_for_a_photo(tmp_path: Path) -> None:
+    photo = str(photo_at(tmp_path / "photo.png"))
+    (tmp_path / "empty").mkdir()
+    mistakes = {
+        ("runs/nrun", photo): "there is no run folder and no photo runs/nrun",
+        ("defautl", photo): "there is no run folder and no photo defautl",
+        ("empty", photo): "empty is not a run folder",
+        (): "no photos: name",
+        ("default",): "no photos: name",
+    }
+    for words, part in mistakes.items():
+        with pytest.raises(UserError, match=part):
+            predict.main(list(words))
+
+
+@pytest.mark.usefixtures("ships")
+def test_evaluate_scores_it_and_knows_what_it_was_trained_on(run: Path, frames: Path, tmp_path: Path) -> None:
+    scores = {}
+    for name in ("default", str(run)):
+        out = tmp_path / "scores.json"
+        assert evaluate.main([name, str(frames), "--json", str(out), "--backend", "serial"]) == 0
+        scores[name] = json.loads(out.read_text())
+    ours = scores["default"]
+    assert (ours["n"], ours["photos_in_training"], ours["run"]) == (232, 50, "default")
+    assert ours | {"run": str(run)} == scores[str(run)]
+
+
+def test_without_a_model_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_frames: Callable[..., Path]
+) -> None:
+    monkeypatch.setattr(boxed, "BOX", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)
+    photo = str(photo_at(tmp_path / "photo.png"))
+    for command, words in ((predict, [photo]), (evaluate, ["default", str(tmp_path)])):
+        with pytest.raises(UserError, match=r"comes without a model .* name the folder of a run"):
+            command.main(words)
+
+
+def test_damaged_weights_are_refused(box: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(box, tmp_path / "box")
+    data = bytearray((copy / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match="missing or damaged"):
+        Predictor.from_run(copy)
+
+
+def test_the_card_tells_the_facts(box: Path) -> None:
+    card = (box / "MODEL_CARD.md").read_text()
+    for part in (
+        "# small_cnn, 29 classes",
+        "of epoch 4",
+        "1,171,677 parameters",
+        "| synthetic/r0 | 58 |",
+        "| synthetic/r1 | 58 |",
+        "| all | 116 |",
+        "to choose the epoch: synthetic/r2.",
+        "horovodrun -np 2 horovod-asl train --config horovod_asl/box/config.yaml",
+        "model: small_cnn",
+        "Prepared with `horovod-asl prepare photos store --hands`.",
+        "| the run's own: validation | 58 | – | 25.00% | 0.200 | 2.500 | 0.100 |",
+        "| data/phone | 2,900 | 0 | 88.50% |",
+        "| stranger: left_out: homes | 2,900 | 0 | 88.50% |",
+        "J and Z are movements",
+        "Apache-2.0",
+    ):
+        assert part in card, part
+    for name in ("weights.safetensors", "model.onnx"):
+        assert f"| `{name}` |" in card
+        assert hashlib.sha256((box / name).read_bytes()).hexdigest() in card
+
+
+def test_a_box_is_made_anew_whole_or_not_at_all(
+    run: Path, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(box, tmp_path / "box")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    monkeypatch.setattr(boxed, "LARGEST_BYTES", 1_000_000)
+    with pytest.raises(UserError, match=r"weights\.safetensors would have 4\.\d MB, and a box takes 1 MB"):
+        export.main([str(run), "--box", str(copy)])
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["box"]
+    with boxed.new_box(copy) as partial:
+        for name in (boxed.WEIGHTS, boxed.ONNX):
+            (partial / name).write_text("new")
+    assert {path.name for path in copy.iterdir()} == {boxed.WEIGHTS, boxed.ONNX}
+
+
+def test_a_folder_with_other_things_in_it_is_not_made_a_box(run: Path, tmp_path: Path) -> None:
+    photo_at(tmp_path / "mine.png")
+    (tmp_path / "file").write_text("")
+    for folder, part in (
+        (tmp_path, "holds other files than a box's"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "none" / "box", "No such file or directory"),
+    ):
+        with pytest.raises(UserError, match=part):
+            export.main([str(run), "--box", str(folder)])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "file"}
+
+
+def test_what_is_no_file_of_scores_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        read_scores(file)
+    file.write_text('{"n": 5}')
+    with pytest.raises(UserError, match="holds no scores"):
+        read_scores(file)
