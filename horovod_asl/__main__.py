@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "score a run on a split or on a folder of photos",
     "predict": "read photos with a run, or with the model that ships",
     "export": "a run as an ONNX file, or as the model in the box",
+    "crossval": "leave one source or person out at a time, and report each",
     "compare": "the same job under serial, dp, ddp and horovod, in one table",
     "benchmark": "measure this machine, side by side with the usual ways",
     "doctor": "what is installed here, and what is missing for what",

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from horovod_asl import models
+from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend, Serial
 from horovod_asl.boxed import open_run
+from horovod_asl.checkpoint import Weights
 from horovod_asl.data.folder import HandReader, PixelReader, Reader
 from horovod_asl.data.transforms import to_input
 from horovod_asl.engine import Photos, autocast, evaluate
@@ -31,6 +33,8 @@ class Predictor:
         image_size: side in pixels of the photos that it takes.
         epoch: the epoch that the weights are of, None for a run that has not finished one.
         facts: `run.json`.
+        temperature: what the logits are divided by before they become probabilities (see `calibration`); 1 for a
+            run without a validation split.
     """
 
     model: nn.Module
@@ -39,6 +43,7 @@ class Predictor:
     epoch: int | None
     facts: dict[str, Any]
     backend: Backend
+    temperature: float = 1.0
 
     @classmethod
     def from_run(cls, run: Path, backend: Backend | None = None) -> Predictor:
@@ -47,15 +52,32 @@ class Predictor:
         folder = open_run(run)
         facts = folder.facts()
         manifest, weights = folder.best_weights()
+        return cls.of(
+            facts, manifest, weights, backend, temperature=folder.temperature(manifest), name=str(run)
+        )
+
+    @classmethod
+    def of(
+        cls,
+        facts: dict[str, Any],
+        manifest: dict[str, Any],
+        weights: Weights,
+        backend: Backend,
+        *,
+        temperature: float = 1.0,
+        name: str,
+    ) -> Predictor:
+        """A predictor of what a run folder holds; UserError, with the run's `name`, where the weights do not fit."""
         model = models.build_model(facts["model"], num_classes=len(facts["classes"]))
         try:
             model.load_state_dict(dict(weights))
         except RuntimeError as error:
             raise UserError(
-                f"the weights in {run} do not fit {facts['model']}: {str(error).splitlines()[0]}"
+                f"the weights in {name} do not fit {facts['model']}: {str(error).splitlines()[0]}"
             ) from error
         model.to(backend.device).eval()
-        return cls(model, tuple(facts["classes"]), facts["image_size"], manifest.get("epoch"), facts, backend)
+        classes, epoch = tuple(facts["classes"]), manifest.get("epoch")
+        return cls(model, classes, facts["image_size"], epoch, facts, backend, temperature)
 
     @property
     def reads_hands(self) -> bool:
@@ -83,22 +105,39 @@ class Predictor:
             own_share=own_share,
         )
 
+    def answers(self, photos: Photos, *, own_share: bool = False) -> Answers:
+        """The logits of all photos, over all ranks of the backend; `own_share` as for `score`."""
+        return collect(
+            self.model,
+            self.backend,
+            photos,
+            precision=self.facts["precision"],
+            smallest_px=self._smallest_px,
+            own_share=own_share,
+        )
+
     @torch.no_grad()
-    def probabilities(
-        self, images: npt.NDArray[np.generic], *, batch_size: int = 256
-    ) -> npt.NDArray[np.float32]:
-        """float32 (n, classes), each row summing to 1, for photos as `reader` reads them (n, …)."""
+    def logits(self, images: npt.NDArray[np.generic], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
+        """What the network says, float32 (n, classes), of photos as `reader` reads them (n, …)."""
         parts = [
-            self._batch_probabilities(images[start : start + batch_size])
+            self._batch_logits(images[start : start + batch_size])
             for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
-    def _batch_probabilities(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    def _batch_logits(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.backend.device)
         with autocast(self.backend.device, self.facts["precision"]):
             logits = self.model(to_input(batch, smallest_px=self._smallest_px))
-        result: npt.NDArray[np.float32] = torch.softmax(logits.float(), 1).cpu().numpy()
+        result: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+        return result
+
+    def probabilities(
+        self, images: npt.NDArray[np.generic], *, batch_size: int = 256
+    ) -> npt.NDArray[np.float32]:
+        """float32 (n, classes) at the run's temperature, each row summing to 1, for photos as for `logits`."""
+        logits = torch.from_numpy(self.logits(images, batch_size=batch_size))
+        result: npt.NDArray[np.float32] = torch.softmax(logits / self.temperature, 1).numpy()
         return result
 
     def top(self, images: npt.NDArray[np.generic], count: int) -> list[list[tuple[str, float]]]:

@@ -196,6 +196,34 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_coverage(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """What abstaining gains: accuracy among the answered against their share, a line for each held-out set.
+
+    `rows`: of each its name `held_out`, and `curve`, points {coverage, accuracy}.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    styles = ("-", "--", ":", "-.")
+    for index, row in enumerate(rows):
+        points = sorted((p["coverage"], p["accuracy"]) for p in row["curve"] if p["accuracy"] is not None)
+        shares, accuracies = zip(*points, strict=True)
+        axes.plot(
+            [100 * share for share in shares],
+            [100 * accuracy for accuracy in accuracies],
+            color=colours[index % len(colours)],
+            linestyle=styles[index // len(colours) % len(styles)],
+            label=f"{row['held_out']} ({accuracies[-1]:.1%} of all)",
+        )
+    axes.axhline(95, color="#6b7178", linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.set(
+        xlabel="photos answered (%)", ylabel="of these read rightly (%)", xlim=(0, 101), ylim=(None, 101)
+    )
+    axes.set_title("Held out, surest answers first", loc="left", fontsize=11)
+    _plain_axes(axes)
+    axes.legend(frameon=False, loc="lower left", fontsize=9)
+    _save(figure, path)
+
+
 def most_confused(scores: Mapping[str, Any], count: int = 8) -> list[tuple[str, str, int, int]]:
     """The pairs (shown, read as, photos, photos of the class) that cost the most photos."""
     confusion = np.array(scores["confusion"])

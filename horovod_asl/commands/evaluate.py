@@ -8,6 +8,10 @@
 Every photo counts once, whatever the number of ranks. Sets with fewer classes (letters only) are fine: answers
 outside them count as wrong. The answer and the JSON say how many of the very photos were in training (by the
 SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings.
+
+`nll` and `ece` are of the network as it is, `nll_calibrated` and `ece_calibrated` at the run's temperature, which was
+fitted on its validation split (1 without one). What abstaining would bring is told at that temperature: `coverage`,
+and `at_accuracy`, whose thresholds are chosen on these very photos, so expect a little less of them elsewhere.
 """
 
 from __future__ import annotations
@@ -86,6 +90,7 @@ def _is_store(config: EvaluateConfig) -> bool:
 
 
 def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
+    from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.data.store import Store
     from horovod_asl.session import parts_of, photos_of
@@ -100,7 +105,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
     rows = store.rows(split)
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
-    scores = predictor.score(photos_of(store, rows, predictor.facts["model"]))
+    answers = predictor.answers(photos_of(store, rows, predictor.facts["model"]))
     seen = open_run(config.run).were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
@@ -109,11 +114,12 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
         seen=[] if seen is None else parts_of(store, rows[seen]),
         photos_in_training=None if seen is None else sum(seen),
     )
-    return scores.as_dict(predictor.classes) | provenance
+    return measures(answers, predictor.classes, predictor.temperature) | provenance
 
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
     """Each rank decodes and scores every world_size-th photo."""
+    from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.data.executor import usable_cores
     from horovod_asl.data.folder import load_folder
@@ -133,14 +139,15 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
             print(f"left out {path}: {reason}", flush=True)
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
-    scores = predictor.score(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
+    answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
     seen = open_run(config.run).were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
     name = str(config.photos)
     provenance = _provenance(
         config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
     )
-    return scores.as_dict(predictor.classes) | provenance | {"left_out": len(problems)}
+    figures = measures(answers, predictor.classes, predictor.temperature)
+    return figures | provenance | {"left_out": len(problems)}
 
 
 def _provenance(
@@ -184,3 +191,27 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"  {name:<9} {answer[name]:8.2%}")
     for name in ("nll", "ece"):
         print(f"  {name:<9} {answer[name]:8.4f}")
+    _show_without_movements(answer["without_j_z"])
+    _show_confidence(answer)
+
+
+def _show_without_movements(rest: dict[str, Any]) -> None:
+    print(
+        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,}, macro F1 {rest['macro_f1']:.2%}"
+    )
+
+
+def _show_confidence(answer: dict[str, Any]) -> None:
+    if answer["temperature"] != 1:
+        print(
+            f"at the run's temperature of {answer['temperature']:.3f}: nll {answer['nll_calibrated']:.4f}, "
+            f"ece {answer['ece_calibrated']:.4f}"
+        )
+    for accuracy, point in answer["at_accuracy"].items():
+        if point is None:
+            print(f"no confidence gives {float(accuracy):.0%} of right answers here")
+        else:
+            print(
+                f"{point['accuracy']:.1%} right where the confidence is {point['threshold']:.1%} or more: "
+                f"{point['coverage']:.1%} of the photos"
+            )

@@ -5,6 +5,7 @@
     horovod-asl predict runs/RUN ~/photos                  # all pictures below a folder, or in a zip
     find . -name '*.jpg' | horovod-asl predict runs/RUN -  # a list of paths on standard input
     horovod-asl predict runs/RUN photo.jpg --json          # one JSON object per line
+    horovod-asl predict runs/RUN photo.jpg --abstain 0.9   # `?` where it is less sure than that
 
 The first word is the run if it is a folder that holds one, or `default` (the model that ships); else all are photos.
 In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is always
@@ -35,6 +36,8 @@ class PredictConfig:
     standard input."""
     top: int = 1
     """How many answers per photo."""
+    abstain: float | None = None
+    """Answer `?` (in JSON: null) where the likeliest class has less than this probability, 0 to 1."""
     json: bool = False
     """One JSON object per photo and line, for programs."""
 
@@ -44,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
     config = parse(PredictConfig, argv, prog="horovod-asl predict", description=__doc__)
     if not 1 <= config.top <= 29:
         raise UserError(f"--top must be between 1 and 29, not {config.top}")
+    if config.abstain is not None and not 0 <= config.abstain <= 1:
+        raise UserError(f"--abstain {config.abstain} must be a probability between 0 and 1, such as 0.9")
     run, photos = _run_and_photos(config.words)
     paths = _expand(photos)
 
@@ -60,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             "the files one by one"
         )
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
-        _print_answers(path, answers, as_json=config.json)
+        _print_answers(path, answers, abstain=config.abstain or 0.0, as_json=config.json)
     for path, reason in loaded.problems:
         print(f"{path}: {reason}", file=sys.stderr)
     return 1 if loaded.problems else 0
@@ -98,9 +103,12 @@ def _expand(given: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _print_answers(path: str, answers: list[tuple[str, float]], *, as_json: bool) -> None:
+def _print_answers(path: str, answers: list[tuple[str, float]], *, abstain: float, as_json: bool) -> None:
+    best, confidence = answers[0]
+    is_sure = confidence >= abstain
     if as_json:
         top = [{"class": name, "probability": share} for name, share in answers]
-        print(json.dumps({"photo": path, "class": answers[0][0], "top": top}))
+        print(json.dumps({"photo": path, "class": best if is_sure else None, "top": top}))
     else:
-        print(f"{path}  " + "  ".join(f"{name} {share:.1%}" for name, share in answers))
+        said = "  ".join(f"{name} {share:.1%}" for name, share in answers)
+        print(f"{path}  {said if is_sure else f'?  ({said})'}")

@@ -1,0 +1,119 @@
+"""Leave one source or one person out at a time: train without them, score on them, and report each.
+
+    horovod-asl crossval stores/all --by source --out runs/crossval --model landmark_mlp --epochs 25
+    horovod-asl crossval stores/all --by signer --signers massey --out runs/signers
+    horovod-asl crossval stores/all --by source --only phone asl/3 --out runs/two
+    horovodrun -np 2 horovod-asl crossval stores/all --by source --out runs/crossval
+
+A source is what `prepare NAME=FOLDER` named. Photos do not tell whether a source's recordings are several people or
+one person several times: --signers names those whose recordings are people; every other source is one signer. --only
+may also name single recordings, as SOURCE/RECORDING; other takes of the same signer are then in training, and the
+table says so.
+
+Each fold is a `train` of its own, with its flags, under any backend. Its validation recording comes from those that
+stay: the last person of a source of people (somebody who is not in training), else the last recording of the source
+with the most, else the last of three sources, else none; --validate-on names others. It chooses the epoch and the
+temperature. Without one, the last epoch's weights are scored as they are.
+
+The same command again goes on where it was interrupted, and does not train a finished fold again. Told are, per fold:
+accuracy, also without J and Z, which are movements; macro F1; the calibration error before and after temperature
+scaling; how many photos get an answer where it is right at 95 %. crossval.json holds all that and each class,
+crossval.md the table, coverage.png coverage against accuracy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from horovod_asl.cli import parse
+from horovod_asl.config import TrainConfig
+from horovod_asl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalConfig(TrainConfig):
+    """Flags of `crossval`: those of `train`, and these."""
+
+    folds_of: Positional[Path]
+    """STORE: made by `horovod-asl prepare` of all sources together."""
+    by: Literal["source", "signer"]
+    """What is left out at a time."""
+    out: Path
+    """The folder for the runs and the report: new, or of the same cross-validation, to go on with."""
+    signers: tuple[str, ...] = ()
+    """The sources whose recordings are people; every other source is one signer."""
+    only: tuple[str, ...] = ()
+    """Hold out these alone: sources, or SOURCE/RECORDING."""
+    validate_on: tuple[str, ...] = ()
+    """Sources or SOURCE/RECORDING to validate on, the first that is not held out; `none`: on none."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 when every fold is done, 3 after `--stop-after-steps`, 85 after a signal to stop."""
+    config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
+    train = _train_config(config)
+
+    from horovod_asl.backends import create
+    from horovod_asl.crossval import Plan, cross_validate
+    from horovod_asl.launcher import detect
+    from horovod_asl.stopping import Outcome, StopSignal
+
+    stop = StopSignal().listen(alone=detect().world_size == 1)
+    execution, plan = config.execution, Plan(config.by, config.signers, config.only, config.validate_on)
+    backend = create(
+        execution.backend, device=execution.device, stall_timeout_seconds=execution.stall_timeout_seconds
+    )
+    outcome = backend.run(
+        lambda committed: cross_validate(train, plan, config.folds_of, config.out, backend, stop, committed)
+    )
+    if backend.rank == 0:
+        _report(config.out) if outcome is Outcome.FINISHED else _say_how_to_go_on(config.out)
+    backend.close()
+    return int(outcome)
+
+
+def _train_config(config: CrossvalConfig) -> TrainConfig:
+    """The flags of `train` among them; UserError for those that crossval sets itself."""
+    for name, value in (
+        ("store", config.data.store),
+        ("run-folder", config.run_folder),
+        ("resume", config.resume),
+    ):
+        if value is not None:
+            raise UserError(
+                f"crossval sets --{name} of each training itself: leave it out (the store is the first word, "
+                "--out the folder; the same command again goes on)"
+            )
+    if not config.folds_of.exists():
+        raise UserError(
+            f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"
+        )
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
+    data = dataclasses.replace(config.data, store=config.folds_of)
+    return TrainConfig(**values | {"data": data, "optimizer": config.optimizer.resolved()})
+
+
+def _say_how_to_go_on(out: Path) -> None:
+    print(f"stopped; the same command goes on in {out}", flush=True)
+
+
+def _report(out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from horovod_asl.crossval import HEAD, rows_of, write_report
+
+    cells = write_report(out, rows_of(out))
+    table = Table(*HEAD)
+    for column in table.columns[2:8]:
+        column.justify = "right"
+    for row in cells:
+        table.add_row(*row)
+    Console(width=max(150, Console().width)).print(table)  # a log is no narrower than its table
+    print(f"\n{out}/crossval.json, {out}/crossval.md, {out}/coverage.png", flush=True)

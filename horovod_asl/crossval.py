@@ -1,0 +1,352 @@
+"""Train and score the folds of a cross-validation one after the other, on all ranks, and tell how each went.
+
+    OUT/plan.json           what the folds have in common: the store's digest, who is a signer, the flags of train
+    OUT/FOLD/               the run folder of a fold, as `train` leaves it
+    OUT/FOLD/fold.json      its row of the report; a fold that has one is finished
+    OUT/crossval.json       all rows; crossval.md is their table, coverage.png what abstaining gains
+
+A fold that is finished is read back and not trained again; one that was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from horovod_asl.answers import Answers, measures
+from horovod_asl.backends import Backend
+from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
+from horovod_asl.config import TrainConfig
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.folds import (
+    LEFT_OUT,
+    Fold,
+    Kind,
+    names_of,
+    plan_folds,
+    recordings_of,
+    split_codes,
+    with_fold,
+)
+from horovod_asl.inference import Predictor
+from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
+from horovod_asl.session import open_equal_stores, photos_of, run_training, settle_process
+from horovod_asl.stopping import Outcome, StopSignal
+
+PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
+_CURVE_POINTS = 99
+# Where and how long a fold is trained, not what it learns.
+_MAY_CHANGE = {
+    "store",
+    "resume",
+    "run_folder",
+    "stop_after_steps",
+    "backend",
+    "device",
+    "threads_per_rank",
+    "stall_timeout_seconds",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for: see `folds.plan_folds`."""
+
+    by: Kind
+    signers: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    validate_on: tuple[str, ...] = ()
+
+
+def cross_validate(
+    config: TrainConfig,
+    plan: Plan,
+    store_path: Path,
+    out: Path,
+    backend: Backend,
+    stop: StopSignal | None = None,
+    committed: dict[str, Any] | None = None,
+) -> Outcome:
+    """Walk the folds, every rank together; rank 0 writes the report when the last is done.
+
+    Args:
+        config: of each training; store, run folder and resume are set here.
+        committed: as for `run_training`, whichever fold it is of.
+
+    Raises:
+        UserError: `out` holds another cross-validation or something else, or the plan or a training is refused.
+    """
+    settle_process(config, backend)
+    store = open_equal_stores(store_path, backend)
+    folds = plan_folds(recordings_of(store), **vars(plan))
+    _claim(out, _common(config, plan, store), backend)
+    for number, fold in enumerate(folds, start=1):
+        path = out / fold.folder
+        if _row(path, fold, backend) is not None:
+            continue
+        if backend.rank == 0:
+            print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
+        outcome = _train_and_score(config, store, fold, path, backend, stop, committed)
+        if outcome is not Outcome.FINISHED:
+            return outcome
+        gc.collect()  # the run's parts refer to each other, and its photos may fill a GPU
+    return Outcome.FINISHED
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The rows of all folds that are finished under `out`, by name."""
+    rows = [json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))]
+    return sorted(rows, key=lambda row: str(row["held_out"]))
+
+
+def _common(config: TrainConfig, plan: Plan, store: Store) -> dict[str, Any]:
+    """What all folds under one folder must share, as JSON."""
+    flags: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        flags |= value if isinstance(value, dict) else {name: value}
+    kept = {name: value for name, value in flags.items() if name not in _MAY_CHANGE}
+    about = {"store_digest": store.digest} | {
+        name: value for name, value in vars(plan).items() if name != "only"
+    }
+    common: dict[str, Any] = json.loads(json.dumps(about | {"train": kept}, default=str))
+    return common
+
+
+def _claim(out: Path, common: dict[str, Any], backend: Backend) -> None:
+    """Rank 0 makes the folder or finds that it holds the same plan; all ranks see its refusal."""
+    fault = None
+    if backend.rank == 0:
+        try:
+            _claim_here(out, common)
+        except (UserError, OSError) as error:
+            fault = str(error)
+    fault = backend.broadcast(fault)
+    if fault is not None:
+        raise UserError(fault)
+
+
+def _claim_here(out: Path, common: dict[str, Any]) -> None:
+    if (out / PLAN).is_file():
+        found = json.loads((out / PLAN).read_text())
+        changed = _differences(found, common)
+        if changed:
+            raise UserError(
+                f"{out} holds a cross-validation with {'; '.join(changed)}: go on with the same, or use another --out"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already and holds no cross-validation: name a new folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / PLAN, json.dumps(common, indent=1))
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    def flat(plan: dict[str, Any]) -> dict[str, Any]:
+        flags: dict[str, Any] = plan.get("train", {})
+        return {name: value for name, value in plan.items() if name != "train"} | flags
+
+    before, now = flat(found), flat(asked)
+    return [
+        f"{name.replace('_', '-')} {_short(before.get(name))} (now {_short(now.get(name))})"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:12] or "none"
+
+
+def _row(path: Path, fold: Fold, backend: Backend) -> dict[str, Any] | None:
+    """The row of a fold that is finished, on every rank; None for any other."""
+    row: dict[str, Any] | None = None
+    if backend.rank == 0 and (path / ROW).is_file():
+        row = json.loads((path / ROW).read_text())
+    row = backend.broadcast(row)
+    if row is not None and row["held_out"] != fold.held_out:
+        raise UserError(
+            f"{path} is of {row['held_out']}, and {fold.held_out} needs the same name: use another --out"
+        )
+    return row
+
+
+def _train_and_score(
+    config: TrainConfig,
+    store: Store,
+    fold: Fold,
+    path: Path,
+    backend: Backend,
+    stop: StopSignal | None,
+    committed: dict[str, Any] | None,
+) -> Outcome:
+    codes = backend.broadcast(split_codes(store, fold) if backend.rank == 0 else None)
+    assert codes is not None
+    split = with_fold(store, fold, codes)
+    is_trained, began = backend.broadcast(((path / RESULT).is_file(), RunFolder(path).holds_run()))
+    if not is_trained:
+        own = dataclasses.replace(config, run_folder=None if began else path, resume=path if began else None)
+        is_of_fold = committed is not None and committed["run_folder"] == str(path)
+        outcome = run_training(own, split, backend, stop, committed if is_of_fold else None)
+        if outcome is not Outcome.FINISHED:
+            return outcome
+    copies = {"copies_left_out": int((codes == LEFT_OUT).sum())}
+    row = _score(fold, split, path, backend) | copies | {"folder": fold.folder}
+    if backend.rank == 0:
+        write_atomically(path / ROW, json.dumps(row, indent=1))
+    backend.barrier()
+    return Outcome.FINISHED
+
+
+def _score(fold: Fold, store: Store, path: Path, backend: Backend) -> dict[str, Any]:
+    """The row of a fold: what its best weights make of those who were held out."""
+    predictor = _predictor(path, backend)
+    answers = {
+        side: predictor.answers(photos_of(store, rows, predictor.facts["model"]))
+        for side in ("validation", "test")
+        if len(rows := store.rows(side))
+    }
+    held_out, temperature = answers["test"], predictor.temperature
+    confidence = held_out.confidence(temperature)
+    curve = coverage_curve(confidence, held_out.right, _quantiles(confidence))
+    return {
+        "held_out": fold.held_out,
+        "test": names_of(fold.test),
+        "trained_on": names_of(fold.train),
+        "validated_on": names_of(fold.validation),
+        "validation_rule": fold.reason,
+        "same_signer_in_training": fold.same_signer,
+        "photos": {side: len(store.rows(side)) for side in ("train", "validation", "test")},
+        "epoch": predictor.epoch,
+        "settings": predictor.facts["settings"],
+        "scores": measures(held_out, predictor.classes, temperature),
+        "validation": _validation_figures(answers.get("validation"), temperature),
+        "thresholds_of_validation": _told_by_validation(answers.get("validation"), held_out, temperature),
+        "curve": [point._asdict() for point in curve],
+    }
+
+
+def _predictor(path: Path, backend: Backend) -> Predictor:
+    """The best weights of a run that rank 0 alone may be able to read."""
+    parts: tuple[Any, ...] | None = None
+    if backend.rank == 0:
+        folder = RunFolder(path)
+        manifest, weights = folder.best_weights()
+        parts = folder.facts(), manifest, dict(weights), folder.temperature(manifest)
+    parts = backend.broadcast(parts)
+    assert parts is not None
+    facts, manifest, weights, temperature = parts
+    return Predictor.of(facts, manifest, weights, backend, temperature=temperature, name=str(path))
+
+
+def _quantiles(confidence: Any) -> list[float]:
+    """Thresholds that answer equal steps of the photos, down to 2 %: fewer would be the luck of a few."""
+    return [float(one) for one in np.unique(np.quantile(confidence, np.linspace(0, 0.98, _CURVE_POINTS)))]
+
+
+def _validation_figures(answers: Answers | None, temperature: float) -> dict[str, float] | None:
+    if answers is None:
+        return None
+    before, after = answers.scores(), answers.scores(temperature)
+    return {"n": before.n, "top1": before.top1, "ece": before.ece, "ece_calibrated": after.ece}
+
+
+def _told_by_validation(
+    validation: Answers | None, held_out: Answers, temperature: float
+) -> dict[str, Any] | None:
+    """What the thresholds that validation asks for an accuracy come to on those who were held out."""
+    if validation is None:
+        return None
+    asked = {
+        accuracy: threshold_for(validation.confidence(temperature), validation.right, accuracy)
+        for accuracy in ACCURACIES
+    }
+    confidence = held_out.confidence(temperature)
+    return {
+        str(accuracy): point and coverage_curve(confidence, held_out.right, [point.threshold])[0]._asdict()
+        for accuracy, point in asked.items()
+    }
+
+
+# -- the report ---------------------------------------------------------------------------------------------------
+
+HEAD = (
+    "held out",
+    "in training",
+    "photos",
+    "accuracy",
+    "without J, Z",
+    "macro F1",
+    "ECE before → after",
+    "answered at 95 % right",
+    "most confused",
+)
+
+
+def write_report(out: Path, rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Write crossval.json, crossval.md and the plot; the cells of the table, one row per fold."""
+    from horovod_asl.report import plot_coverage
+
+    cells = [table_row(row) for row in rows]
+    write_atomically(out / REPORT, json.dumps(list(rows), indent=1))
+    write_atomically(out / TABLE, markdown(cells))
+    plot_coverage(rows, out / PLOT)
+    return cells
+
+
+def table_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a fold under `HEAD`."""
+    scores, rest = row["scores"], row["scores"]["without_j_z"]
+    least = scores["at_accuracy"]["0.95"]
+    after = f"{scores['ece_calibrated']:.3f}" if row["validation"] else "no validation"
+    others = row["test"] + row["validated_on"]
+    validated = (
+        f"; validated on {_brief(row['validated_on'], row['trained_on'])}" if row["validated_on"] else ""
+    )
+    again = " (the same signer is in training)" if row["same_signer_in_training"] else ""
+    return (
+        row["held_out"] + again,
+        _brief(row["trained_on"], others) + validated,
+        f"{scores['n']:,}",
+        f"{scores['top1']:.1%}",
+        f"{rest['top1']:.1%}",
+        f"{scores['macro_f1']:.3f}",
+        f"{scores['ece']:.3f} → {after}",
+        "none" if least is None else f"{least['coverage']:.0%} (confidence {least['threshold']:.2f})",
+        ", ".join(_confused(scores)) or "none",
+    )
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """The table for a README; figures to the right."""
+    marks = ["---", "---", "---:", "---:", "---:", "---:", "---:", "---:", "---"]
+    lines = [HEAD, marks, *cells]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _brief(names: Sequence[str], others: Sequence[str]) -> str:
+    """`asl 1, 2; phone` for recordings: of a source with none among `others` the name alone."""
+    parted = {source for source, _, _ in (one.partition("/") for one in others)}
+    by_source: dict[str, list[str]] = {}
+    for source, _, name in (one.partition("/") for one in names):
+        by_source.setdefault(source, []).append(name)
+    parts = [
+        f"{source} {', '.join(own)}" if source in parted else source
+        for source, own in sorted(by_source.items())
+    ]
+    return "; ".join(parts)
+
+
+def _confused(scores: dict[str, Any], count: int = 3) -> list[str]:
+    """The pairs that cost the most photos: `G as Q 41`."""
+    from horovod_asl.report import most_confused
+
+    return [f"{shown} as {read} {n}" for shown, read, n, _ in most_confused(scores, count)]

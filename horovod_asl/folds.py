@@ -1,0 +1,213 @@
+"""Leave one source, one person or one recording out at a time: who is tested, who validates, who is trained on.
+
+A source is what `prepare NAME=FOLDER` named. Whether its recordings are so many people or takes of one, photos do not
+tell, so the user does: `signers` names the sources whose recordings are people; any other source is one signer.
+
+A fold's validation recording comes from what stays for training, never from what is held out and never at random
+from frames. It is the first of these that there is:
+
+1. the last person of the source that has the most people left, at least two: somebody who is not in training, as
+   those who are held out are not;
+2. the last recording of the source that has the most left, at least two: another take of a signer in training;
+3. the last source, where at least three are left;
+4. none: the last epoch's weights are then kept, and their temperature is 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.leaks import find_leaks
+from horovod_asl.data.recordings import recording_order
+from horovod_asl.data.split import SPLITS, Recording
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+
+Kind = Literal["source", "signer"]
+Recordings = Mapping[str, Sequence[str]]
+"""The recordings of each source, in their order."""
+
+NO_VALIDATION = "none"
+LEFT_OUT = 255
+"""In place of a split's code: a photo that is on none of the sides."""
+
+Groups = dict[str, list[Recording]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training of a cross-validation.
+
+    Attributes:
+        reason: how `validation` was chosen, in words.
+        same_signer: whether somebody who is held out is in training or validation too, in another recording.
+    """
+
+    held_out: str
+    test: tuple[Recording, ...]
+    validation: tuple[Recording, ...]
+    train: tuple[Recording, ...]
+    reason: str
+    same_signer: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name of its run folder."""
+        return self.held_out.replace("/", "-")
+
+    @property
+    def rule(self) -> dict[str, object]:
+        """What stands as `split_rule` in the facts of its run."""
+        return {"kind": "crossval", "test": names_of(self.test), "validation": names_of(self.validation)}
+
+
+def names_of(recordings: Sequence[Recording]) -> list[str]:
+    """`source/recording` of each."""
+    return [f"{source}/{name}" for source, name in recordings]
+
+
+def recordings_of(store: Store) -> dict[str, list[str]]:
+    """The recordings of each source of a store."""
+    pairs = set(zip(store.sources, store.recordings, strict=True))
+    return {
+        source: recording_order([name for own, name in pairs if own == source])
+        for source in sorted({source for source, _ in pairs})
+    }
+
+
+def plan_folds(
+    recordings: Recordings,
+    *,
+    by: Kind,
+    signers: Sequence[str] = (),
+    only: Sequence[str] = (),
+    validate_on: Sequence[str] = (),
+) -> list[Fold]:
+    """The folds, one for each source or signer, or for each name in `only`: groups, or `source/recording`.
+
+    `validate_on` names groups or recordings that come before the rule above: the first that can be spared. `none`
+    among them stands for no validation.
+
+    Raises:
+        UserError: a name that does not exist or is named twice, nobody left to train on, or `by` signer where no
+            source's recordings were said to be people.
+    """
+    _refuse_unknown_sources(recordings, signers)
+    if by == "signer" and not signers:
+        raise UserError(
+            "--by signer: say which sources have a person in each recording, as in --signers "
+            f"{next(iter(recordings))}; where every source is one person, use --by source"
+        )
+    groups = _groups(recordings, by, signers)
+    named = _every_name(recordings, signers)
+    held_out = groups if not only else {name: _named(named | groups, name, "--only") for name in only}
+    if len(held_out) < len(only):
+        raise UserError("--only names a group twice")
+    wanted = [
+        (name, [] if name == NO_VALIDATION else _named(named | groups, name, "--validate-on"))
+        for name in validate_on
+    ]
+    return [_fold(recordings, name, test, signers, wanted) for name, test in held_out.items()]
+
+
+def _refuse_unknown_sources(recordings: Recordings, signers: Sequence[str]) -> None:
+    unknown = [name for name in signers if name not in recordings]
+    if unknown:
+        raise UserError(f"--signers {unknown[0]}: no such source; there are {', '.join(recordings)}")
+
+
+def _groups(recordings: Recordings, by: Kind, signers: Sequence[str]) -> Groups:
+    groups: Groups = {}
+    for source, names in recordings.items():
+        whole = [(source, name) for name in names]
+        if by == "signer" and source in signers:
+            groups |= {f"{source}/{name}": [(source, name)] for name in names}
+        else:
+            groups[source] = whole
+    return groups
+
+
+def _every_name(recordings: Recordings, signers: Sequence[str]) -> Groups:
+    return _groups(recordings, "source", signers) | {
+        f"{source}/{name}": [(source, name)] for source, names in recordings.items() for name in names
+    }
+
+
+def _named(groups: Groups, name: str, flag: str) -> list[Recording]:
+    if name not in groups:
+        raise UserError(f"{flag} {name}: no such source or recording; there are {', '.join(groups)}")
+    return groups[name]
+
+
+def _fold(
+    recordings: Recordings,
+    name: str,
+    test: Sequence[Recording],
+    signers: Sequence[str],
+    wanted: Sequence[tuple[str, Sequence[Recording]]],
+) -> Fold:
+    left = [
+        (source, own) for source, names in recordings.items() for own in names if (source, own) not in test
+    ]
+    if not left:
+        raise UserError(
+            f"nobody is left to train on without {name}: prepare a store of several sources, or hold out "
+            "single recordings with --only SOURCE/RECORDING"
+        )
+    validation, reason = _validation(left, test, signers, wanted)
+    train = tuple(one for one in left if one not in validation)
+    same_signer = bool({source for source, _ in left} & {source for source, _ in test} - set(signers))
+    return Fold(name, tuple(test), tuple(validation), train, reason, same_signer)
+
+
+def _validation(
+    left: Sequence[Recording],
+    test: Sequence[Recording],
+    signers: Sequence[str],
+    wanted: Sequence[tuple[str, Sequence[Recording]]],
+) -> tuple[Sequence[Recording], str]:
+    for name, chosen in wanted:
+        if not set(chosen) & set(test) and set(chosen) < set(left):
+            return chosen, f"{name}, as asked for"
+    by_source: dict[str, list[Recording]] = {}
+    for one in left:
+        by_source.setdefault(one[0], []).append(one)
+    several = [names for names in by_source.values() if len(names) >= 2]
+    for kind, reason in (
+        (True, "a person who is not in training"),
+        (False, "another take of a signer in training"),
+    ):
+        sources = [names for names in several if (names[0][0] in signers) is kind]
+        if sources:
+            return max(sources, key=len)[-1:], reason
+    if len(by_source) >= 3:
+        return list(by_source.values())[-1], "a source that is not in training"
+    return [], "nothing can be spared for validation"
+
+
+def split_codes(store: Store, fold: Fold) -> NDArray[np.uint8]:
+    """The side of each photo in this fold, as an index into `SPLITS`, uint8 (n,).
+
+    A photo that is also, byte for byte or encoded anew, on a later side (train < validation < test) is `LEFT_OUT`.
+    """
+    pairs = list(zip(store.sources, store.recordings, strict=True))
+    side = {one: code for code, part in enumerate((fold.train, fold.validation, fold.test)) for one in part}
+    codes = np.array([side[pair] for pair in pairs], np.uint8)
+    leaks = find_leaks(np.array(SPLITS, object)[codes], store.digests, store.hashes, store.gather)
+    codes[leaks.other] = LEFT_OUT
+    return codes
+
+
+def with_fold(store: Store, fold: Fold, codes: NDArray[np.uint8]) -> Store:
+    """The store with this fold's sides, as `split_codes` gives them, in place of its own."""
+    other = copy.copy(store)
+    other.__dict__.pop("splits", None)  # cached from the old codes
+    other.__dict__["split_codes"] = codes  # where the cached property looks first
+    other.manifest = store.manifest | {"split_rule": fold.rule}
+    return other
