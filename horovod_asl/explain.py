@@ -77,7 +77,7 @@ _CHAINS = (
 """Joints that a line goes through, and its colour: the palm, then a colour per finger."""
 
 _HEAT_STOPS = (0.0, 0.35, 0.65, 1.0)
-_HEAT_COLOURS = ((40, 20, 110), (190, 40, 120), (250, 130, 50), (255, 245, 140))
+_HEAT_COLOURS = ((40, 20, 110), (190, 40, 120), (250, 130, 50), (255, 230, 90))
 
 
 def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Image.Image:
@@ -88,7 +88,7 @@ def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Image.Image:
     channels = np.array(_HEAT_COLOURS, float).T
     colour = np.concatenate([np.interp(warmth, _HEAT_STOPS, channel) for channel in channels], -1)
     grey = np.asarray(Image.fromarray(picture).convert("L"), float)[..., None]
-    lit = colour * (0.3 + 0.7 * grey / 255)  # what is under it can still be seen
+    lit = colour * (0.55 + 0.45 * grey / 255)  # what is under it can still be seen
     cover = 0.9 * warmth**0.8
     return Image.fromarray((grey * (1 - cover) + lit * cover).round().astype(np.uint8))
 
