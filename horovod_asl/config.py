@@ -27,7 +27,15 @@ ModelName = Literal[
     "mobilenet_v3_large",
     "efficientnet_b0",
     "landmark_mlp",
+    "hand_net",
 ]
+_MODEL_OF_INPUT: dict[str | None, ModelName] = {
+    None: "small_cnn",
+    "pixels": "small_cnn",
+    "landmarks": "landmark_mlp",
+    "both": "hand_net",
+}
+_INPUT_OF_MODEL = {"landmark_mlp": "landmarks", "hand_net": "both"}
 
 # Learning rate of one replica of 32 photos, and weight decay.
 _USUAL_RATES = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}
@@ -61,23 +69,60 @@ class DataConfig:
     """A store made by `horovod-asl prepare`; none: the built-in synthetic sample, prepared on first use."""
     samples: Optional[int] = None
     """Train on a class-balanced subset of this many photos; none: on all."""
+    balance: float = 0.0
+    """Show the photos of small sources more often: (size of the largest ÷ its own size) to this power, rounded.
+    0: each photo once an epoch; 1: as much of every source."""
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "samples")
+        _require(0 <= self.balance <= 1, f"--balance must be in [0, 1], not {self.balance}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network."""
+    """The network and what it sees."""
 
-    model: ModelName = "small_cnn"
-    """small_cnn is ours, for 64 px; landmark_mlp, ours too, reads the hand's landmarks alone and wants a store with
-    hands (`prepare --hands`); the others are torchvision's, with the head replaced."""
+    model: Optional[ModelName] = None
+    """small_cnn is ours, for 64 px; landmark_mlp, ours too, reads the hand's landmarks alone; hand_net reads them and
+    the pixels around them; the others are torchvision's, with the head replaced. None: by the next option, else
+    small_cnn."""
+    input: Optional[Literal["pixels", "landmarks", "both"]] = None
+    """Of a store with hands (`prepare --hands`): the crop around the hand, its landmarks (landmark_mlp), or both
+    (hand_net). None: whole photos, or what the model reads."""
     pretrained: Optional[str] = None
-    """`imagenet` (torchvision's hub) or a local file of weights (.safetensors, .pt, .pth)."""
+    """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), or a local file of
+    weights (.safetensors, .pt, .pth)."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""
+    views: Optional[int] = None
+    """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
+    others augmented; an epoch then sees them all."""
+
+    def __post_init__(self) -> None:
+        _require_at_least_1(self, "views")
+        model = self.model or _MODEL_OF_INPUT[self.input]
+        sees = _INPUT_OF_MODEL.get(model, self.input)
+        _require(
+            self.input in (None, sees) and (model in _INPUT_OF_MODEL) == (sees in ("landmarks", "both")),
+            f"--model {model} cannot read --input {self.input}: leave one of the two out",
+        )
+        _require(
+            self.pretrained != "hands" or model == "hand_net",
+            "--pretrained hands is for --model hand_net: its pixel network is the hand finder's",
+        )
+        _require(
+            self.views is None or self.freeze_backbone,
+            "--views keeps what a frozen backbone makes of photos: add --freeze-backbone",
+        )
+        object.__setattr__(self, "model", model)  # resolved, as it is saved with a run
+        object.__setattr__(self, "input", sees)
+
+    @property
+    def name(self) -> ModelName:
+        """The model, resolved."""
+        assert self.model is not None
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -155,6 +200,12 @@ class AugmentConfig:
     """Probability of a blur."""
     cutout: float = 0.3
     """Probability of a grey rectangle over part of the photo (DeVries & Taylor 2017)."""
+    backgrounds: float = 0.0
+    """Probability that a hand cut out on black is put before soft colours."""
+    darken: float = 0.0
+    """Probability of a dark room: down to an eighth of the light, with noise."""
+    jpeg: float = 0.0
+    """Probability of a webcam's compression."""
     mixup_alpha: float = 0.0
     """Beta parameter of mixup (Zhang et al. 2018); 0: none. Pairs are within a rank's micro-batch."""
     cutmix_alpha: float = 0.0
@@ -164,7 +215,10 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self, "rotation_degrees", "translation", "mixup_alpha", "cutmix_alpha")
-        for name in ("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"):
+        for name in (
+            *("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"),
+            *("backgrounds", "darken", "jpeg"),
+        ):
             _require(0 <= getattr(self, name) <= 1, f"--{name.replace('_', '-')} must be in [0, 1]")
         _require(0 <= self.scale < 1, f"--scale must be in [0, 1), not {self.scale}")
         _require(
@@ -251,11 +305,8 @@ class TrainConfig:
             "--adasum and --precision fp16 do not go together; use --precision bf16",
         )
         _require(
-            not (
-                self.model.model == "landmark_mlp"
-                and self.augment.mixup_alpha + self.augment.cutmix_alpha > 0
-            ),
-            "mixup and cutmix mix pixels, and landmark_mlp sees none: leave them out",
+            self.model.input in (None, "pixels") or self.augment.mixup_alpha + self.augment.cutmix_alpha == 0,
+            f"mixup and cutmix mix pixels alone, and {self.model.model} sees landmarks: leave them out",
         )
         _require(
             not (self.model.freeze_backbone and self.model.pretrained is None),

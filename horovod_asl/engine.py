@@ -16,7 +16,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.config import AugmentConfig
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.loader import Shard, evaluation_shard
-from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_input, to_unit
+from horovod_asl.data.transforms import Augment, Inputs, draws, mix, normalise, to_input, to_tensors, to_unit
 from horovod_asl.errors import UserError
 from horovod_asl.learner import Learner
 from horovod_asl.metrics import Scores, Tally
@@ -31,21 +31,36 @@ class Photos:
 
     Attributes:
         gather: `gather(i)` gives uint8 (len(i), H, W, 3); for a network that reads landmarks the hands, float32
-            (len(i), 43, 3); or float32 (len(i), width), where a frozen backbone has made features of them.
+            (len(i), 50, 3); for one that sees both, records of `hands.reading_dtype`; or what a frozen backbone has
+            made of them.
         labels: int64 (n,).
-        are_features: which of the two.
+        are_features: whether it is the last of these.
+        times: int64 (n,), how often an epoch shows each photo; None: once.
     """
 
     gather: Gather
     labels: npt.NDArray[np.int64]
     are_features: bool = False
+    times: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Inputs, Tensor]:
         """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
-        return _to_device(self.gather(indices), device), _to_device(self.labels[indices], device)
+        return _to_device(self.gather(indices), device), _labels_to(self.labels[indices], device)
+
+    def select(self, rows: npt.NDArray[np.int64], *, views: int = 1, of: int | None = None) -> Photos:
+        """Some of them; of features that hold several versions of `of` photos, the first `views` of these rows."""
+        chosen = np.concatenate([rows + view * (of or 0) for view in range(views)])
+        return Photos(
+            lambda indices: self.gather(chosen[indices]), self.labels[chosen], are_features=self.are_features
+        )
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """The photos of an epoch before they are shuffled: each as often as `times` says."""
+        numbers = np.arange(len(self))
+        return numbers if self.times is None else np.repeat(numbers, self.times)
 
 
 @dataclass(frozen=True)
@@ -53,29 +68,39 @@ class ResidentPhotos(Photos):
     """Photos that lie on the device as a whole: of a batch, only its numbers travel there.
 
     Attributes:
-        images: uint8 (n, H, W, 3) on the device.
+        images: what `gather` gives for all of them, on the device.
         answers: `labels` on the device.
     """
 
-    images: Tensor = field(default_factory=lambda: torch.empty(0))
+    images: Inputs = field(default_factory=lambda: torch.empty(0))
     answers: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Inputs, Tensor]:
         """As `Photos.batch`; `device` is where they are."""
-        rows = _to_device(indices, device)
-        return self.images[rows], self.answers[rows]
+        rows = _labels_to(indices, device)
+        return each(lambda part: part[rows], self.images), self.answers[rows]
+
+
+def each(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """`change` of the tensor, or of each of several."""
+    return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
 
 
 def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> ResidentPhotos:
     """All of `photos` copied to `device`, a block at a time."""
-    images: Tensor = torch.empty(0)
+    made: list[Tensor] = []
     for rows in _chunks(np.arange(len(photos)), block):
-        part = _to_device(photos.gather(rows), device)
-        if rows[0] == 0:
-            images = torch.empty((len(photos), *part.shape[1:]), dtype=part.dtype, device=device)
-        images[int(rows[0]) : int(rows[-1]) + 1] = part
+        parts = _to_device(photos.gather(rows), device)
+        for index, part in enumerate(parts if isinstance(parts, tuple) else (parts,)):
+            if rows[0] == 0:
+                made.append(torch.empty((len(photos), *part.shape[1:]), dtype=part.dtype, device=device))
+            made[index][int(rows[0]) : int(rows[-1]) + 1] = part
     return ResidentPhotos(
-        photos.gather, photos.labels, images=images, answers=_to_device(photos.labels, device)
+        photos.gather,
+        photos.labels,
+        times=photos.times,
+        images=made[0] if len(made) == 1 else tuple(made),
+        answers=_labels_to(photos.labels, device),
     )
 
 
@@ -146,7 +171,7 @@ def _backward(
 ) -> Tensor:
     images, labels = photos.batch(part.indices, backend.device)
     inputs, targets = _prepare(images, labels, part, options, step)
-    weights = _to_device(part.weights, backend.device)
+    weights = _labels_to(part.weights, backend.device)
     with autocast(backend.device, options.precision):
         logits = learner.module(inputs)
     losses = -(targets * torch.log_softmax(logits.float(), 1)).sum(1) * weights
@@ -159,24 +184,50 @@ def _backward(
 
 
 def _prepare(
-    images: Tensor, labels: Tensor, part: Shard, options: StepOptions, step: int
-) -> tuple[Tensor, Tensor]:
+    images: Inputs, labels: Tensor, part: Shard, options: StepOptions, step: int
+) -> tuple[Inputs, Tensor]:
     config = options.augment
     targets = F.one_hot(labels, options.num_classes).float()
     if config.label_smoothing:
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / options.num_classes
-    if config.augment and images.is_floating_point():
-        batch = augment_hands(images, draws(options.seed, step, part.positions, options.global_batch), config)
-    elif config.augment:
-        batch = to_unit(images, smallest_px=options.smallest_px)
-        batch = Augment(config)(batch, draws(options.seed, step, part.positions, options.global_batch))
+    if not config.augment:
+        return each(_layout(options), to_input(images, smallest_px=options.smallest_px)), targets
+    uniform = draws(options.seed, step, part.positions, options.global_batch)
+    batch = augmented(images, uniform, config, smallest_px=options.smallest_px)
+    if isinstance(batch, Tensor) and batch.ndim == 4:
         batch, targets = mix(batch, targets, config, seed=options.seed, step=step)
-        batch = normalise(batch)
-    else:
-        batch = to_input(images, smallest_px=options.smallest_px)
-    if options.channels_last and batch.ndim == 4:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    return batch, targets
+    return each(_layout(options), batch), targets
+
+
+def _layout(options: StepOptions) -> Callable[[Tensor], Tensor]:
+    def arranged(batch: Tensor) -> Tensor:
+        nhwc = options.channels_last and batch.ndim == 4
+        return batch.contiguous(memory_format=torch.channels_last) if nhwc else batch
+
+    return arranged
+
+
+def augmented(images: Inputs, uniform: Tensor, config: AugmentConfig, *, smallest_px: int = 0) -> Inputs:
+    """A batch as a network takes it, changed by draws float (n, 32).
+
+    Photos uint8 (n, H, W, 3) in shape and colour; hands float (n, 50, 3) in shape; of crops with hands the crops in
+    colour and the hands in shape, by which the network then views the crops. Features float (n, width) stay.
+    """
+    if isinstance(images, tuple):
+        crops, hands = images
+        seen = (
+            crops if crops.is_floating_point() else _augmented_photos(crops, uniform, config, 0, warp=False)
+        )
+        return seen, augment_hands(hands, uniform, config)
+    if images.is_floating_point():
+        return augment_hands(images, uniform, config) if images.ndim == 3 else images
+    return _augmented_photos(images, uniform, config, smallest_px)
+
+
+def _augmented_photos(
+    images: Tensor, uniform: Tensor, config: AugmentConfig, smallest_px: int, *, warp: bool = True
+) -> Tensor:
+    return normalise(Augment(config, warp=warp)(to_unit(images, smallest_px=smallest_px), uniform))
 
 
 def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: int) -> None:
@@ -257,8 +308,15 @@ def _chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[n
     yield from (indices[start : start + size] for start in range(0, len(indices), size))
 
 
-def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
+def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> Inputs:
+    return each(lambda tensor: _moved(tensor, device), to_tensors(array))
+
+
+def _labels_to(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    return _moved(torch.from_numpy(array), device)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 

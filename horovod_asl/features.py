@@ -3,7 +3,8 @@
 Without augmentation a photo gives a frozen backbone the same input in each epoch, so the head's input is the same
 too: training the head on features that are kept takes the steps that training the whole network would, but for the
 rounding of sums (a test holds the weights of the two side by side). What is random stays random: a dropout before
-the head draws in every step, as it would have.
+the head draws in every step, as it would have. With `--views` the photos come in several versions, augmented by
+draws that depend on the seed, the version and the photo alone.
 
 The features of all photos lie in one file per machine, float32 (n, width), mapped by its ranks and already removed
 from its folder, so it goes when the last of them ends. `learner.trains_on_features` says when all this is done.
@@ -16,6 +17,7 @@ import os
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,72 +27,143 @@ from torch import Tensor, nn
 from horovod_asl import models
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
-from horovod_asl.data.transforms import to_input
-from horovod_asl.engine import Photos, autocast
+from horovod_asl.data.transforms import DRAWS, Inputs, to_input
+from horovod_asl.engine import Photos, augmented, autocast, each
 from horovod_asl.errors import UserError
+from horovod_asl.hand_network import HandNet
 from horovod_asl.stopping import StopSignal
 
-Table = npt.NDArray[np.float32]
 _PHOTOS_PER_PASS = 256
+_PHOTOS_PER_BATCH = 32  # a CPU's caches like it
 
 
 def of_photos(
-    model: nn.Module, backend: Backend, photos: Photos, config: TrainConfig, stop: StopSignal
+    model: nn.Module,
+    backend: Backend,
+    photos: Photos,
+    config: TrainConfig,
+    stop: StopSignal,
+    *,
+    views: int = 1,
 ) -> Photos | None:
-    """The photos as features of `model`'s backbone: float32 (n, width) where they were uint8 (n, H, W, 3).
+    """The photos as features of `model`'s backbone, `views` versions of each: those of the first, then of the next.
 
-    Each rank computes its share. Every rank must come here. None where some rank was asked to stop meanwhile.
+    Float32 (views · n, width); for hand_net records of such features and of the hand. Each rank computes its share.
+    Every rank must come here. None where some rank was asked to stop meanwhile.
 
     Raises:
         UserError: the folder for temporary files has too little room on some machine.
     """
     extract = _Extractor(model, backend.device, config)
-    width = extract(photos.gather(np.zeros(1, np.int64))).shape[1]
-    table = _shared_table(backend, len(photos), width)
+    table = _shared_table(backend, views * len(photos), extract.dtype(photos))
     block = _PHOTOS_PER_PASS * backend.world_size
-    for start in range(0, len(photos), block):
+    for start in range(0, len(table), block):
         backend.heartbeat()
         if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
             return None
-        rows = np.arange(start, min(start + block, len(photos)))
+        rows = np.arange(start, min(start + block, len(table)))
         own = rows[backend.rank :: backend.world_size]
-        part = torch.zeros(len(rows), width, device=backend.device)
+        part = np.zeros(len(rows), table.dtype)
         if len(own):
-            part[own - start] = extract(photos.gather(own))
-        part = backend.sum(part)  # each row is one rank's, and zero on the others: nothing is rounded
-        if backend.local_rank == 0:
-            table[rows] = part.cpu().numpy()
+            part[own - start] = extract(photos, own)
+        summed = backend.sum(torch.from_numpy(part.view(np.float32)).to(backend.device))
+        if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
+            table[rows] = summed.cpu().numpy().view(table.dtype)
     backend.barrier()
-    return Photos(table.__getitem__, photos.labels, are_features=True)
+    whole = table["features"] if table.dtype.names == ("features",) else table
+    return Photos(
+        whole.__getitem__,
+        np.tile(photos.labels, views),
+        are_features=True,
+        times=None if photos.times is None else np.tile(photos.times, views),
+    )
 
 
 class _Extractor:
     """The backbone as it is fastest for inference: BatchNorm folded into the convolutions, NHWC on a CPU."""
 
     def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig) -> None:
+        self._see = model.see if isinstance(model, HandNet) else _Folded(model)
+        self._device, self._config = device, config
+        self._smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
+
+    def dtype(self, photos: Photos) -> np.dtype[Any]:
+        """Of the record that is kept of a photo: its `features`, and the `hand` where the network reads one."""
+        first = self._seen(photos, np.zeros(1, np.int64))
+        names = ("features", "hand")[: len(first)]
+        fields = [(name, np.float32, part.shape[1:]) for name, part in zip(names, first, strict=True)]
+        return np.dtype(fields)
+
+    def __call__(self, photos: Photos, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The records of `rows` of all views, (len(rows),)."""
+        dtype = self.dtype(photos)
+        records = np.empty(len(rows), dtype)
+        for start in range(0, len(rows), _PHOTOS_PER_BATCH):
+            chosen = slice(start, start + _PHOTOS_PER_BATCH)
+            for name, part in zip(dtype.names or (), self._seen(photos, rows[chosen]), strict=True):
+                records[name][chosen] = part.cpu().numpy()
+        return records
+
+    @torch.no_grad()
+    def _seen(self, photos: Photos, rows: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
+        photo, view = rows % len(photos), rows // len(photos)
+        images, _ = photos.batch(photo, self._device)
+        batch = to_input(images, smallest_px=self._smallest_px)
+        changed = np.flatnonzero(view > 0)
+        if len(changed):
+            uniform = torch.from_numpy(
+                np.stack([_view_draws(self._config.seed, *pair) for pair in zip(view, photo, strict=True)])
+            )
+            other = augmented(images, uniform, self._config.augment, smallest_px=self._smallest_px)
+            batch = _where(torch.from_numpy(view > 0).to(self._device), other, batch)
+        with autocast(self._device, self._config.execution.precision):
+            seen = self._see(each(_nhwc, batch))  # type: ignore[arg-type]
+        return tuple(part.float() for part in (seen if isinstance(seen, tuple) else (seen,)))
+
+
+class _Folded:
+    """What enters the head of a network of torchvision's kind, its BatchNorm folded."""
+
+    def __init__(self, model: nn.Module) -> None:
         from torch.fx.experimental.optimization import fuse
 
         self._network: nn.Module = fuse(copy.deepcopy(model).eval())
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device, self._precision = device, config.execution.precision
-        self._smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
         self._seen: list[Tensor] = []
         entry = models.tail_of(self._network)[0]
         entry.register_forward_pre_hook(lambda module, inputs: self._seen.append(inputs[0]))
 
-    @torch.no_grad()
-    def __call__(self, images: npt.NDArray[np.generic]) -> Tensor:
-        """Features float32 (n, width) of photos uint8 (n, H, W, 3)."""
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Features (n, width)."""
         self._seen.clear()
-        batch = to_input(torch.from_numpy(images).to(self._device), smallest_px=self._smallest_px)
-        with autocast(self._device, self._precision):
-            self._network(batch.contiguous(memory_format=torch.channels_last))
-        return self._seen[0].flatten(1).float()
+        self._network(batch)
+        return self._seen[0].flatten(1)
 
 
-def _shared_table(backend: Backend, photos: int, width: int) -> Table:
-    """float32 (photos, width), one for all ranks of a machine: the first of them makes it, the others map it."""
-    made, fault = _make_file(photos * width * 4) if backend.local_rank == 0 else (None, None)
+def _nhwc(batch: Tensor) -> Tensor:
+    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+
+
+def _where(chosen: Tensor, changed: Inputs, kept: Inputs) -> Inputs:
+    """Of each tensor the rows of `changed` that are `chosen`, and those of `kept` else."""
+
+    def one(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    if isinstance(changed, tuple):
+        return tuple(one(a, b) for a, b in zip(changed, kept, strict=True))
+    assert isinstance(kept, Tensor)
+    return one(changed, kept)
+
+
+def _view_draws(seed: int, view: int, photo: int) -> npt.NDArray[np.float32]:
+    """The draws of a version of a photo, as `transforms.draws` makes those of a step."""
+    return np.random.default_rng([seed, 2, view, photo]).random(DRAWS, np.float32)
+
+
+def _shared_table(backend: Backend, photos: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Records (photos,), one array for all ranks of a machine: the first of them makes it, the others map it."""
+    made, fault = _make_file(photos * dtype.itemsize) if backend.local_rank == 0 else (None, None)
     told = backend.gather((platform.node(), made, fault))
     faults = [text for _, _, text in told if text is not None]
     if faults:
@@ -98,7 +171,7 @@ def _shared_table(backend: Backend, photos: int, width: int) -> Table:
             made.unlink()
         raise UserError(faults[0])
     path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
-    table: Table = np.memmap(path, np.float32, "r+", shape=(photos, width))
+    table: npt.NDArray[Any] = np.memmap(path, dtype, "r+", shape=(photos,))
     backend.barrier()
     if made is not None:
         made.unlink()

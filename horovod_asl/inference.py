@@ -16,9 +16,9 @@ from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend, Serial
 from horovod_asl.boxed import open_run
 from horovod_asl.checkpoint import Weights
-from horovod_asl.data.folder import HandReader, PixelReader, Reader
-from horovod_asl.data.transforms import to_input
-from horovod_asl.engine import Photos, autocast, evaluate
+from horovod_asl.data.folder import CropReader, HandReader, PixelReader, Reader
+from horovod_asl.data.transforms import Inputs, to_input, to_tensors
+from horovod_asl.engine import Photos, autocast, each, evaluate
 from horovod_asl.errors import UserError
 from horovod_asl.metrics import Scores
 
@@ -80,14 +80,18 @@ class Predictor:
         return cls(model, classes, facts["image_size"], epoch, facts, backend, temperature)
 
     @property
-    def reads_hands(self) -> bool:
-        """Whether it reads the hand's landmarks and not the pixels."""
-        return self.facts["model"] in models.LANDMARK_NAMES
+    def sees(self) -> str:
+        """What it reads of a photo: the whole, `photos`, or of its hand `pixels`, `landmarks` or `both`."""
+        return str(self.facts["input"])
 
     @property
     def reader(self) -> Reader:
         """What makes the network's input of a photo's bytes."""
-        return HandReader() if self.reads_hands else PixelReader(self.image_size)
+        if self.sees == "photos":
+            return PixelReader(self.image_size)
+        if self.sees == "landmarks":
+            return HandReader()
+        return CropReader(self.facts["crop_size"], with_hand=self.sees == "both")
 
     @property
     def _smallest_px(self) -> int:
@@ -125,10 +129,15 @@ class Predictor:
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
+    def inputs(self, images: npt.NDArray[np.generic]) -> Inputs:
+        """What the network takes, on its device, of photos as for `logits`."""
+        batch = each(lambda part: part.to(self.backend.device), to_tensors(np.ascontiguousarray(images)))
+        return to_input(batch, smallest_px=self._smallest_px)
+
     def _batch_logits(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.backend.device)
+        inputs = self.inputs(images)
         with autocast(self.backend.device, self.facts["precision"]):
-            logits = self.model(to_input(batch, smallest_px=self._smallest_px))
+            logits = self.model(inputs)
         result: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return result
 

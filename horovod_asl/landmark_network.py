@@ -9,47 +9,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from horovod_asl.data.hands import ARRAY_ROWS, LANDMARKS
+from horovod_asl.data.hands import ARRAY_ROWS, LANDMARKS, MATRIX_ROWS, SEEN_ROW
 
 _PARENTS = (0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
 _BONES = [(parent, joint) for joint, parent in enumerate(_PARENTS) if joint]
 _PAIRS = [(i, j) for i in range(LANDMARKS) for j in range(i)]
 
 
-class LandmarkMLP(nn.Module):
-    """Hands float (n, 43, 3) (see `data.hands.hand_arrays`) to logits (n, num_classes).
+class LandmarkFeatures(nn.Module):
+    """Hands float (n, 50, 3) (see `data.hands.hand_arrays`) to features float (n, 648), zeros where none was seen.
 
-    The features, of landmarks centred on their mean and divided by their mean distance from it: world positions,
-    image positions, all distances between two joints in both, and the directions of bones. There is no dropout and
-    no batch statistic, so ranks take the step of one process.
+    Of landmarks centred on their mean and divided by their mean distance from it: world positions, image positions,
+    all distances between two joints in both, and the directions of bones.
     """
 
     pairs: Tensor
     bones: Tensor
 
-    def __init__(self, num_classes: int, *, width: int = 256) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("pairs", torch.tensor(_PAIRS).T.contiguous(), persistent=False)
         self.register_buffer("bones", torch.tensor(_BONES).T.contiguous(), persistent=False)
-        inputs = self.features(torch.zeros(1, ARRAY_ROWS, 3)).shape[1]
-        self.body = nn.Sequential(
-            nn.LayerNorm(inputs),
-            nn.Linear(inputs, width),
-            nn.GELU(),
-            nn.LayerNorm(width),
-            nn.Linear(width, width),
-            nn.GELU(),
-        )
-        self.head = nn.Linear(width, num_classes)
+        self.width = int(self(torch.zeros(1, ARRAY_ROWS, 3)).shape[1])
 
-    def features(self, hands: Tensor) -> Tensor:
-        """Float (n, 647) of hands float (n, 43, 3); of a photo without a hand, zeros."""
-        found, handedness = hands[:, -1, 0], hands[:, -1, 1]
-        one = torch.ones_like(found)
-        mirror = torch.stack([torch.where(handedness < 0, -one, one), one, one], 1)[:, None]
-        image = _centred(hands[:, :LANDMARKS] * mirror)
-        flat = _centred(hands[:, :LANDMARKS, :2] * mirror[:, :, :2])
-        world = _centred(hands[:, LANDMARKS:-1] * mirror)
+    def forward(self, hands: Tensor) -> Tensor:
+        """The features."""
+        seen, handedness, doubtful = hands[:, SEEN_ROW].unbind(1)
+        one = torch.ones_like(seen)
+        points = hands[:, : 2 * LANDMARKS] @ hands[:, MATRIX_ROWS].transpose(1, 2)
+        points = points * torch.stack([torch.where(handedness < 0, -one, one), one, one], 1)[:, None]
+        image = _centred(points[:, :LANDMARKS])
+        flat = _centred(points[:, :LANDMARKS, :2])
+        world = _centred(points[:, LANDMARKS:])
         features = torch.cat(
             [
                 world.flatten(1),
@@ -60,10 +51,31 @@ class LandmarkMLP(nn.Module):
                 _directions(world, self.bones).flatten(1),
                 _directions(flat, self.bones).flatten(1),
                 one[:, None],
+                doubtful[:, None],
             ],
             1,
         )
-        return features * found[:, None]
+        return features * seen[:, None]
+
+
+class LandmarkMLP(nn.Module):
+    """Hands float (n, 50, 3) to logits (n, num_classes).
+
+    There is no dropout and no batch statistic, so ranks take the step of one process.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 256) -> None:
+        super().__init__()
+        self.features = LandmarkFeatures()
+        self.body = nn.Sequential(
+            nn.LayerNorm(self.features.width),
+            nn.Linear(self.features.width, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+        )
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, hands: Tensor) -> Tensor:
         """Logits (n, num_classes)."""

@@ -37,13 +37,13 @@ class Learner:
 
 
 def trains_on_features(config: TrainConfig) -> bool:
-    """Whether every epoch would see the same features: a frozen backbone, photos as they are, nothing random.
+    """Whether every epoch sees the same features: a frozen backbone, photos as they are or in so many views.
 
     They are then computed once (`features.py`), and the steps are of the head.
     """
     return (
         config.model.freeze_backbone
-        and not config.augment.augment
+        and (not config.augment.augment or config.model.views is not None)
         and config.model.model not in models.RANDOM_WITHIN
     )
 
@@ -59,7 +59,7 @@ def build_learner(
     """
     torch.manual_seed(config.seed)  # so all ranks draw the same weights
     pretrained = None if resumed else config.model.pretrained
-    model = models.build_model(config.model.model, num_classes=NUM_CLASSES, pretrained=pretrained)
+    model = models.build_model(config.model.name, num_classes=NUM_CLASSES, pretrained=pretrained)
     if config.model.freeze_backbone:
         models.freeze_backbone(model)
     execution = config.execution

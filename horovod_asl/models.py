@@ -10,12 +10,14 @@ from torch import nn
 
 from horovod_asl.config import ModelName
 from horovod_asl.errors import UserError
+from horovod_asl.hand_bundle import find_bundle
+from horovod_asl.hand_network import HandNet
 from horovod_asl.landmark_network import LandmarkMLP
 from horovod_asl.torchvision_compat import torchvision_models
 
-LANDMARK_NAMES = ("landmark_mlp",)
-"""Networks that take hands float (n, 43, 3) in place of photos."""
-NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in LANDMARK_NAMES)
+HAND_NAMES = ("landmark_mlp", "hand_net")
+"""Networks that take hands float (n, 50, 3) in place of photos, or crops with them."""
+NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in HAND_NAMES)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
 # Dropout between frozen layers: what they give the head differs from epoch to epoch.
@@ -24,19 +26,20 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
 def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
-    """A classifier from float (n, 3, H, W) – or hands float (n, 43, 3) – to logits (n, num_classes).
+    """A classifier to logits (n, num_classes) from float (n, 3, H, W), or from what `data.hands` makes of hands.
 
     Args:
-        name: one of `NAMES` or `LANDMARK_NAMES`.
+        name: one of `NAMES` or `HAND_NAMES`.
         num_classes: the width of the new head.
-        pretrained: None, `imagenet` (torchvision's hub), or a file of weights whose head may differ.
+        pretrained: None, `imagenet` (torchvision's hub), `hands` (hand_net's trunk from the hand finder's bundle), or
+            a file of weights whose head may differ.
 
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
     """
-    if name not in (*NAMES, *LANDMARK_NAMES):
-        raise UserError(f"no model {name!r}; there are: {', '.join((*NAMES, *LANDMARK_NAMES))}")
-    own = {"small_cnn": SmallCNN, "landmark_mlp": LandmarkMLP}
+    if name not in (*NAMES, *HAND_NAMES):
+        raise UserError(f"no model {name!r}; there are: {', '.join((*NAMES, *HAND_NAMES))}")
+    own = {"small_cnn": SmallCNN, "landmark_mlp": LandmarkMLP, "hand_net": HandNet}
     if name in own:
         if pretrained == "imagenet":
             raise UserError(f"{name} has no ImageNet weights; choose a torchvision model, or a local file")
@@ -44,7 +47,10 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
     else:
         model = _torchvision_model(name, imagenet=pretrained == "imagenet")
         replace_head(model, num_classes)
-    if pretrained not in (None, "imagenet"):
+    if pretrained == "hands":
+        assert isinstance(model, HandNet)
+        model.trunk.load_bundle(find_bundle())
+    elif pretrained not in (None, "imagenet"):
         _load_matching(model, Path(str(pretrained)))
     return model
 
@@ -65,7 +71,9 @@ def tail_of(model: nn.Module) -> list[nn.Module]:
 
 
 def tail(model: nn.Module) -> nn.Module:
-    """`tail_of` as one module from features float (n, width) to logits; it shares the model's weights."""
+    """The part behind a frozen backbone, from its features to logits; it shares the model's weights."""
+    if isinstance(model, HandNet):
+        return model.tail
     *before, last = tail_of(model)
     return nn.Sequential(*before, nn.Flatten(1), last)
 
@@ -81,7 +89,8 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
 def freeze_backbone(model: nn.Module) -> None:
     """Leave gradients to the head alone. Pair it with `set_train_mode`, which keeps BatchNorm's statistics."""
     model.requires_grad_(False)
-    head_of(model).requires_grad_(True)
+    trained = model.tail if isinstance(model, HandNet) else head_of(model)
+    trained.requires_grad_(True)
 
 
 def set_train_mode(model: nn.Module) -> None:

@@ -19,16 +19,17 @@ from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
-from horovod_asl.data.hands import hand_arrays
+from horovod_asl.data.hands import hand_arrays, readings
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
+from horovod_asl.features import of_photos
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.models import LANDMARK_NAMES
+from horovod_asl.models import build_model
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
@@ -46,6 +47,7 @@ def run_training(
     backend: Backend,
     stop: StopSignal | None = None,
     committed: dict[str, Any] | None = None,
+    features: Photos | None = None,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -53,6 +55,7 @@ def run_training(
         store: where it is; or one that is open, as `open_equal_stores` gives it, perhaps with other splits.
         stop: the signal by which this process may be asked to save and leave.
         committed: what an earlier call committed before ranks came or went; the run goes on from it.
+        features: `features_of_store`, for several runs over one store; None: each computes what it needs.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
@@ -64,7 +67,7 @@ def run_training(
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
     photos = {
-        split: _placed(photos_of(store, rows[split], config.model.model), config, backend) for split in SPLITS
+        split: _photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
     }
     trainer = Trainer(
         config,
@@ -86,10 +89,10 @@ def run_training(
     with display.bar():
         outcome = trainer.run()
     if outcome is Outcome.FINISHED:
-        photos["train"] = trainer.train  # perhaps features by now
+        photos["train"] = trainer.train.select(np.arange(len(rows["train"])))  # perhaps features by now
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
-        if trains_on_features(config) and len(photos["test"]):
+        if trains_on_features(config) and len(photos["test"]) and not photos["test"].are_features:
             photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
@@ -120,15 +123,60 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
     return store
 
 
-def photos_of(store: Store, rows: Rows, model: str) -> Photos:
-    """The photos of these rows of the store as the network `model` takes them.
+def photos_of(store: Store, rows: Rows, sees: str | None) -> Photos:
+    """The photos of these rows of the store as a network that sees `pixels`, `landmarks` or `both` takes them.
 
-    UserError where it wants hands and the store has none.
+    Else (None or `photos`) the whole photos. UserError where it wants hands and the store has none.
     """
-    if model in LANDMARK_NAMES:
-        hands = hand_arrays(store.hands[rows])
-        return Photos(gather=hands.__getitem__, labels=store.labels[rows])
-    return Photos(gather=lambda indices: store.gather(rows[indices]), labels=store.labels[rows])
+    labels = store.labels[rows]
+    if sees == "landmarks":
+        return Photos(gather=hand_arrays(store.hands[rows]).__getitem__, labels=labels)
+    if sees == "pixels":
+        store.require_hands()
+        return Photos(gather=lambda indices: store.gather_crops(rows[indices]), labels=labels)
+    if sees == "both":
+        hands = store.hands[rows]
+        return Photos(
+            gather=lambda indices: readings(store.gather_crops(rows[indices]), hands[indices]), labels=labels
+        )
+    return Photos(gather=lambda indices: store.gather(rows[indices]), labels=labels)
+
+
+def _photos_of_split(
+    split: str, rows: Rows, store: Store, config: TrainConfig, backend: Backend, features: Photos | None
+) -> Photos:
+    times = _times(store, rows, config.data.balance) if split == "train" else None
+    if features is None:
+        photos = _placed(photos_of(store, rows, config.model.input), config, backend)
+    else:
+        views = (config.model.views or 1) if split == "train" else 1
+        photos = features.select(rows, views=views, of=len(store))
+        times = None if times is None else np.tile(times, views)
+    return dataclasses.replace(photos, times=times)
+
+
+def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop: StopSignal) -> Photos | None:
+    """What the frozen backbone of `config` makes of every photo of the store, in `--views` versions, for many runs.
+
+    None where it does not train on features, or was asked to stop meanwhile. Every rank must come here.
+    """
+    if not trains_on_features(config):
+        return None
+    settle_process(config, backend)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
+    photos = photos_of(store, np.arange(len(store)), config.model.input)
+    views = config.model.views or 1
+    return of_photos(model.to(backend.device).eval(), backend, photos, config, stop, views=views)
+
+
+def _times(store: Store, rows: Rows, power: float) -> npt.NDArray[np.int64] | None:
+    """How often an epoch shows each photo, such that small sources come oftener (`--balance`)."""
+    if power == 0:
+        return None
+    _, source, sizes = np.unique(store.sources[rows], return_inverse=True, return_counts=True)
+    times: npt.NDArray[np.int64] = np.rint((sizes.max() / sizes) ** power).astype(np.int64)[source]
+    return times
 
 
 def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
@@ -157,7 +205,7 @@ def _open_folder(
     """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal."""
     if committed is not None:
         return RunFolder(Path(committed["run_folder"]))
-    folder = RunFolder(config.resume or config.run_folder or RunFolder.default_path(config.model.model))
+    folder = RunFolder(config.resume or config.run_folder or RunFolder.default_path(config.model.name))
     fault = None
     if backend.rank == 0:
         try:
@@ -192,9 +240,11 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Strings) -> 
 def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
     config, backend = trainer.config, trainer.backend
     return {
-        "model": config.model.model,
+        "model": config.model.name,
+        "input": config.model.input or "photos",
         "classes": list(CLASSES),
         "image_size": store.image_size,
+        "crop_size": store.crop_size,
         "precision": config.execution.precision,
         "store": str(store.path),
         "store_digest": store.digest,
@@ -244,7 +294,8 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
     if trains_on_features(trainer.config):
         display.say(
-            "frozen backbone, photos as they are: its features are computed once, and the head trained on them"
+            "frozen backbone: its features are computed once, of "
+            f"{trainer.config.model.views or 1} version(s) of each photo, and the head trained on them"
         )
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ class Trainer:
         self.on_step, self.on_epoch = on_step, on_epoch
         self.committed = committed
         self._ahead = 0  # steps by which the schedule is ahead of the count of steps
-        self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.model, 0)
+        self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
         loaded = self._read_state()
         self.position = position_of(loaded, config, backend)
         self._began_at_step = self.position.step
@@ -68,8 +69,10 @@ class Trainer:
         self.learner = build_learner(
             config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
+        self._views = (config.model.views or 1) if self._passes_backbone else 1
+        self._shown = self._views * len(train.order())  # in an epoch
         self.steps = ShardedSteps(
-            len(train),
+            self._shown,
             global_batch=self.position.global_batch,
             world_size=backend.world_size,
             rank=backend.rank,
@@ -95,7 +98,7 @@ class Trainer:
     def run(self) -> Outcome:
         """Train, to the end or until asked to stop."""
         self._commit()
-        if trains_on_features(self.config) and not self._pass_backbone():
+        if self._passes_backbone and not self._pass_backbone():
             self.save()
             self.preempted = True
             return Outcome.PREEMPTED
@@ -139,16 +142,22 @@ class Trainer:
                 smallest_px=self.smallest_px,
             )
 
-    def features_of(self, photos: Photos) -> Photos | None:
+    def features_of(self, photos: Photos, *, views: int = 1) -> Photos | None:
         """The photos as features of the frozen backbone, None if asked to stop; every rank must come here."""
-        return features.of_photos(self.learner.model, self.backend, photos, self.config, self._stop)
+        return features.of_photos(
+            self.learner.model, self.backend, photos, self.config, self._stop, views=views
+        )
+
+    @property
+    def _passes_backbone(self) -> bool:
+        return trains_on_features(self.config) and not self.train.are_features
 
     def _pass_backbone(self) -> bool:
         """Features in place of photos, for training and validation; False if asked to stop."""
         for name in ("train", "validation"):
             photos = getattr(self, name)
             if photos is not None:
-                kept = self.features_of(photos)
+                kept = self.features_of(photos, views=self._views if name == "train" else 1)
                 if kept is None:
                     return False
                 setattr(self, name, kept)
@@ -191,7 +200,11 @@ class Trainer:
     def _shards(self) -> Iterator[Shard]:
         """The shards of the rest of this epoch, each written to the ledger where one is kept."""
         epoch = self.position.epoch
-        shards = self.steps.epoch(epoch, first_photo=self.position.photos)
+        order = self.train.order()
+        shards = (
+            dataclasses.replace(shard, indices=order[shard.indices])
+            for shard in self.steps.epoch(epoch, first_photo=self.position.photos)
+        )
         if not self.config.ledger:
             yield from shards
             return
@@ -218,10 +231,10 @@ class Trainer:
     def _after_step(self, step: int, sums: Tensor) -> bool:
         position = self.position
         position.step = step
-        position.photos = min(position.photos + position.global_batch, len(self.train))
+        position.photos = min(position.photos + position.global_batch, self._shown)
         self.sums += sums
         self.on_step(step + self._ahead, self.total_steps)
-        if position.photos == len(self.train):
+        if position.photos == self._shown:
             return False
         if step % self.config.commit_every_steps == 0:
             self._commit()

@@ -130,7 +130,7 @@ def _trainer(
 
     settle_process(config, backend)
     store = Store.open(config.data.store)
-    photos = photos_of(store, store.rows("train"), config.model.model)
+    photos = photos_of(store, store.rows("train"), config.model.input)
     waits: list[float] = []
     ends: list[float] = []
 
@@ -378,7 +378,7 @@ def open_store(store: str) -> Answer:
     started = time.perf_counter()
     opened = Store.open(store)
     found = time.perf_counter()
-    photos = photos_of(opened, opened.rows("train"), "small_cnn")
+    photos = photos_of(opened, opened.rows("train"), None)
     photos.gather(np.random.default_rng(0).integers(0, len(photos), 32))
     read = time.perf_counter()
     return {"open_seconds": found - started, "batch_seconds": read - found, "private_bytes": _private_bytes()}

@@ -3,6 +3,7 @@
     horovod-asl evaluate runs/RUN stores/asl --split test --json scores.json
     horovod-asl evaluate runs/RUN ~/photos_of_my_friends --json scores.json
     horovodrun -np 4 horovod-asl evaluate runs/RUN stores/asl
+    horovod-asl evaluate runs/RUN ~/photos_of_my_friends --report friends   # friends/report.html
     horovod-asl evaluate default ~/photos_of_my_friends     # the model that ships with the package
 
 Every photo counts once, whatever the number of ranks. Sets with fewer classes (letters only) are fine: answers
@@ -12,12 +13,15 @@ SHA-256 of their files: the same picture saved anew is not noticed), and which o
 `nll` and `ece` are of the network as it is, `nll_calibrated` and `ece_calibrated` at the run's temperature, which was
 fitted on its validation split (1 without one). What abstaining would bring is told at that temperature: `coverage`,
 and `at_accuracy`, whose thresholds are chosen on these very photos, so expect a little less of them elsewhere.
+
+The report shows single photos: right and wrong answers, where in the pixels the network found them (Grad-CAM), the
+landmarks of the hand, and the pairs of classes that are confused most, side by side.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +32,11 @@ from horovod_asl.cli import parse, require_writable, write_text
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
+    from horovod_asl.data.store import Store
+    from horovod_asl.examples import Album, Readings
     from horovod_asl.inference import Predictor
+
+    Examples = Callable[[], tuple[Album, Readings]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class EvaluateConfig:
     """The split of the store to score; none: test. A folder has none and is scored whole."""
     json: Path | None = None
     """Write the scores here as JSON."""
+    report: Path | None = None
+    """Write report.html and its pictures into this folder: single answers explained, the most confused pairs."""
     backend: Literal["auto", "serial", "dp", "ddp", "horovod"] = "auto"
     """auto reads the launcher's environment."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -61,15 +71,22 @@ def main(argv: Sequence[str]) -> int:
     score = _score_store if _is_store(config) else _score_folder
     if config.json is not None and detect().rank == 0:
         require_writable(config.json, "--json")
+    if config.report is not None and detect().rank == 0:
+        from horovod_asl.evaluation_report import claim_report_folder, write_evaluation_report
+
+        claim_report_folder(config.report)
     backend = create(config.backend, device=config.device)
     limit_threads(None, backend.local_size)
     keep_freed_memory()
     predictor = Predictor.from_run(config.run, backend)
-    answer = score(config, predictor)
+    answer, examples = score(config, predictor)
     if backend.rank == 0:
         _show(answer)
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
+        if config.report is not None:
+            page = write_evaluation_report(config.report, answer, predictor, *examples())
+            print(f"report    {page}")
     backend.close()
     return 0
 
@@ -89,23 +106,20 @@ def _is_store(config: EvaluateConfig) -> bool:
     return False
 
 
-def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
+def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.data.store import Store
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
-    if store.image_size != predictor.image_size and not predictor.reads_hands:
-        raise UserError(
-            f"{config.photos} holds photos of {store.image_size} px and the run reads {predictor.image_size} px; "
-            f"prepare it again with --image-size {predictor.image_size}"
-        )
+    _require_size(store, predictor)
     split = config.split or "test"
     rows = store.rows(split)
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
-    answers = predictor.answers(photos_of(store, rows, predictor.facts["model"]))
+    photos = photos_of(store, rows, predictor.sees)
+    answers = predictor.answers(photos)
     seen = open_run(config.run).were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
@@ -114,10 +128,33 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]
         seen=[] if seen is None else parts_of(store, rows[seen]),
         photos_in_training=None if seen is None else sum(seen),
     )
-    return measures(answers, predictor.classes, predictor.temperature) | provenance
+    figures = measures(answers, predictor.classes, predictor.temperature) | provenance
+
+    def examples() -> tuple[Album, Readings]:
+        from horovod_asl.examples import Readings, StoreAlbum, ranks_apart
+
+        order = ranks_apart(len(rows), predictor.backend.world_size)
+        return StoreAlbum(store, rows, photos), Readings.of(answers, predictor.temperature, order)
+
+    return figures, examples
 
 
-def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any]:
+def _require_size(store: Store, predictor: Predictor) -> None:
+    crops = predictor.sees in ("pixels", "both")
+    if predictor.sees == "landmarks" or (crops and store.crop_size is None):
+        return  # a store without hands says so when it is asked for them
+    flag = "--crop-size" if crops else "--image-size"
+    held, read = (
+        (store.crop_size, predictor.facts["crop_size"]) if crops else (store.image_size, predictor.image_size)
+    )
+    if held != read:
+        raise UserError(
+            f"{store.path} holds {'crops' if crops else 'photos'} of {held} px and the run reads {read} px; "
+            f"prepare it again with {flag} {read}"
+        )
+
+
+def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
     """Each rank decodes and scores every world_size-th photo."""
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
@@ -142,12 +179,22 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> dict[str, Any
     answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
     seen = open_run(config.run).were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
+    paths = [path for share in backend.gather(loaded.paths) for path in share]
     name = str(config.photos)
     provenance = _provenance(
         config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
     )
     figures = measures(answers, predictor.classes, predictor.temperature)
-    return figures | provenance | {"left_out": len(problems)}
+
+    def examples() -> tuple[Album, Readings]:
+        from horovod_asl.examples import FolderAlbum, Readings
+
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        has_hands = predictor.sees in ("landmarks", "both")
+        album = FolderAlbum(config.photos, [paths[i] for i in order], predictor.reader, has_hands)
+        return album, Readings.of(answers, predictor.temperature, order)
+
+    return figures | provenance | {"left_out": len(problems)}, examples
 
 
 def _provenance(

@@ -50,7 +50,7 @@ class PrepareConfig:
     """Find the hand in every photo (MediaPipe's Hand Landmarker): landmarks, handedness,
     and a square crop around the hand beside the whole picture."""
 
-    crop_size: int = 160
+    crop_size: int = 192
     """Side of the crops in pixels."""
 
     group_by: tuple[str, ...] = ("auto",)

@@ -132,11 +132,10 @@ def find_chunk(task: FindTask) -> None:
     """Run in a worker: find the hands of some photos and leave records and crops in a file."""
     records = np.zeros(len(task.origins), record_dtype(task.crop_size))
     finder = shared_finder()
-    look_px = max(LOOK_PX, 2 * task.crop_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
         for record, origin, digest in zip(records, task.origins, task.digests, strict=True):
-            photo = decode_photo(origin.read(), look_px, max_megapixels=task.max_megapixels)
+            photo = decode_photo(origin.read(), LOOK_PX, max_megapixels=task.max_megapixels)
             hand = finder.find(photo)
             record["sha256"], record["hand"] = digest.encode(), hand
             record["crop"] = crop(photo, hand["box"], task.crop_size)

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool, usable_cores
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
-from horovod_asl.data.hands import ARRAY_ROWS, hand_arrays
+from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings
 from horovod_asl.data.photos import FileOrigin, Origin, find_photos, pictures_in
 
 NO_LABEL = -1
+_UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 class Reader(Protocol):
@@ -36,7 +37,7 @@ class Reader(Protocol):
         """Of one photo's array."""
 
     @property
-    def dtype(self) -> type[np.generic]:
+    def dtype(self) -> np.dtype[Any]:
         """Of its elements."""
 
     @property
@@ -52,7 +53,7 @@ class PixelReader:
     """The photo as uint8 (image_size, image_size, 3)."""
 
     image_size: int
-    dtype: type[np.generic] = np.uint8
+    dtype: np.dtype[Any] = _UINT8
     processes_from: int = 1500
 
     @property
@@ -67,10 +68,10 @@ class PixelReader:
 
 @dataclass(frozen=True)
 class HandReader:
-    """The hand in the photo as float32 (43, 3) (see `hands.hand_arrays`), found as `prepare --hands` finds it."""
+    """The hand in the photo as float32 (50, 3) (see `hands.hand_arrays`), found as `prepare --hands` finds it."""
 
     shape: tuple[int, ...] = (ARRAY_ROWS, 3)
-    dtype: type[np.generic] = np.float32
+    dtype: np.dtype[Any] = _FLOAT32
     processes_from: int = 64
 
     def __call__(self, data: bytes) -> NDArray[np.float32]:
@@ -80,12 +81,38 @@ class HandReader:
 
 
 @dataclass(frozen=True)
+class CropReader:
+    """The crop around the hand, uint8 (crop_size, crop_size, 3); `with_hand`: a record of it and of the hand."""
+
+    crop_size: int
+    with_hand: bool
+    processes_from: int = 64
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, C, 3), or () of a record."""
+        return () if self.with_hand else (self.crop_size, self.crop_size, 3)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8, or `hands.reading_dtype`."""
+        return reading_dtype(self.crop_size) if self.with_hand else np.dtype(np.uint8)
+
+    def __call__(self, data: bytes) -> NDArray[Any]:
+        """Decode it, look for the hand, cut it out."""
+        photo = decode_photo(data, LOOK_PX)
+        record = shared_finder().find(photo)
+        cut = crop(photo, record["box"], self.crop_size)
+        return readings(cut[None], record[None])[0] if self.with_hand else cut
+
+
+@dataclass(frozen=True)
 class LoadedPhotos:
     """Decoded photos in the order of their paths; those that could not be used are in `problems` with a
     reason."""
 
     images: NDArray[Any]
-    """What the reader made of them: uint8 (n, H, W, 3), or float32 (n, 43, 3)."""
+    """What the reader made of them: uint8 (n, H, W, 3), float32 (n, 50, 3), or records `hands.reading_dtype` (n,)."""
     labels: NDArray[np.int64]
     """int64 (n,): 0–28, or NO_LABEL throughout for photos that came without."""
     paths: list[str]

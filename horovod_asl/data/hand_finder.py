@@ -8,6 +8,7 @@ docs/hands.md has the figures.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -18,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_asl.data.hands import Pixels, Record, box_around, crop, hand, no_hand
+from horovod_asl.data.hands import Pixels, Record, crop, hand, no_hand, upright_box
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import digest, find_bundle
 
-FINDER_VERSION = 1
+FINDER_VERSION = 2
 """Raise when the same photo would give another record."""
 LOOK_PX = 384
 """The side at which a photo is looked at; the networks within take 192 and 224 px."""
@@ -43,27 +44,32 @@ class HandFinder:
         self._sure_landmarker = _landmarker(_SURE_CONFIDENCE)
 
     def find(self, photo: Pixels) -> Record:
-        """The record of the hand in an RGB photo uint8 (S, S, 3), or `no_hand`."""
+        """The record of the hand in an RGB photo uint8 (S, S, 3): found, doubtful, or `no_hand`."""
         with self._turn:
             return self._find(photo)
 
     def _find(self, photo: Pixels) -> Record:
+        doubtful = None
         for attempt, (share, change) in enumerate(_ATTEMPTS):
             shown = change(photo)
             seen = self._look(self._landmarker, shown, share)
             if seen is None:
                 continue
-            if attempt >= _LATE or np.ptp(seen["image"][:, :2], axis=0).max() < _SMALL:
-                seen = self._second_look(shown, seen)
-            if seen is not None:
+            if attempt < _LATE and np.ptp(seen["image"][:, :2], axis=0).max() >= _SMALL:
                 return hand(**seen, attempt=attempt)
-        return no_hand()
+            confirmed = self._second_look(shown, seen)
+            if confirmed is not None:
+                return hand(**confirmed, attempt=attempt)
+            if doubtful is None:
+                doubtful = hand(**seen, attempt=attempt, doubtful=True)
+        return no_hand() if doubtful is None else doubtful
 
     def _second_look(self, photo: Pixels, first: dict[str, Any]) -> dict[str, Any] | None:
-        left, top, side = box = box_around(first["image"], _SECOND_LOOK_MARGIN)
+        x, y, side, _ = box = upright_box(first["image"], _SECOND_LOOK_MARGIN)
         seen = self._look(self._sure_landmarker, crop(photo, box, LOOK_PX), 0.0)
         if seen is not None:
-            seen["image"] = seen["image"] * side + np.array([left, top, 0.0], np.float32)
+            corner = np.array([x - side / 2, y - side / 2, 0.0], np.float32)
+            seen["image"] = seen["image"] * np.float32(side) + corner
         return seen
 
     def _look(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
@@ -132,7 +138,13 @@ def _landmarker(confidence: float) -> Any:
             )  # what it has to remark, it remarks once
     except (RuntimeError, ValueError) as error:
         raise UserError(f"MediaPipe cannot use {bundle}: {str(error).splitlines()[0]}") from error
+    atexit.register(_leave_open, landmarker)
     return landmarker
+
+
+def _leave_open(landmarker: Any) -> None:
+    """At the interpreter's end: MediaPipe would close it by a thread, which no longer can start, and complain."""
+    landmarker._handle = None
 
 
 def _picture(pixels: Pixels) -> Any:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from horovod_asl.data.split import SPLITS
 from horovod_asl.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 SHARD_PHOTOS = 4096
 INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phash")
 PROBLEM_FIELDS = ("source", "path", "reason")
@@ -172,14 +172,20 @@ class Store:
     @cached_property
     def hands(self) -> NDArray[Any]:
         """What is known of each photo's hand: `hands.HAND_DTYPE` (n,), mapped. UserError in a store without hands."""
-        self._require_hands()
+        self.require_hands()
         return np.asarray(np.load(self.path / HANDS, mmap_mode="r"))
 
     def gather_crops(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """A copy of the crops at `rows`: uint8 (len(rows), C, C, 3). UserError in a store without hands."""
-        return self._gather(self.crop_shards, self._require_hands()["crop_size"], rows)
+        return self._gather(self.crop_shards, self.require_hands()["crop_size"], rows)
 
-    def _require_hands(self) -> dict[str, Any]:
+    @property
+    def crop_size(self) -> int | None:
+        """Side of the crops in pixels; None in a store without hands."""
+        return None if self.hand_settings is None else int(self.hand_settings["crop_size"])
+
+    def require_hands(self) -> dict[str, Any]:
+        """`hand_settings`; UserError in a store without hands."""
         if self.hand_settings is None:
             raise UserError(f"{self.path} holds no hands: run its prepare again with --hands")
         return self.hand_settings

@@ -29,9 +29,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("console", "progress", "stopping", "resume", "benchmarks", "onnx_export", "model_card"), 2
     ),
+    **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),
     **dict.fromkeys(("answers", "crossval"), 2),
-    **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
 ONLY_IN: dict[str, set[str]] = {

@@ -1,0 +1,141 @@
+"""The network that reads a hand by its pixels and its landmarks together.
+
+The pixels pass MediaPipe's trunk (`hand_trunk`), on the crop as MediaPipe would turn it, left hands mirrored. The
+head takes its pooled features and, at every landmark, what its 14×14 map says there: whether two or three fingers lie
+over the thumb is written at the fingertips (M, N, T, S), not in where the landmarks are. Beside them it takes the
+features of the landmarks themselves. Where no hand was seen, the crop is the whole picture and its pooled features are
+all there is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from horovod_asl.data.hands import (
+    BOX_ROW,
+    CROP_SIDE,
+    HAND_SIDE,
+    LANDMARKS,
+    SEEN_ROW,
+    TURN_ROW,
+    VIEW_ROW,
+)
+from horovod_asl.data.transforms import to_unit_again
+from horovod_asl.hand_trunk import INPUT_PX, LOCAL, POOLED, HandTrunk
+from horovod_asl.landmark_network import LandmarkFeatures
+
+Reading = tuple[Tensor, Tensor]
+"""Crops float (n, 3, S, S), normalised, and hands float (n, 50, 3)."""
+
+
+class HandNet(nn.Module):
+    """Readings to logits (n, num_classes)."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = HandTrunk()
+        self.tail = HandHead(num_classes)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What transfer learning leaves as it is; `see` is its output."""
+        return self.trunk
+
+    def see(self, reading: Reading) -> Reading:
+        """What the pixels give: features float (n, 1152 + 21 · 112), and the hands unchanged."""
+        crops, hands = reading
+        view = F.grid_sample(to_unit_again(crops), _view_grid(hands), align_corners=False)
+        local, pooled = self.trunk(view)
+        at_joints = F.grid_sample(local, _points_in_view(hands)[:, :, None], align_corners=False)[..., 0]
+        at_joints = at_joints.transpose(1, 2).flatten(1) * hands[:, SEEN_ROW, :1]
+        return torch.cat([pooled, at_joints], 1), hands
+
+    def forward(self, reading: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        logits: Tensor = self.tail(self.see(reading))
+        return logits
+
+
+class HandHead(nn.Module):
+    """What `HandNet.see` gives to logits (n, num_classes).
+
+    Dropout draws anew on every rank, so N ranks take the step of one process only where `dropout` is 0.
+    """
+
+    def __init__(
+        self, num_classes: int, *, width: int = 256, per_joint: int = 32, dropout: float = 0.4
+    ) -> None:
+        super().__init__()
+        self.landmarks = LandmarkFeatures()
+        self.normalise_pooled = nn.LayerNorm(POOLED)
+        self.normalise_local = nn.LayerNorm(LOCAL)
+        self.normalise_landmarks = nn.LayerNorm(self.landmarks.width)
+        self.per_joint = nn.Parameter(torch.randn(LANDMARKS, LOCAL, per_joint) * LOCAL**-0.5)
+        inputs = POOLED + LANDMARKS * per_joint + self.landmarks.width
+        self.body = nn.Sequential(
+            nn.Dropout(dropout / 2),
+            nn.Linear(inputs, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        features, hands = seen
+        pooled, local = features[:, :POOLED], features[:, POOLED:]
+        local = self.normalise_local(local.view(-1, LANDMARKS, LOCAL))
+        at_joints = F.gelu(torch.einsum("njc,jcp->njp", local, self.per_joint)) * hands[:, SEEN_ROW, :1, None]
+        landmarks = self.normalise_landmarks(self.landmarks(hands))
+        joined = torch.cat([self.normalise_pooled(pooled), at_joints.flatten(1), landmarks], 1)
+        logits: Tensor = self.head(self.body(joined))
+        return logits
+
+
+def _view_grid(hands: Tensor) -> Tensor:
+    """Where each pixel of the trunk's input lies in the crop: float (n, 224, 224, 2) in [−1, 1]."""
+    line = (torch.arange(INPUT_PX, device=hands.device) * 2 + 1) / INPUT_PX - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    grid = torch.stack([x, y], -1).view(1, -1, 2).to(hands.dtype) * _mirror(hands)[:, None]
+    rotation, shift, reach = _view(hands)
+    placed = (grid @ rotation.transpose(1, 2) + shift) * reach
+    return placed.view(-1, INPUT_PX, INPUT_PX, 2)
+
+
+def _points_in_view(hands: Tensor) -> Tensor:
+    """Where the landmarks lie in the trunk's input: float (n, 21, 2) in [−1, 1]; it undoes `_view_grid`."""
+    turn = hands[:, TURN_ROW, 0]
+    half = (hands[:, BOX_ROW, 2] / 2).clamp_min(1e-6)
+    in_crop = (hands[:, :LANDMARKS, :2] - hands[:, None, BOX_ROW, :2]) @ _rotation(turn)
+    rotation, shift, reach = _view(hands)
+    points = in_crop / half[:, None, None] / reach - shift
+    zoom = hands[:, VIEW_ROW, 1].exp()
+    unturned = points @ rotation / zoom.square()[:, None, None]
+    placed: Tensor = unturned * _mirror(hands)[:, None]
+    return placed
+
+
+def _view(hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the view in the crop: turn and zoom (n, 2, 2), shift (n, 1, 2), and how far it reaches (n, 1, 1)."""
+    turn, zoom = hands[:, VIEW_ROW, 0], hands[:, VIEW_ROW, 1].exp()
+    seen = hands[:, SEEN_ROW, 0, None, None]
+    reach = 1.0 + seen * (HAND_SIDE / CROP_SIDE - 1.0)  # where no hand was seen, the whole of it
+    return _rotation(turn) * zoom[:, None, None], hands[:, None, VIEW_ROW + 1, :2], reach
+
+
+def _rotation(turn: Tensor) -> Tensor:
+    """Matrices (n, 2, 2) that turn column vectors clockwise (y points down) by angles (n,)."""
+    cos, sin = turn.cos(), turn.sin()
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
+def _mirror(hands: Tensor) -> Tensor:
+    """(n, 2): (−1, 1) for left hands, which are read as right ones."""
+    handedness = hands[:, SEEN_ROW, 1]
+    one = torch.ones_like(handedness)
+    return torch.stack([torch.where(handedness < 0, -one, one), one], 1)
