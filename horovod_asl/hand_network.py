@@ -23,7 +23,7 @@ from horovod_asl.data.hands import (
     VIEW_ROW,
 )
 from horovod_asl.data.transforms import to_unit_again
-from horovod_asl.hand_trunk import INPUT_PX, LOCAL, POOLED, HandTrunk
+from horovod_asl.hand_trunk import INPUT_PX, LOCAL, LOCAL_FROM, POOLED, HandTrunk
 from horovod_asl.landmark_network import LandmarkFeatures
 
 Reading = tuple[Tensor, Tensor]
@@ -39,9 +39,9 @@ class HandNet(nn.Module):
         self.tail = HandHead(num_classes)
 
     @property
-    def backbone(self) -> nn.Module:
-        """What transfer learning leaves as it is; `see` is its output."""
-        return self.trunk
+    def grad_cam_layer(self) -> nn.Module:
+        """The last layer on whose maps all that is read of the pixels depends: the map that is read at the joints."""
+        return self.trunk.blocks[LOCAL_FROM]
 
     def see(self, reading: Reading) -> Reading:
         """What the pixels give: features float (n, 1152 + 21 · 112), and the hands unchanged."""

@@ -58,7 +58,7 @@ _BLOCKS = (
 )
 
 
-_LOCAL_FROM = 10
+LOCAL_FROM = 10
 """The last block at 14×14: of 28×28, 14×14 and 7×7, and all together, its map alone read strangers best."""
 
 
@@ -79,7 +79,7 @@ class HandTrunk(nn.Module):
         features = local = _relu6(self.stem(_same(images, 3, 2)))
         for index, block in enumerate(self.blocks):
             features = block(features)
-            if index == _LOCAL_FROM:
+            if index == LOCAL_FROM:
                 local = features
         return local, features.mean((2, 3))
 

@@ -82,7 +82,7 @@ class Predictor:
     @property
     def sees(self) -> str:
         """What it reads of a photo: the whole, `photos`, or of its hand `pixels`, `landmarks` or `both`."""
-        return str(self.facts["input"])
+        return str(self.facts.get("input", "photos"))  # runs from before there was a choice saw photos
 
     @property
     def reader(self) -> Reader:

@@ -18,14 +18,15 @@ from horovod_asl.runfolder import CONFIG, RESULT, RunFolder
 _CARD = Template(
     """# $model, $classes classes
 
-Reads which letter of the American Sign Language alphabet (or `del`, `nothing`, `space`) a hand shows in one photo.
+Tells which letter of the American Sign Language alphabet (or `del`, `nothing`, `space`) a hand shows in one photo.
 
 | file | size | SHA-256 |
 |---|---:|---|
 $files
 
 The ONNX graph takes $inputs and gives logits `(n, $classes)`; its metadata names the classes in order. Both files
-hold the same $parameters parameters, of epoch $epoch. A run's folder is not needed:
+hold the same $parameters parameters, of epoch $epoch. Divided by the temperature $temperature, fitted on validation, the logits give
+probabilities by softmax. A run's folder is not needed:
 
     horovod-asl predict photo.jpg
     horovod-asl evaluate default FOLDER --json scores.json
@@ -50,7 +51,8 @@ $notes## How it scores
 
 $scores
 
-Where photos of the same person or room were in training, a score says nothing about other people.
+NLL and ECE are at the temperature. Where photos of the same person or room were in training, a score says nothing
+about other people. Sets that were left out are scored by models of the same recipe, trained without them.
 
 ## Where it fails
 
@@ -65,14 +67,16 @@ Where photos of the same person or room were in training, a score says nothing a
 The weights and this card: Apache-2.0, as horovod_asl. The photos are not part of it; they have licences of their own.
 """
 )
-_COLUMNS = ("top1", "macro_f1", "nll", "ece")
+_NEEDED = {"n", "top1", "macro_f1", "nll", "ece"}
+_HEAD = """| photos of | n | in training | top-1 | without J, Z | macro F1 | NLL | ECE |
+|---|---:|---:|---:|---:|---:|---:|---:|"""
 
 Row = tuple[str, Mapping[str, Any]]
-"""What was scored, and the scores as `evaluate --json` writes them."""
+"""What was scored, and the scores as `answers.measures` gives them, with `photos_in_training` where it is known."""
 
 
 def read_scores(path: Path) -> list[Row]:
-    """Every set of scores in a JSON file: at its top, or in lists and sections below it.
+    """Every set of scores in what `evaluate --json` or `crossval` wrote: at the top, in lists or in sections.
 
     Raises:
         UserError: the file cannot be read, or holds none.
@@ -83,7 +87,7 @@ def read_scores(path: Path) -> list[Row]:
         raise UserError(f"--scores {path} cannot be read as JSON ({error})") from error
     rows = list(_scores_in(content, path.stem))
     if not rows:
-        raise UserError(f"--scores {path} holds no scores: give what `evaluate --json` wrote")
+        raise UserError(f"--scores {path} holds no scores: give what `evaluate --json` or `crossval` wrote")
     return rows
 
 
@@ -104,13 +108,15 @@ def model_card(
         *scores,
     ]
     config = run.path / CONFIG
+    manifest, _ = run.best_weights()
     return _CARD.substitute(
         model=facts["model"],
         classes=len(facts["classes"]),
         files="\n".join(_file_row(box / name) for name in (WEIGHTS, ONNX)),
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
-        epoch=run.best_weights()[0].get("epoch"),
+        epoch=manifest.get("epoch"),
+        temperature=f"{run.temperature(manifest):.4g}",
         data=_data(run),
         validated=", ".join(facts.get("validated_on", [])) or "nothing",
         command=_command(facts),
@@ -122,14 +128,23 @@ def model_card(
 
 
 def _scores_in(value: Any, name: str) -> Iterator[Row]:
-    if isinstance(value, Mapping) and {"n", *_COLUMNS} <= value.keys():
-        yield str(value.get("photos", name)), value
+    if isinstance(value, Mapping) and value.keys() >= {"held_out", "scores"}:
+        known = "the same signer" if value.get("same_signer_in_training") else 0
+        yield f"{value['held_out']}, left out", value["scores"] | {"photos_in_training": known}
+    elif isinstance(value, Mapping) and value.keys() >= _NEEDED:
+        yield _name_of(value) or name, value
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _scores_in(part, f"{name}: {key}")
     elif isinstance(value, list):
         for number, part in enumerate(value, 1):
             yield from _scores_in(part, f"{name} {number}")
+
+
+def _name_of(scores: Mapping[str, Any]) -> str | None:
+    """The recordings that `evaluate` scored, or the folder's name."""
+    scored = scores.get("scored", [])
+    return Path(scores["photos"]).name if scored == [scores.get("photos")] else ", ".join(scored) or None
 
 
 def _file_row(path: Path) -> str:
@@ -181,21 +196,21 @@ def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    if not rows:
-        return "Not scored."
-    head = (
-        "| photos of | n | in training | top-1 | macro F1 | NLL | ECE |\n|---|---:|---:|---:|---:|---:|---:|"
-    )
-    return "\n".join([head, *(_score_row(name, row) for name, row in rows)])
+    return "\n".join([_HEAD, *(_score_row(name, row) for name, row in rows)]) if rows else "Not scored."
 
 
 def _score_row(name: str, row: Mapping[str, Any]) -> str:
-    top1, macro_f1, nll, ece = (row[key] for key in _COLUMNS)
-    seen = row.get("photos_in_training")
-    known = "–" if seen is None else _thousands(seen)
-    return (
-        f"| {name} | {_thousands(row['n'])} | {known} | {top1:.2%} | {macro_f1:.3f} | {nll:.3f} | {ece:.3f} |"
-    )
+    seen, rest = row.get("photos_in_training"), row.get("without_j_z")
+    cells = [
+        name,
+        _thousands(row["n"]),
+        "–" if seen is None else _thousands(seen),
+        f"{row['top1']:.2%}",
+        f"{rest['top1']:.2%}" if rest else "–",
+        f"{row['macro_f1']:.3f}",
+        *(f"{row.get(f'{key}_calibrated', row[key]):.3f}" for key in ("nll", "ece")),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _thousands(number: Any) -> str:

@@ -43,7 +43,7 @@ class ExportConfig:
     box: Path | None = None
     """In place of OUT: the folder of the box to make, or to make anew."""
     scores: tuple[Path, ...] = ()
-    """For the card of a box: what `evaluate --json` or `crossval --json` wrote of this model."""
+    """For the card of a box: what `evaluate --json` wrote of this model, or crossval.json of its recipe."""
     notes: Path | None = None
     """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
 

@@ -73,8 +73,12 @@ def run(small_store: Path, photo_digests: list[str], tmp_path_factory: pytest.Te
 def box(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("boxes")
     scores, notes = folder / "stranger.json", folder / "notes.md"
-    row = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02, "photos_in_training": 0}
-    scores.write_text(json.dumps({"left_out": {"phone": row | {"photos": "data/phone"}, "homes": row}}))
+    row = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02}
+    of_folder = row | {"photos": "data/phone", "scored": ["data/phone"], "photos_in_training": 0}
+    calibrated = row | {"without_j_z": {"top1": 0.91}, "nll_calibrated": 0.35, "ece_calibrated": 0.01}
+    folds = [{"held_out": "massey", "same_signer_in_training": False, "scores": calibrated}]
+    folds += [{"held_out": "asl/3", "same_signer_in_training": True, "scores": row}]
+    scores.write_text(json.dumps({"folder": of_folder, "sections": {"homes": row}, "folds": folds}))
     notes.write_text("Prepared with `horovod-asl prepare photos store --hands`.\n")
     words = [run, "--box", folder / "box", "--scores", scores, "--notes", notes]
     assert export.main([str(word) for word in words]) == 0
@@ -199,9 +203,12 @@ def test_the_card_tells_the_facts(box: Path) -> None:
         "horovodrun -np 2 horovod-asl train --config horovod_asl/box/config.yaml",
         "model: small_cnn",
         "Prepared with `horovod-asl prepare photos store --hands`.",
-        "| the run's own: validation | 58 | – | 25.00% | 0.200 | 2.500 | 0.100 |",
-        "| data/phone | 2,900 | 0 | 88.50% |",
-        "| stranger: left_out: homes | 2,900 | 0 | 88.50% |",
+        "the temperature 1.25,",
+        "| the run's own: validation | 58 | – | 25.00% | – | 0.200 | 2.500 | 0.100 |",
+        "| phone | 2,900 | 0 | 88.50% | – |",
+        "| stranger: sections: homes | 2,900 | – | 88.50% | – |",
+        "| massey, left out | 2,900 | 0 | 88.50% | 91.00% | 0.880 | 0.350 | 0.010 |",
+        "| asl/3, left out | 2,900 | the same signer | 88.50% | – |",
         "J and Z are movements",
         "Apache-2.0",
     ):

@@ -22,6 +22,7 @@ LAYERS: dict[str, int] = {
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
         1,
     ),
+    **dict.fromkeys(("hand_network", "hand_trunk"), 1),
     **dict.fromkeys(("boxed", "compact", "machine", "memory", "optimizers", "torchvision_compat"), 1),
     **dict.fromkeys(
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
@@ -42,6 +43,7 @@ ONLY_IN: dict[str, set[str]] = {
     "imagehash": set(),  # the tests' reference for data/hashing.py
     "simplejpeg": {"data/decode.py"},
     "mediapipe": {"data/hand_finder.py"},
+    "tflite": {"hand_trunk.py"},
     "onnx": {"onnx_export.py"},
     "onnxruntime": {"onnx_export.py"},
     "matplotlib": {"report.py"},
