@@ -48,6 +48,41 @@ def test_two_ranks_train_to_the_weights_of_one(store: Path, run: RunFolder, tmp_
         np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+def crossval(store: Path, out: Path, *launcher: str, batch: int) -> str:
+    words = ["crossval", store, "--by", "signer", "--signers", "synthetic", "--only", "synthetic/r0"]
+    words += ["--out", out, "--model", "landmark_mlp", "--epochs", "4", "--warmup-epochs", "0"]
+    words += ["--batch-size-per-replica", batch, "--learning-rate-scaling", "none"]
+    return ok(launch([*launcher, ASL, *words]))
+
+
+@pytest.mark.timeout(300)
+def test_a_cross_validation_on_two_ranks_is_that_of_one(store: Path, tmp_path: Path) -> None:
+    outs = tmp_path / "one", tmp_path / "two"
+    crossval(store, outs[0], batch=16)
+    said = crossval(store, outs[1], *launcher_words("mpirun", 2), batch=8)
+    assert "validate on 58 photos: synthetic/r3" in said
+    ((one,), (two,)) = (json.loads((out / "crossval.json").read_text()) for out in outs)
+    for name in ("test", "trained_on", "validated_on", "photos"):
+        assert two[name] == one[name]
+    assert one["photos"] == {"train": 116, "validation": 58, "test": 58}
+    weights = [RunFolder(out / "synthetic-r0").best_weights()[1] for out in outs]
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4, err_msg=name)
+    for name in ("nll", "nll_calibrated", "temperature"):
+        assert two["scores"][name] == pytest.approx(one["scores"][name], rel=1e-2)
+
+    # One process scores the two ranks' run to the same counts, and trains nothing.
+    (outs[1] / "synthetic-r0" / "fold.json").unlink()
+    plan = json.loads((outs[1] / "plan.json").read_text())
+    (outs[1] / "plan.json").write_text(
+        json.dumps(plan | {"train": plan["train"] | {"batch_size_per_replica": 16}})
+    )
+    assert "epoch" not in crossval(store, outs[1], batch=16)
+    (again,) = json.loads((outs[1] / "crossval.json").read_text())
+    assert again["scores"]["confusion"] == two["scores"]["confusion"]
+    assert again["scores"]["ece_calibrated"] == pytest.approx(two["scores"]["ece_calibrated"], rel=1e-4)
+
+
 def test_it_reads_drawn_hands_that_it_has_not_seen(run: RunFolder) -> None:
     result = json.loads((run.path / "result.json").read_text())
     assert result["scores"]["test"]["top1"] > 0.5  # 29 classes; chance is 3 %

@@ -73,6 +73,20 @@ def test_probabilities_are_plain_torch_s_on_the_best_weights(run: Path) -> None:
     assert seen.dtype == np.float32
 
 
+def test_a_run_s_temperature_is_in_its_probabilities_and_not_in_its_logits(tmp_path: Path) -> None:
+    run, images = make_run(tmp_path / "run"), photos(7)
+    before = Predictor.from_run(run)
+    (run / "result.json").write_text(json.dumps({"epoch": before.epoch, "temperature": 2.5}))
+    predictor = Predictor.from_run(run)
+    assert (before.temperature, predictor.temperature) == (1.0, 2.5)
+    logits = predictor.logits(images, batch_size=3)
+    assert (logits.dtype, logits.shape) == (np.float32, (7, NUM_CLASSES))
+    np.testing.assert_array_equal(logits, before.logits(images, batch_size=3))
+    cooled = torch.softmax(torch.from_numpy(logits).double() / 2.5, 1).numpy()
+    np.testing.assert_allclose(predictor.probabilities(images), cooled, rtol=1e-3, atol=1e-6)
+    assert np.log(plain_torch(run, 2, images)).argsort(1).tolist() == logits.argsort(1).tolist()
+
+
 def test_no_photos_give_no_rows(run: Path) -> None:
     predictor = Predictor.from_run(run)
     assert predictor.probabilities(photos(0)).shape == (0, NUM_CLASSES)

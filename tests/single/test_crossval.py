@@ -1,0 +1,278 @@
+"""Cross-validation: who is left out and who validates; folds trained, scored, told, and not trained twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from horovod_asl.answers import Answers, measures
+from horovod_asl.backends import Serial
+from horovod_asl.commands import crossval as command
+from horovod_asl.config import ExecutionConfig, TrainConfig
+from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
+from horovod_asl.data.build import Tolerance, prepare_store
+from horovod_asl.data.split import SplitRule
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_of, split_codes, with_fold
+from horovod_asl.labels import CLASSES
+from horovod_asl.stopping import Outcome
+from tests.conftest import write_frames
+
+torch.set_num_threads(1)
+
+PEOPLE = {"asl": ["1", "2", "3"], "homes": ["all"], "massey": ["hand1", "hand2", "hand3"], "phone": ["all"]}
+
+
+def plan(**asked: Any) -> dict[str, Fold]:
+    return {fold.held_out: fold for fold in plan_folds(PEOPLE, **({"by": "source"} | asked))}
+
+
+def everybody(fold: Fold) -> list[str]:
+    return sorted(names_of([*fold.test, *fold.validation, *fold.train]))
+
+
+EVERYBODY = sorted(f"{source}/{name}" for source, names in PEOPLE.items() for name in names)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"by": "source"},
+        {"by": "source", "signers": ["massey"]},
+        {"by": "signer", "signers": ["massey"]},
+        {"by": "signer", "signers": ["massey", "asl"]},
+        {"by": "source", "only": ["phone", "asl/3"]},
+    ],
+)
+def test_everybody_is_on_one_side_of_every_fold(asked: dict[str, Any]) -> None:
+    for fold in plan(**asked).values():
+        assert everybody(fold) == EVERYBODY
+        assert fold.train
+        assert fold.test
+
+
+def test_sources_and_signers_are_the_groups() -> None:
+    assert list(plan()) == ["asl", "homes", "massey", "phone"]
+    by_signer = plan(by="signer", signers=["massey"])
+    assert list(by_signer) == ["asl", "homes", "massey/hand1", "massey/hand2", "massey/hand3", "phone"]
+    assert names_of(by_signer["asl"].test) == ["asl/1", "asl/2", "asl/3"]  # takes of one signer
+    assert names_of(by_signer["massey/hand2"].test) == ["massey/hand2"]
+
+
+def test_validation_is_a_person_not_in_training_else_a_take_else_a_source_else_nobody() -> None:
+    folds = plan(signers=["massey"])
+    assert names_of(folds["phone"].validation) == ["massey/hand3"]
+    assert folds["phone"].reason == "a person who is not in training"
+    assert names_of(folds["massey"].validation) == ["asl/3"]
+    assert folds["massey"].reason == "another take of a signer in training"
+    alone = {name: ["all"] for name in "abcd"}
+    (fold, *_) = plan_folds(alone, by="source")
+    assert names_of(fold.validation) == ["d/all"]
+    (fold, *_) = plan_folds({"a": ["all"], "b": ["all"]}, by="source")
+    assert (fold.validation, names_of(fold.train)) == ((), ["b/all"])
+
+
+def test_validation_as_asked_for_passes_over_who_is_held_out() -> None:
+    folds = plan(signers=["massey"], validate_on=["phone", "massey/hand1"])
+    assert names_of(folds["asl"].validation) == ["phone/all"]
+    assert names_of(folds["phone"].validation) == ["massey/hand1"]
+    assert all(fold.validation == () for fold in plan(validate_on=["none"]).values())
+
+
+def test_a_recording_may_be_held_out_and_its_signer_is_then_known_to_be_in_training() -> None:
+    folds = plan(signers=["massey"], only=["asl/3", "massey/hand1", "phone"])
+    assert names_of(folds["asl/3"].test) == ["asl/3"]
+    assert {"asl/1", "asl/2"} <= set(names_of(folds["asl/3"].train))
+    assert [fold.same_signer for fold in folds.values()] == [True, False, False]
+    assert [fold.folder for fold in folds.values()] == ["asl-3", "massey-hand1", "phone"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        ({"by": "signer"}, "--by signer: say which sources"),
+        ({"signers": ["strangers"]}, "--signers strangers: no such source"),
+        ({"only": ["asl/9"]}, "--only asl/9: no such source or recording"),
+        ({"only": ["asl", "asl"]}, "twice"),
+        ({"validate_on": ["nobody"]}, "--validate-on nobody"),
+    ],
+)
+def test_mistakes_are_told_with_a_remedy(asked: dict[str, Any], part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        plan(**asked)
+
+
+def test_one_source_alone_leaves_nobody_to_train_on() -> None:
+    with pytest.raises(UserError, match="nobody is left to train on without a"):
+        plan_folds({"a": ["1", "2"]}, by="source")
+
+
+# -- with photos ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five classes of two sources: `a` with three recordings, `b` with two; one photo of `b` is a copy of a/1's."""
+    folder = tmp_path_factory.mktemp("crossval")
+    names = [*CLASSES[:4], "J"]
+    write_frames(folder / "a", classes=names, recordings=3, per_recording=2, seed=0)
+    write_frames(folder / "b", classes=names, recordings=2, per_recording=2, seed=1)
+    shutil.copy(folder / "a" / "A" / "A1.jpg", folder / "b" / "A" / "A3.jpg")
+    prepare_store(
+        sources=[f"{name}={folder / name}" for name in "ab"],
+        store=folder / "store",
+        image_size=16,
+        split=SplitRule(test=("a/3",)),
+        tolerance=Tolerance(allow_missing=True),
+        workers=1,
+        say=lambda line: None,
+    )
+    return folder / "store"
+
+
+CONFIG = TrainConfig(
+    epochs=1, batch_size_per_replica=16, execution=ExecutionConfig(device="cpu", threads_per_rank=1)
+)
+BY_SOURCE = Plan("source", signers=("a",))
+
+
+def walk(store: Path, out: Path, *, config: TrainConfig = CONFIG, plan: Plan = BY_SOURCE) -> Outcome:
+    return cross_validate(config, plan, store, out, Serial(torch.device("cpu")))
+
+
+@pytest.fixture(scope="module")
+def out(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "out"
+    assert walk(store, folder) is Outcome.FINISHED
+    return folder
+
+
+def test_copies_of_who_is_held_out_are_left_out_of_training(store: Path) -> None:
+    opened = Store.open(store)
+    (fold,) = plan_folds(recordings_of(opened), by="source", signers=["a"], only=["b"])
+    codes = split_codes(opened, fold)
+    (copy,) = np.flatnonzero(codes == LEFT_OUT)
+    assert opened.paths[copy] == "A/A1.jpg"
+    split = with_fold(opened, fold, codes)
+    assert set(split.sources[split.rows("test")]) == {"b"}
+    assert set(split.recordings[split.rows("train")]) == {"1", "2"}
+    assert set(split.recordings[split.rows("validation")]) == {"3"}
+    assert copy not in np.concatenate([split.rows(side) for side in ("train", "validation", "test")])
+    assert split.digest == opened.digest
+    assert opened.manifest["split_rule"]["kind"] == "recording"  # the store itself is as it was
+
+
+def test_each_fold_is_a_run_that_never_saw_who_is_held_out(out: Path) -> None:
+    rows = rows_of(out)
+    assert [row["held_out"] for row in rows] == ["a", "b"]
+    for row in rows:
+        facts = json.loads((out / row["folder"] / "run.json").read_text())
+        assert facts["trained_on"] == row["trained_on"]
+        assert not set(row["test"]) & {*row["trained_on"], *row["validated_on"]}
+        assert row["scores"]["n"] == row["photos"]["test"]
+        assert row["scores"]["without_j_z"]["n"] == row["scores"]["n"] - row["scores"]["per_class"]["J"]["n"]
+    assert [row["copies_left_out"] for row in rows] == [1, 1]
+
+
+def test_a_row_is_what_the_run_s_own_result_says(out: Path) -> None:
+    for row in rows_of(out):
+        result = json.loads((out / row["folder"] / "result.json").read_text())
+        assert row["scores"]["temperature"] == result["temperature"]
+        own, told = result["scores"]["test"], row["scores"]
+        assert told.keys() == own.keys()
+        assert told["confusion"] == own["confusion"]
+        for name in ("nll", "ece", "nll_calibrated", "ece_calibrated"):
+            assert told[name] == pytest.approx(own[name], rel=1e-4)
+
+
+def test_finished_folds_are_read_back_and_an_unscored_one_is_not_trained_again(
+    store: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = shutil.copytree(out, tmp_path / "again")
+    kept = (again / "b" / "fold.json").read_text()
+    (again / "b" / "fold.json").unlink()
+    monkeypatch.setattr("horovod_asl.crossval.run_training", lambda *given: pytest.fail("trained again"))
+    assert walk(store, again) is Outcome.FINISHED
+    assert json.loads((again / "b" / "fold.json").read_text()) == json.loads(kept)
+
+
+def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path) -> None:
+    stopping = replace(CONFIG, stop_after_steps=1)
+    only = Plan("source", signers=("a",), only=("b",))
+    assert walk(store, tmp_path / "out", config=stopping, plan=only) is Outcome.STOPPED
+    assert not (tmp_path / "out" / "b" / "result.json").exists()
+    assert walk(store, tmp_path / "out", plan=only) is Outcome.FINISHED
+    digests = [
+        json.loads((folder / "b" / "result.json").read_text())["weights_digest"]
+        for folder in (out, tmp_path / "out")
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"epochs 1 \(now 2\)"):
+        walk(store, out, config=replace(CONFIG, epochs=2))
+    with pytest.raises(UserError, match=r"signers a \(now none\)"):
+        walk(store, out, plan=Plan("source"))
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds no cross-validation"):
+        walk(store, tmp_path)
+
+
+def test_the_report_holds_a_row_for_each_and_a_picture(out: Path) -> None:
+    cells = write_report(out, rows_of(out))
+    assert [row[0] for row in cells] == ["a", "b"]
+    assert cells[0][1] == "b 1; validated on b 2"
+    assert cells[1][1] == "a 1, 2; validated on a 3"
+    table = (out / "crossval.md").read_text()
+    assert table == markdown(cells)
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert json.loads((out / "crossval.json").read_text()) == rows_of(out)
+    assert (out / "coverage.png").stat().st_size > 5000
+
+
+def test_the_report_of_a_network_that_knows_its_signs_and_one_without_validation(out: Path) -> None:
+    """What the table says where there is something to say; the runs above are of one epoch."""
+    labels = np.repeat(np.arange(29), 4)
+    logits = np.eye(29, dtype=np.float32)[labels] * 8
+    logits[0] = np.eye(29)[3]  # one A is read as D, and not surely
+    row = rows_of(out)[0] | {
+        "held_out": "asl/3",
+        "scores": measures(Answers(logits, labels), CLASSES, 0.9),
+        "test": ["asl/3"],
+        "trained_on": ["asl/1", "phone/all"],
+        "validated_on": [],
+        "validation": None,
+        "same_signer_in_training": True,
+    }
+    cells = table_row(row)
+    assert cells[0] == "asl/3 (the same signer is in training)"
+    assert cells[1] == "asl 1; phone"
+    assert cells[2:4] == ("116", "99.1%")
+    assert cells[6].endswith("→ no validation")
+    assert cells[7].startswith("100% (confidence")
+    assert cells[8] == "A as D 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--store", "x"], "--store of each training itself"),
+        (["--run-folder", "x"], "--run-folder of each training itself"),
+        (["--resume", "x"], "--resume of each training itself"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+    ],
+)
+def test_words_that_crossval_sets_itself_are_refused(words: list[str], part: str, store: Path) -> None:
+    with pytest.raises(UserError, match=part):
+        command.main([str(store), "--by", "source", "--out", "x", *words])
+    with pytest.raises(UserError, match="no store at"):
+        command.main(["/no/such/store", "--by", "source", "--out", "x"])
