@@ -25,6 +25,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
+from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.folds import (
     LEFT_OUT,
@@ -38,7 +39,13 @@ from horovod_asl.folds import (
 )
 from horovod_asl.inference import Predictor
 from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
-from horovod_asl.session import open_equal_stores, photos_of, run_training, settle_process
+from horovod_asl.session import (
+    features_of_store,
+    open_equal_stores,
+    photos_of,
+    run_training,
+    settle_process,
+)
 from horovod_asl.stopping import Outcome, StopSignal
 
 PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
@@ -85,6 +92,8 @@ def cross_validate(
         UserError: `out` holds another cross-validation or something else, or the plan or a training is refused.
     """
     settle_process(config, backend)
+    stop = stop or StopSignal()
+    features: Photos | None = None
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
     _claim(out, _common(config, plan, store), backend)
@@ -94,7 +103,8 @@ def cross_validate(
             continue
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
-        outcome = _train_and_score(config, store, fold, path, backend, stop, committed)
+        features = features or features_of_store(config, store, backend, stop)
+        outcome = _train_and_score(config, store, fold, path, backend, stop, committed, features)
         if outcome is not Outcome.FINISHED:
             return outcome
         gc.collect()  # the run's parts refer to each other, and its photos may fill a GPU
@@ -185,8 +195,9 @@ def _train_and_score(
     fold: Fold,
     path: Path,
     backend: Backend,
-    stop: StopSignal | None,
+    stop: StopSignal,
     committed: dict[str, Any] | None,
+    features: Photos | None,
 ) -> Outcome:
     codes = backend.broadcast(split_codes(store, fold) if backend.rank == 0 else None)
     assert codes is not None
@@ -195,22 +206,26 @@ def _train_and_score(
     if not is_trained:
         own = dataclasses.replace(config, run_folder=None if began else path, resume=path if began else None)
         is_of_fold = committed is not None and committed["run_folder"] == str(path)
-        outcome = run_training(own, split, backend, stop, committed if is_of_fold else None)
+        outcome = run_training(own, split, backend, stop, committed if is_of_fold else None, features)
         if outcome is not Outcome.FINISHED:
             return outcome
     copies = {"copies_left_out": int((codes == LEFT_OUT).sum())}
-    row = _score(fold, split, path, backend) | copies | {"folder": fold.folder}
+    row = _score(fold, split, path, backend, features) | copies | {"folder": fold.folder}
     if backend.rank == 0:
         write_atomically(path / ROW, json.dumps(row, indent=1))
     backend.barrier()
     return Outcome.FINISHED
 
 
-def _score(fold: Fold, store: Store, path: Path, backend: Backend) -> dict[str, Any]:
+def _score(fold: Fold, store: Store, path: Path, backend: Backend, features: Photos | None) -> dict[str, Any]:
     """The row of a fold: what its best weights make of those who were held out."""
     predictor = _predictor(path, backend)
     answers = {
-        side: predictor.answers(photos_of(store, rows, predictor.facts["model"]))
+        side: predictor.answers(
+            photos_of(store, rows, predictor.sees)
+            if features is None
+            else features.select(rows, of=len(store))
+        )
         for side in ("validation", "test")
         if len(rows := store.rows(side))
     }

@@ -112,7 +112,7 @@ class Predictor:
     def answers(self, photos: Photos, *, own_share: bool = False) -> Answers:
         """The logits of all photos, over all ranks of the backend; `own_share` as for `score`."""
         return collect(
-            self.model,
+            models.tail(self.model) if photos.are_features else self.model,
             self.backend,
             photos,
             precision=self.facts["precision"],

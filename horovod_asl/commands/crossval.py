@@ -27,9 +27,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.config import TrainConfig
@@ -40,8 +40,8 @@ from horovod_asl.errors import UserError
 class CrossvalConfig(TrainConfig):
     """Flags of `crossval`: those of `train`, and these."""
 
-    folds_of: Positional[Path]
-    """STORE: made by `horovod-asl prepare` of all sources together."""
+    folds_of: Positional[Annotated[Path, arg(metavar="STORE")]]
+    """Made by `horovod-asl prepare` of all sources together."""
     by: Literal["source", "signer"]
     """What is left out at a time."""
     out: Path

@@ -15,14 +15,16 @@ import torch
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Serial
 from horovod_asl.commands import crossval as command
-from horovod_asl.config import ExecutionConfig, TrainConfig
+from horovod_asl.config import AugmentConfig, ExecutionConfig, ModelConfig, TrainConfig
 from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_of, split_codes, with_fold
+from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
+from horovod_asl.session import features_of_store, photos_of
 from horovod_asl.stopping import Outcome
 from tests.conftest import write_frames
 
@@ -215,6 +217,34 @@ def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path)
         for folder in (out, tmp_path / "out")
     ]
     assert digests[0] == digests[1]
+
+
+def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
+    store: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = max(out.glob("a/best/*/weights.safetensors"))
+    frozen = replace(
+        CONFIG,
+        model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
+        augment=AugmentConfig(augment=False),
+    )
+    passes: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        passes.append(1)
+        return features_of_store(*given)
+
+    monkeypatch.setattr("horovod_asl.crossval.features_of_store", counted)
+    assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
+    assert passes == [1]
+    for row in rows_of(tmp_path / "out"):
+        folder = tmp_path / "out" / row["folder"]
+        predictor = Predictor.from_run(folder)
+        opened = Store.open(store)
+        held = np.flatnonzero(opened.sources == row["held_out"])
+        answers = predictor.answers(photos_of(opened, held, predictor.sees))  # from the pixels
+        assert row["scores"]["n"] == len(held)
+        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
 
 
 def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_path: Path) -> None:
