@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 
 def fits_half(values: NDArray[np.float32]) -> bool:
@@ -24,9 +24,8 @@ def fits_half(values: NDArray[np.float32]) -> bool:
 
 def save_compact(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a state dict as safetensors; float32 tensors that `fits_half` takes, as float16."""
-    save_file(
-        {name: _compacted(tensor.detach().cpu().contiguous()) for name, tensor in weights.items()}, path
-    )
+    compacted = {name: _compacted(tensor.detach().cpu().contiguous()) for name, tensor in weights.items()}
+    path.write_bytes(save(compacted))  # safetensors' own save_file keeps others from reading it
 
 
 def load_compact(path: Path) -> dict[str, torch.Tensor]:

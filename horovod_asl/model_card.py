@@ -25,8 +25,8 @@ Tells which letter of the American Sign Language alphabet (or `del`, `nothing`, 
 $files
 
 The ONNX graph takes $inputs and gives logits `(n, $classes)`; its metadata names the classes in order. Both files
-hold the same $parameters parameters, of epoch $epoch. Divided by the temperature $temperature, fitted on validation, the logits give
-probabilities by softmax. A run's folder is not needed:
+hold the same $parameters parameters, of epoch $epoch. Probabilities are the softmax of the logits divided by
+$temperature, the temperature fitted on validation. A run's folder is not needed:
 
     horovod-asl predict photo.jpg
     horovod-asl evaluate default FOLDER --json scores.json
@@ -57,8 +57,8 @@ about other people. Sets that were left out are scored by models of the same rec
 ## Where it fails
 
 - It sees one photo. J and Z are movements: of them it sees a moment, and may take it for I or D.
-- Fingers hidden by others: M, N, S and T differ by what the thumb does behind them, and are mixed up most.
-- One hand per photo is read. Several hands, gloves, strong blur and hands cut off by the edge were rare in training.
+- Fingers hidden by others: M, N, S and T differ by what the thumb does behind them.
+- One hand per photo is read. Several hands, gloves, strong blur and hands cut off by the edge are not what it learnt.
 - The people it was trained on are few: skin, age, hand shape and handedness beyond theirs are not measured.
 - It reads letters held still, one by one. That is not sign language, and no basis for a decision about a person.
 
@@ -102,11 +102,6 @@ def model_card(
         notes: Markdown in the maker's own words, for the section on how it was made.
     """
     facts = run.facts()
-    own = run.path / RESULT
-    rows = [
-        *(_scores_in(json.loads(own.read_text())["scores"], "the run's own") if own.is_file() else ()),
-        *scores,
-    ]
     config = run.path / CONFIG
     manifest, _ = run.best_weights()
     return _CARD.substitute(
@@ -123,8 +118,17 @@ def model_card(
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
         config=config.read_text() if config.is_file() else "# not kept\n",
         notes=f"{notes.strip()}\n\n" if notes.strip() else "",
-        scores=_table(rows),
+        scores=_table([*_own_scores(run), *scores]),
     )
+
+
+def _own_scores(run: RunFolder) -> list[Row]:
+    file = run.path / RESULT
+    by_split = json.loads(file.read_text())["scores"] if file.is_file() else {}
+    return [
+        (f"its {split} split", row | {"photos_in_training": row["n"] if split == "train" else 0})
+        for split, row in by_split.items()
+    ]
 
 
 def _scores_in(value: Any, name: str) -> Iterator[Row]:

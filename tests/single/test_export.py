@@ -217,6 +217,8 @@ def test_compact_weights_come_back_to_the_bit(tmp_path: Path) -> None:
     }
     file = tmp_path / "weights.safetensors"
     save_compact(file, weights)
+    (tmp_path / "other").write_text("")
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
     back = load_compact(file)
     assert back.keys() == weights.keys()
     for name, tensor in weights.items():
