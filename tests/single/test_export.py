@@ -16,6 +16,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from horovod_asl import onnx_export
+from horovod_asl.backends import Serial
+from horovod_asl.boxed import LARGEST_BYTES
 from horovod_asl.checkpoint import weights_digest
 from horovod_asl.commands import export
 from horovod_asl.compact import fits_half, load_compact, save_compact
@@ -170,6 +172,20 @@ def test_a_record_of_fields_becomes_an_input_each(tmp_path: Path) -> None:
     assert list(exported.inputs) == ["crop", "hand"]
     assert exported.inputs["crop"] == "uint8 (n, 24, 24, 3)"
     assert [given.name for given in onnx.load(out).graph.input] == ["crop", "hand"]
+
+
+@pytest.mark.long
+def test_hand_net_on_a_trunk_of_halves_fits_a_box(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network: Any = build_model("hand_net", num_classes=NUM_CLASSES).eval()
+    for parameter in network.trunk.parameters():
+        parameter.data = parameter.data.half().float()
+    facts = {"model": "hand_net", "input": "both", "crop_size": 256, "precision": "fp32"}
+    predictor = Predictor(network, CLASSES, SIZE, 1, facts, Serial(torch.device("cpu")))
+    out, weights = tmp_path / "hand.onnx", tmp_path / "weights.safetensors"
+    assert onnx_export.export_onnx(predictor, out, checked=8).difference < 1e-4
+    save_compact(weights, network.state_dict())
+    assert max(out.stat().st_size, weights.stat().st_size) < LARGEST_BYTES
 
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(runs: Path, tmp_path: Path) -> None:
