@@ -3,8 +3,8 @@
 The pixels pass MediaPipe's trunk (`hand_trunk`), on the crop as MediaPipe would turn it, left hands mirrored. The
 head takes its pooled features and, at every landmark, what its 14×14 map says there: whether two or three fingers lie
 over the thumb is written at the fingertips (M, N, T, S), not in where the landmarks are. Beside them it takes the
-features of the landmarks themselves. Where no hand was seen, the crop is the whole picture and its pooled features are
-all there is.
+features of the landmarks themselves. Where no hand was seen, the crop is the whole picture and its pooled features
+are all there is.
 """
 
 from __future__ import annotations

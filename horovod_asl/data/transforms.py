@@ -110,7 +110,7 @@ class Augment:
         if self._warps:
             batch = self._warp(batch, columns[:, :8])
         batch = self._recolour(batch, columns[:, 8:15])
-        batch = self._darken(batch, columns, _chosen(uniform[:, 25], config.darken, device))
+        batch = self._darken(batch, columns, uniform, _chosen(uniform[:, 25], config.darken, device))
         batch = self._blur(batch, columns, _chosen(uniform[:, 15], config.blur, device))
         batch = self._cut_out(batch, columns, _chosen(uniform[:, 17], config.cutout, device))
         return _as_jpeg(batch, columns[:, 28], _chosen(uniform[:, 27], config.jpeg, device))
@@ -161,14 +161,14 @@ class Augment:
         luma = _per_channel(_LUMA, kept.device).view(1, 1, 3)
         return identity * kept + luma * (1.0 - kept)
 
-    def _darken(self, batch: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
+    def _darken(self, batch: Tensor, columns: Tensor, uniform: Tensor, chosen: Tensor) -> Tensor:
         """A dark room: light ÷ 1 to 8, and a camera's noise, normal with a deviation of up to 3 %."""
         if len(chosen) == 0:
             return batch
         light = 2.0 ** (-3.0 * columns[chosen, 26]).view(-1, 1, 1, 1)
         dark = batch[chosen] * light
-        generator = torch.Generator().manual_seed(int(columns[chosen[0], 29] * 2**24))
-        noise = torch.randn(dark.shape, generator=generator).to(batch.device) * 0.03
+        noise = torch.stack([_noise(float(uniform[k, 29]), dark.shape[1:]) for k in chosen.tolist()])
+        noise = noise.to(batch.device) * 0.03
         return batch.index_copy_(
             0, chosen, (dark + noise * columns[chosen, 30].view(-1, 1, 1, 1)).clamp_(0, 1)
         )
@@ -233,6 +233,11 @@ def _before_backgrounds(batch: Tensor, uniform: Tensor, chosen: Tensor) -> Tenso
     fields = torch.stack([_field(float(uniform[k, 23])) for k in chosen.tolist()]).to(batch.device)
     fields = F.interpolate(fields, size=batch.shape[-2:], mode="bicubic", align_corners=False).clamp_(0, 1)
     return batch.index_copy_(0, chosen, batch[chosen] * (1 - mask) + fields * mask)
+
+
+def _noise(draw: float, shape: torch.Size) -> Tensor:
+    """Normal numbers that depend on this draw of a photo alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(draw * 2**24)))
 
 
 def _field(draw: float) -> Tensor:

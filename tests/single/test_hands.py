@@ -18,7 +18,7 @@ from horovod_asl.data.build import PrepareReport, prepare_store
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
 from horovod_asl.data.hand_finder import LOOK_PX, HandFinder, shared_finder
-from horovod_asl.data.hands import CROP_MARGIN, OUTSIDE, box_around, crop, no_hand
+from horovod_asl.data.hands import OUTSIDE, box_of, crop
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
@@ -88,7 +88,7 @@ def test_a_dark_photo_is_found_by_a_later_look_and_an_empty_one_by_none() -> Non
     assert dark["attempt"] == 2  # the brightened copy, and its enlarged square
     for recording in range(4):
         empty = render_spec(SampleSpec(seed=3, label="nothing", recording=recording, index=0), 256)
-        assert shared_finder().find(empty) == no_hand()
+        assert not shared_finder().find(empty)["found"]
 
 
 def test_a_small_hand_is_looked_at_again_enlarged_and_lands_where_it_is() -> None:
@@ -131,26 +131,58 @@ def test_real_hands_are_found_and_empty_rooms_have_none(real_data: Path) -> None
 # ---- boxes and crops -----------------------------------------------------------------------------------------
 
 
-def test_the_box_is_a_square_about_the_landmarks() -> None:
+def test_the_box_turns_with_the_hand_and_grows_with_it() -> None:
+    """Held against the geometry: what is done to the landmarks is done to the box."""
+    points = np.random.default_rng(0).normal(0.5, 0.1, (21, 3)).astype(np.float32)
+    x, y, side, turn = box_of(points)
+    for angle in (0.4, -1.2, 2.0):
+        cos, sin = np.cos(angle), np.sin(angle)  # clockwise, as y points down
+        moved = points.copy()
+        moved[:, :2] = points[:, :2] @ np.array([[cos, sin], [-sin, cos]], np.float32) * 1.5 + [0.2, -0.1]
+        there = box_of(moved)
+        assert there[:2] == (
+            pytest.approx((x * cos - y * sin) * 1.5 + 0.2, abs=1e-5),
+            pytest.approx((x * sin + y * cos) * 1.5 - 0.1, abs=1e-5),
+        )
+        assert there[2] == pytest.approx(1.5 * side, rel=1e-5)
+        assert (there[3] - turn - angle + np.pi) % (2 * np.pi) == pytest.approx(np.pi, abs=1e-5)
+
+
+def test_an_upright_hand_has_a_box_that_is_not_turned_and_reaches_beyond_its_fingers() -> None:
     points = np.zeros((21, 3), np.float32)
-    points[:, 0], points[:, 1] = np.linspace(0.2, 0.6, 21), np.linspace(0.5, 0.6, 21)
-    left, top, side = box_around(points)
-    assert side == pytest.approx(0.4 * CROP_MARGIN)
-    assert (left + side / 2, top + side / 2) == (pytest.approx(0.4), pytest.approx(0.55))
+    points[0, :2] = (0.5, 0.8)
+    for finger in range(5):
+        for joint in range(4):
+            points[1 + 4 * finger + joint, :2] = (0.4 + 0.05 * finger, 0.6 - 0.07 * joint)
+    x, y, side, turn = box_of(points)
+    assert turn == pytest.approx(0.0, abs=0.3)
+    assert (np.abs(points[:, :2] - [x, y]) < side / 2).all()
 
 
-def test_a_crop_is_what_pillow_cuts_and_grey_beyond_the_edge() -> None:
+def test_a_crop_is_what_lies_there_turned_and_black_beyond_the_edge() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
-    inside = crop(photo, (0.2, 0.3, 0.4), 40)
+    inside = crop(photo, (0.4, 0.5, 0.4, 0.0), 40)
     assert np.array_equal(inside, photo[30:70, 20:60])
-    shrunk = crop(photo, (0.0, 0.0, 1.0), 50)
-    reference = Image.fromarray(photo).resize((50, 50), Image.Resampling.BILINEAR)
+    shrunk = crop(photo, (0.5, 0.5, 1.0, 0.0), 50)
     assert np.array_equal(
-        shrunk[:-1, :-1], np.asarray(reference)[:-1, :-1]
-    )  # its filter reaches over the edge
-    across = crop(photo, (-0.5, -0.5, 1.0), 100)
+        shrunk, np.asarray(Image.fromarray(photo).resize((50, 50), Image.Resampling.BILINEAR))
+    )
+    across = crop(photo, (0.0, 0.0, 1.0, 0.0), 100)
     assert (across[:50] == OUTSIDE).all()
     assert np.array_equal(across[50:, 50:], photo[:50, :50])
+    quarter = crop(photo, (0.5, 0.5, 1.0, np.pi / 2), 100)
+    assert np.array_equal(
+        quarter, np.rot90(photo)
+    )  # the box is turned clockwise, so what is in it the other way
+
+
+def test_the_middle_of_a_crop_is_the_centre_of_its_box() -> None:
+    y, x = np.mgrid[0:200, 0:200]
+    ramp = np.stack([x, y, np.zeros_like(x)], -1).astype(np.uint8)
+    turned = crop(ramp, (0.6, 0.4, 0.5, 0.7), 101)
+    assert turned[50, 50, :2].tolist() == pytest.approx([119.5, 79.5], abs=1.0)
+    right = turned[50, 75, :2].astype(float) - turned[50, 50, :2]
+    assert np.arctan2(right[1], right[0]) == pytest.approx(0.7, abs=0.05)
 
 
 # ---- the store -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
-from horovod_asl.data.hands import HAND_DTYPE, hand, hand_arrays, no_hand
+from horovod_asl.data.hands import HAND_DTYPE, MATRIX_ROWS, SEEN_ROW, VIEW_ROW, hand, hand_arrays, no_hand
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws
 from horovod_asl.errors import UserError
@@ -45,11 +45,20 @@ def distances(points: torch.Tensor) -> torch.Tensor:
     return torch.cdist(points, points)
 
 
+def as_changed(hands: torch.Tensor) -> torch.Tensor:
+    """The landmarks (n, 42, 3) with what augmentation wrote into the array done to them."""
+    return torch.stack([hand[:42] @ hand[MATRIX_ROWS].T for hand in hands])
+
+
 def test_arrays_hold_the_records(hands: torch.Tensor) -> None:
-    assert hands.shape == (16, 43, 3)
-    assert hands[:, -1, 0].tolist() == [1.0] * 15 + [0.0]
-    assert hands[:, -1, 1].tolist() == [-1.0, 1.0, 1.0, 1.0] * 3 + [-1.0, 1.0, 1.0, 0.0]
-    assert (hands[15] == 0).all()
+    assert hands.shape == (16, 50, 3)
+    assert hands[:, SEEN_ROW, 0].tolist() == [1.0] * 15 + [0.0]
+    assert hands[:, SEEN_ROW, 1].tolist() == [-1.0, 1.0, 1.0, 1.0] * 3 + [-1.0, 1.0, 1.0, 0.0]
+    assert (hands[15, :42] == 0).all()
+    assert torch.equal(as_changed(hands), hands[:, :42])
+    doubtful = hand(*np.ones((2, 21, 3), np.float32), right=True, score=0.5, attempt=2, doubtful=True)
+    assert not doubtful["found"]
+    assert hand_arrays(doubtful[None])[0, SEEN_ROW].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_hand_reads_the_same_wherever_and_however_large_it_is(
@@ -65,7 +74,7 @@ def test_a_mirrored_hand_of_the_other_side_reads_the_same(hands: torch.Tensor, n
     other = hands.clone()
     other[:, :42, 0] *= -1
     misread = network(other)
-    other[:, -1, 1] *= -1
+    other[:, SEEN_ROW, 1] *= -1
     assert torch.allclose(network(hands), network(other), atol=1e-4)
     assert not torch.allclose(network(hands)[:15], misread[:15], atol=1e-2)
 
@@ -86,37 +95,48 @@ def test_without_a_hand_it_has_one_answer_and_learns_it(hands: torch.Tensor, net
 
 
 def test_augmentation_turns_hands_and_keeps_their_shape(hands: torch.Tensor) -> None:
-    assert torch.allclose(augment_hands(hands, uniform(16), STILL), hands, atol=1e-6)
+    still = augment_hands(hands, uniform(16), STILL)
+    assert torch.allclose(as_changed(still), hands[:, :42], atol=1e-6)
     turning = AugmentConfig(rotation_degrees=20, scale=0, perspective=0.25, mirror=0)
-    turned = augment_hands(hands, uniform(16), turning)
-    assert not torch.allclose(turned, hands, atol=1e-2)
+    changed = augment_hands(hands, uniform(16), turning)
+    turned = as_changed(changed)
+    assert not torch.allclose(turned, hands[:, :42], atol=1e-2)
     for points in (slice(0, 21), slice(21, 42)):
         assert torch.allclose(distances(turned[:, points]), distances(hands[:, points]), atol=1e-4)
-    assert torch.equal(turned[:, -1], hands[:, -1])
+    assert torch.equal(changed[:, :45], hands[:, :45])  # the landmarks themselves stay: pixels are read there
 
 
 def test_the_turn_in_the_picture_is_within_its_bounds(hands: torch.Tensor) -> None:
     config = AugmentConfig(rotation_degrees=10, scale=0, perspective=0, mirror=0)
-    turned = augment_hands(hands, uniform(16), config)[:15]
+    changed = augment_hands(hands, uniform(16), config)[:15]
     before, after = (
-        torch.atan2(*(array[:, 5, :2] - array[:, 0, :2]).flip(1).unbind(1)) for array in (hands[:15], turned)
+        torch.atan2(*(array[:, 5, :2] - array[:, 0, :2]).flip(1).unbind(1))
+        for array in (hands[:15], as_changed(changed))
     )
     angle = torch.remainder(after - before + math.pi, 2 * math.pi) - math.pi
-    assert angle.abs().max() <= math.radians(10) + 1e-4
-    assert angle.abs().max() > math.radians(4)
+    view = changed[:, VIEW_ROW, 0]
+    for turns in (angle, view):
+        assert turns.abs().max() <= math.radians(10) + 1e-4
+        assert turns.abs().max() > math.radians(4)
+    assert not torch.allclose(angle, view, atol=1e-2)  # an error of the alignment is not a turn of the hand
 
 
 def test_mirroring_and_stretching_do_what_they_say(hands: torch.Tensor) -> None:
     mirrored = augment_hands(
         hands, uniform(16), AugmentConfig(rotation_degrees=0, scale=0, perspective=0, mirror=1)
     )
-    assert torch.allclose(mirrored[:, :42] * torch.tensor([-1.0, 1.0, 1.0]), hands[:, :42], atol=1e-6)
-    assert torch.equal(mirrored[:, -1], hands[:, -1])  # as if its handedness had been misread
-    config = AugmentConfig(rotation_degrees=0, scale=0.3, perspective=0, mirror=0)
-    stretched = augment_hands(hands, uniform(16), config)
-    ratio = (stretched[:15, :42, 0] / hands[:15, :42, 0]).mean(1)
-    assert torch.allclose(stretched[:, :42, 1:], hands[:, :42, 1:], atol=1e-6)
+    assert torch.equal(
+        mirrored[:, SEEN_ROW, 1], -hands[:, SEEN_ROW, 1]
+    )  # as if its handedness had been misread
+    config = AugmentConfig(rotation_degrees=0, scale=0.3, translation=0.2, perspective=0, mirror=0)
+    changed = augment_hands(hands, uniform(16), config)
+    stretched = as_changed(changed)
+    ratio = (stretched[:15, :, 0] / hands[:15, :42, 0]).mean(1)
+    assert torch.allclose(stretched[:, :, 1:], hands[:, :42, 1:], atol=1e-6)
     assert 0.9 - 1e-4 <= ratio.min() < ratio.max() <= 1 / 0.9 + 1e-4
+    zoom, shift = changed[:, VIEW_ROW, 1].exp(), changed[:, VIEW_ROW + 1, :2]
+    assert 0.7 - 1e-4 <= zoom.min() < 0.9 < 1.1 < zoom.max() <= 1 / 0.7 + 1e-4
+    assert 0.1 < shift.abs().max() <= 0.2
 
 
 def test_photos_are_augmented_alike_in_any_company(hands: torch.Tensor) -> None:

@@ -54,7 +54,7 @@ def test_rotation_is_pillow_s() -> None:
     """The draw 1 − ε turns by the whole angle; compared inside the circle that no corner reaches."""
     from PIL import Image
 
-    batch, table = pictures(1), torch.full((1, 24), 0.5)
+    batch, table = pictures(1), torch.full((1, 32), 0.5)
     table[0, 0] = 1.0
     turned = Augment(replace(NOTHING, rotation_degrees=30.0))(batch, table)[0].numpy()
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
@@ -73,7 +73,7 @@ def test_rotation_is_pillow_s() -> None:
 
 def neutral(count: int = 1) -> torch.Tensor:
     """Draws in the middle of their range: no change, but for mirror and the like, which compare with 0.5."""
-    return torch.full((count, 24), 0.5)
+    return torch.full((count, 32), 0.5)
 
 
 @pytest.mark.parametrize(("column", "axis"), [(2, 2), (3, 1)])

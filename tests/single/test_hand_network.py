@@ -1,0 +1,246 @@
+"""The network on pixels and landmarks: its trunk against TensorFlow Lite, its view of the crop against geometry."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from horovod_asl import features, models
+from horovod_asl.backends import Serial
+from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
+from horovod_asl.data.hands import VIEW_ROW, crop, hand, no_hand, readings
+from horovod_asl.data.landmarks import augment_hands
+from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
+from horovod_asl.engine import Photos, augmented
+from horovod_asl.errors import UserError
+from horovod_asl.hand_bundle import find_bundle
+from horovod_asl.hand_network import HandNet, _points_in_view, _view_grid
+from horovod_asl.hand_trunk import HandTrunk
+from horovod_asl.learner import trains_on_features
+from horovod_asl.runfolder import RunFolder
+from horovod_asl.stopping import StopSignal
+from horovod_asl.trainer import Trainer
+
+torch.set_num_threads(1)
+PHOTOS = 12
+
+
+@pytest.fixture(scope="module")
+def trunk() -> HandTrunk:
+    loaded = HandTrunk().eval()
+    loaded.load_bundle(find_bundle())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photos:
+    """Dots where the landmarks are, on photos of noise; every third a left hand, the last two without one."""
+    generator = np.random.default_rng(0)
+    records, crops = [], []
+    for index in range(PHOTOS):
+        photo = generator.integers(0, 256, (96, 96, 3), np.uint8)
+        image, world = generator.normal(0.5, 0.1, (2, 21, 3)).astype(np.float32)
+        record = hand(image, world, right=index % 3 > 0, score=0.9, attempt=0) if index < 10 else no_hand()
+        records.append(record)
+        crops.append(crop(photo, record["box"], 64))
+    whole = readings(np.stack(crops), np.stack(records))
+    return Photos(whole.__getitem__, generator.integers(0, 29, PHOTOS))
+
+
+def test_the_trunk_is_mediapipes(trunk: HandTrunk, tmp_path: Path) -> None:
+    """TensorFlow Lite's own interpreter runs the same model; its heads on our features give its landmarks."""
+    with zipfile.ZipFile(find_bundle()) as bundle:
+        bundle.extract("hand_landmarks_detector.tflite", tmp_path)
+    reference = Interpreter(
+        str(tmp_path / "hand_landmarks_detector.tflite"),
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    reference.allocate_tensors()
+    picture = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
+    reference.set_tensor(reference.get_input_details()[0]["index"], picture)
+    reference.invoke()
+
+    def nearest(ours: np.ndarray) -> float:
+        """Distance to the nearest tensor of this shape that it computed or holds."""
+        alike = [t["index"] for t in reference.get_tensor_details() if tuple(t["shape"]) == ours.shape]
+        return min(float(np.abs(reference.get_tensor(index) - ours).max()) for index in alike)
+
+    local, pooled = _run(trunk, torch.from_numpy(picture).permute(0, 3, 1, 2))
+    assert pooled.max() > 1
+    assert nearest(pooled.numpy()) < 1e-3
+    assert nearest(local.permute(0, 2, 3, 1).numpy()) < 1e-3
+
+
+def _run(trunk: HandTrunk, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        result: tuple[torch.Tensor, torch.Tensor] = trunk(images)
+    return result
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.task", "w") as bundle, zipfile.ZipFile(find_bundle()) as whole:
+        bundle.writestr("hand_landmarks_detector.tflite", whole.read("hand_detector.tflite"))
+    with pytest.raises(UserError, match="does not hold the hand landmark network that is known here"):
+        HandTrunk().load_bundle(tmp_path / "other.task")
+
+
+def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
+    """A dot on the photo is found in the view where `_points_in_view` says, in every augmented view."""
+    rng = np.random.default_rng(1)
+    for right in (True, False):
+        image = rng.uniform(0.35, 0.65, (21, 3)).astype(np.float32)
+        record = hand(image, image, right=right, score=1.0, attempt=0)
+        for joint in (0, 8, 17):
+            photo = np.zeros((400, 400, 3), np.uint8)
+            x, y = np.rint(image[joint, :2] * 400 - 0.5).astype(int)
+            photo[y - 3 : y + 4, x - 3 : x + 4] = 255
+            reading = readings(crop(photo, record["box"], 192)[None], record[None])
+            crops, hands = to_tensors(reading)
+            for step in range(4):
+                config = AugmentConfig(rotation_degrees=20 * (step > 0), translation=0.1, scale=0.15)
+                view = augment_hands(hands, draws(0, step, np.arange(1), 1), config) if step else hands
+                seen = torch.nn.functional.grid_sample(
+                    crops.permute(0, 3, 1, 2).float(), _view_grid(view), align_corners=False
+                )[0, 0]
+                if seen.sum() < 255 * 20:
+                    continue  # out of sight
+                rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
+                centre = torch.stack([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()
+                there = (_points_in_view(view)[0, joint] + 1) * 112 - 0.5
+                assert (centre - there).norm() < 3.0, (right, joint, step)
+
+
+def test_a_mirrored_photo_of_the_other_hand_is_read_alike(trunk: HandTrunk) -> None:
+    rng = np.random.default_rng(2)
+    photo = rng.integers(0, 256, (16, 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    image, world = rng.uniform(0.3, 0.7, (2, 21, 3)).astype(np.float32)
+    mirrored = image * [-1, 1, 1] + np.float32([1, 0, 0])
+    one = hand(image, world, right=True, score=1.0, attempt=0)
+    other = hand(
+        mirrored.astype(np.float32), world * np.float32([-1, 1, 1]), right=False, score=1.0, attempt=0
+    )
+    network = HandNet(29).eval()
+    network.trunk = trunk
+    logits = [
+        network(to_input(to_tensors(readings(crop(picture, record["box"], 192)[None], record[None]))))
+        for picture, record in ((photo, one), (photo[:, ::-1].copy(), other))
+    ]
+    assert torch.allclose(*logits, atol=0.02)
+    assert logits[0].std() > 0.05
+
+
+def config_for(folder: Path, **model: object) -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig(input="both", pretrained="hands", freeze_backbone=True, **model),  # type: ignore[arg-type]
+        augment=AugmentConfig(darken=0.5, jpeg=0.5, backgrounds=0.5),
+        epochs=2,
+        batch_size_per_replica=8,
+        run_folder=folder,
+    )
+
+
+def test_features_are_what_the_network_sees_of_each_view(photos: Photos, tmp_path: Path) -> None:
+    config = config_for(tmp_path, views=2)
+    assert trains_on_features(config)
+    model = models.build_model("hand_net", num_classes=29, pretrained="hands").eval()
+    backend = Serial(torch.device("cpu"))
+    kept = features.of_photos(model, backend, photos, config, StopSignal(), views=2)
+    assert kept is not None
+    assert len(kept) == 2 * PHOTOS
+    assert kept.labels.tolist() == photos.labels.tolist() * 2
+    rows = np.arange(PHOTOS)
+    images, _ = photos.batch(rows, backend.device)
+    table = np.stack([features._view_draws(config.seed, 1, row) for row in rows])
+    for view, batch in enumerate(
+        (to_input(images), augmented(images, torch.from_numpy(table), config.augment))
+    ):
+        with torch.no_grad():
+            seen, hands = model.see(batch)  # type: ignore[operator]
+        records = kept.gather(rows + view * PHOTOS)
+        np.testing.assert_allclose(records["features"], seen.numpy(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(records["hand"], hands.numpy(), atol=1e-6)
+    assert np.abs(kept.gather(rows)["hand"][:, VIEW_ROW]).max() == 0.0  # the first is the photo as it is
+    assert (kept.gather(rows)["features"][10:, 1152:] == 0).all()  # no hand, no joints
+
+
+def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_step(
+    photos: Photos, tmp_path: Path
+) -> None:
+    """Without augmentation, and without dropout, whose draws are the same but for other tensors."""
+    weights = []
+    for name, views in (("features", 1), ("whole", None)):
+        config = dataclasses.replace(
+            config_for(tmp_path / name, views=views), augment=AugmentConfig(augment=views is None)
+        )
+        if views is None:  # augmentation that changes nothing, so that the trunk is passed in every step
+            still = AugmentConfig(
+                rotation_degrees=0, scale=0, translation=0, perspective=0, colour=0, blur=0, cutout=0
+            )
+            config = dataclasses.replace(config, augment=still)
+        folder = RunFolder(tmp_path / name)
+        folder.create(config)
+        trainer = Trainer(config, Serial(torch.device("cpu")), folder, photos, None)
+        for module in trainer.learner.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        trainer.run()
+        weights.append(trainer.learner.model.tail.state_dict())  # type: ignore[union-attr]
+    for key in weights[0]:
+        assert torch.allclose(weights[0][key], weights[1][key], atol=2e-4), key
+
+
+def test_small_sources_come_oftener_and_views_with_them(photos: Photos, tmp_path: Path) -> None:
+    times = np.array([1] * 9 + [3] * 3)
+    config = config_for(tmp_path / "run", views=2)
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    shown = dataclasses.replace(photos, times=times)
+    trainer = Trainer(config, Serial(torch.device("cpu")), folder, shown, photos)
+    trainer.run()
+    assert trainer.steps.num_photos == 2 * times.sum()
+    assert np.bincount(trainer.train.order(), minlength=2 * PHOTOS).tolist() == times.tolist() * 2
+    assert trainer.score(photos).n == PHOTOS  # whole photos and features of them are scored alike
+    np.testing.assert_array_equal(
+        trainer.score(photos).confusion, trainer.score(trainer.validation).confusion
+    )  # type: ignore[arg-type]
+
+
+def test_pixels_are_normalised_once() -> None:
+    """The trunk takes [0, 1]; what reaches the network is normalised as for any other."""
+    unit = torch.rand(2, 3, 8, 8)
+    from horovod_asl.data.transforms import to_unit_again
+
+    assert torch.allclose(to_unit_again(normalise(unit)), unit, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"model": "resnet18", "input": "both"}, "--model resnet18 cannot read --input both"),
+        ({"model": "hand_net", "input": "pixels"}, "--model hand_net cannot read --input pixels"),
+        ({"model": "resnet18", "pretrained": "hands"}, "--pretrained hands is for --model hand_net"),
+        ({"views": 3}, "add --freeze-backbone"),
+        ({"views": 0, "freeze_backbone": True}, "--views must be at least 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(model: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**model)  # type: ignore[arg-type]
+
+
+def test_input_chooses_the_model() -> None:
+    chosen = {sees: ModelConfig(input=sees).model for sees in (None, "pixels", "landmarks", "both")}  # type: ignore[arg-type]
+    assert chosen == {
+        None: "small_cnn",
+        "pixels": "small_cnn",
+        "landmarks": "landmark_mlp",
+        "both": "hand_net",
+    }
+    assert ModelConfig(model="hand_net").input == "both"
