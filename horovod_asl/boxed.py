@@ -94,13 +94,16 @@ def new_box(folder: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def put_weights(box: Path, run: RunFolder) -> None:
-    """Write into a new box what it keeps of a run besides the ONNX file and the card; UserError if too large."""
+def put_weights(box: Path, run: RunFolder, temperature: float) -> None:
+    """Write into a new box what it keeps of a run besides the ONNX file and the card; UserError if too large.
+
+    `temperature`: what its logits are to be divided by.
+    """
     manifest, weights = run.best_weights()
     save_compact(box / WEIGHTS, weights)
     known = {
         "epoch": manifest.get("epoch"),
-        "temperature": run.temperature(manifest),
+        "temperature": temperature,
         "weights_sha256": _sha256(box / WEIGHTS),
     }
     _refuse_large(box / WEIGHTS)

@@ -69,6 +69,9 @@ class DataConfig:
     """A store made by `horovod-asl prepare`; none: the built-in synthetic sample, prepared on first use."""
     samples: Optional[int] = None
     """Train on a class-balanced subset of this many photos; none: on all."""
+    all_splits: bool = False
+    """Train on every photo of the store: for a model to be used, once cross-validation has told what it is worth.
+    Nothing is left to score it on."""
     balance: float = 0.0
     """Show the photos of small sources more often: (size of the largest ÷ its own size) to this power, rounded.
     0: each photo once an epoch; 1: as much of every source."""

@@ -15,7 +15,6 @@ from frames. It is the first of these that there is:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -206,8 +205,4 @@ def split_codes(store: Store, fold: Fold) -> NDArray[np.uint8]:
 
 def with_fold(store: Store, fold: Fold, codes: NDArray[np.uint8]) -> Store:
     """The store with this fold's sides, as `split_codes` gives them, in place of its own."""
-    other = copy.copy(store)
-    other.__dict__.pop("splits", None)  # cached from the old codes
-    other.__dict__["split_codes"] = codes  # where the cached property looks first
-    other.manifest = store.manifest | {"split_rule": fold.rule}
-    return other
+    return store.with_splits(codes, fold.rule)

@@ -92,7 +92,13 @@ def read_scores(path: Path) -> list[Row]:
 
 
 def model_card(
-    run: RunFolder, *, box: Path, inputs: Mapping[str, str], scores: Sequence[Row], notes: str
+    run: RunFolder,
+    *,
+    box: Path,
+    temperature: float,
+    inputs: Mapping[str, str],
+    scores: Sequence[Row],
+    notes: str,
 ) -> str:
     """The card of the model whose files lie in `box`.
 
@@ -111,7 +117,7 @@ def model_card(
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
-        temperature=f"{run.temperature(manifest):.4g}",
+        temperature=f"{temperature:.4g}",
         data=_data(run),
         validated=", ".join(facts.get("validated_on", [])) or "nothing",
         command=_command(facts),

@@ -63,6 +63,8 @@ def run_training(
     started = time.perf_counter()
     threads = settle_process(config, backend)
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
+    if config.data.all_splits:
+        store = store.with_splits(np.zeros(len(store), np.uint8), {"kind": "none"})
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}

@@ -15,6 +15,7 @@ digest), and a model card: `evaluate` and `predict` take its folder in place of 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class ExportConfig:
     """In place of OUT: the folder of the box to make, or to make anew."""
     scores: tuple[Path, ...] = ()
     """For the card of a box: what `evaluate --json` wrote of this model, or crossval.json of its recipe."""
+    temperature: float | None = None
+    """For a box: in place of the run's own, which has none where it trained on every photo."""
     notes: Path | None = None
     """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
 
@@ -56,8 +59,10 @@ class ExportConfig:
             raise UserError(
                 "--batch must be at least 1" if self.batch < 1 else "--batch is not for --box: it takes any"
             )
-        if self.out is not None and (self.scores or self.notes):
-            raise UserError("--scores and --notes are for the card of a box: name it with --box FOLDER")
+        if self.out is not None and (self.scores or self.notes or self.temperature is not None):
+            raise UserError("--scores, --notes and --temperature are for a box: name it with --box FOLDER")
+        if self.temperature is not None and not 0.05 <= self.temperature <= 20:
+            raise UserError(f"--temperature must be between 0.05 and 20, not {self.temperature}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,12 +89,21 @@ def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
     from horovod_asl.onnx_export import export_onnx
 
     run = boxed.open_run(config.run)
+    if config.temperature is not None:
+        predictor = dataclasses.replace(predictor, temperature=config.temperature)
     scores = [row for path in config.scores for row in read_scores(path)]
     notes = _read(config.notes) if config.notes is not None else ""
     with boxed.new_box(folder) as box:
-        boxed.put_weights(box, run)
+        boxed.put_weights(box, run, predictor.temperature)
         exported = export_onnx(predictor, box / boxed.ONNX)
-        card = model_card(run, box=box, inputs=exported.inputs, scores=scores, notes=notes)
+        card = model_card(
+            run,
+            box=box,
+            temperature=predictor.temperature,
+            inputs=exported.inputs,
+            scores=scores,
+            notes=notes,
+        )
         (box / boxed.CARD).write_text(card)
     _show(exported)
     for name in (boxed.WEIGHTS, boxed.ONNX):

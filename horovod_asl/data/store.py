@@ -14,6 +14,7 @@ The files are mapped, so the page cache holds one copy for all ranks of a machin
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -157,6 +158,14 @@ class Store:
         if split not in SPLITS:
             raise UserError(f"{split!r} is no split: use one of {', '.join(SPLITS)} or all")
         return np.flatnonzero(self.split_codes == SPLITS.index(split)).astype(np.int64)
+
+    def with_splits(self, codes: NDArray[np.uint8], rule: dict[str, Any]) -> Store:
+        """This store with other sides, in memory alone: an index into `SPLITS` per photo, and what they follow."""
+        other = copy.copy(self)
+        other.__dict__.pop("splits", None)  # cached from the old codes
+        other.__dict__["split_codes"] = codes  # where the cached property looks first
+        other.manifest = self.manifest | {"split_rule": rule}
+        return other
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """A copy of the photos at `rows`, in that order: uint8 (len(rows), H, W, 3). IndexError outside 0 … n
