@@ -76,8 +76,15 @@ class DataConfig:
     """Show the photos of small sources more often: (size of the largest ÷ its own size) to this power, rounded.
     0: each photo once an epoch; 1: as much of every source."""
 
+    hands_in_nothing: float = 1.0
+    """Show this share of the photos of `nothing` in which a hand was found: they teach to call hands nothing."""
+
     def __post_init__(self) -> None:
         _require_at_least_1(self, "samples")
+        _require(
+            0 <= self.hands_in_nothing <= 1,
+            f"--hands-in-nothing must be in [0, 1], not {self.hands_in_nothing}",
+        )
         _require(0 <= self.balance <= 1, f"--balance must be in [0, 1], not {self.balance}")
 
 

@@ -17,7 +17,7 @@ from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.hands import hand_arrays, readings
 from horovod_asl.data.split import balanced_subset
@@ -25,7 +25,7 @@ from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.features import of_photos
-from horovod_asl.labels import CLASSES
+from horovod_asl.labels import CLASS_INDEX, CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
@@ -147,7 +147,7 @@ def photos_of(store: Store, rows: Rows, sees: str | None) -> Photos:
 def _photos_of_split(
     split: str, rows: Rows, store: Store, config: TrainConfig, backend: Backend, features: Photos | None
 ) -> Photos:
-    times = _times(store, rows, config.data.balance) if split == "train" else None
+    times = _times(store, rows, config.data) if split == "train" else None
     if features is None:
         photos = _placed(photos_of(store, rows, config.model.input), config, backend)
     else:
@@ -172,12 +172,17 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
     return of_photos(model.to(backend.device).eval(), backend, photos, config, stop, views=views)
 
 
-def _times(store: Store, rows: Rows, power: float) -> npt.NDArray[np.int64] | None:
-    """How often an epoch shows each photo, such that small sources come oftener (`--balance`)."""
-    if power == 0:
+def _times(store: Store, rows: Rows, config: DataConfig) -> npt.NDArray[np.int64] | None:
+    """How often an epoch shows each photo (`--balance`, `--hands-in-nothing`); None: once."""
+    if config.balance == 0 and config.hands_in_nothing == 1:
         return None
     _, source, sizes = np.unique(store.sources[rows], return_inverse=True, return_counts=True)
-    times: npt.NDArray[np.int64] = np.rint((sizes.max() / sizes) ** power).astype(np.int64)[source]
+    times: npt.NDArray[np.int64] = np.rint((sizes.max() / sizes) ** config.balance).astype(np.int64)[source]
+    if config.hands_in_nothing < 1:
+        suspects = np.flatnonzero((store.labels[rows] == CLASS_INDEX["nothing"]) & store.hands["found"][rows])
+        # Evenly over the photos, which are in the order of their recordings: whole numbers that add up to the share.
+        shown = np.cumsum(times[suspects]) * config.hands_in_nothing
+        times[suspects] = np.diff(np.floor(shown).astype(np.int64), prepend=0)
     return times
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from horovod_asl.config import TrainConfig
+from horovod_asl.backends import Serial
+from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.console import next_step
-from horovod_asl.session import _Board
+from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.runfolder import RunFolder
+from horovod_asl.session import _Board, _times, run_training
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
 
@@ -66,3 +72,50 @@ def test_the_next_commands_name_this_run_and_a_program_that_is_there(
     monkeypatch.chdir(tmp_path)
     program = next_step(Path("runs/r"), "s", is_sample=False).split()[1]
     assert Path(program).is_file()
+
+
+def _photos_of(sources: list[str], labels: list[int], found: list[bool]) -> Any:
+    """What `_times` asks of a store."""
+    return SimpleNamespace(
+        sources=np.array(sources), labels=np.array(labels), hands={"found": np.array(found)}
+    )
+
+
+def test_small_sources_are_shown_oftener() -> None:
+    store = _photos_of(["a"] * 90 + ["b"] * 10, [0] * 100, [True] * 100)
+    rows = np.arange(100)
+    assert _times(store, rows, DataConfig()) is None
+    for power, times in ((1.0, 9), (0.5, 3)):
+        shown = _times(store, rows, DataConfig(balance=power))
+        assert shown is not None
+        assert shown.tolist() == [1] * 90 + [times] * 10
+    part = _times(store, rows[85:], DataConfig(balance=1.0))  # of the photos of training alone
+    assert part is not None
+    assert part.tolist() == [2] * 5 + [1] * 10
+
+
+def test_nothing_with_hands_in_it_is_shown_less() -> None:
+    nothing = CLASS_INDEX["nothing"]
+    store = _photos_of(["a"] * 40, [nothing] * 20 + [0] * 20, [True] * 10 + [False] * 10 + [True] * 20)
+    shown = _times(store, np.arange(40), DataConfig(hands_in_nothing=0.3))
+    assert shown is not None
+    assert shown[:10].sum() == 3
+    assert set(shown[:10].tolist()) == {0, 1}
+    assert shown[10:].tolist() == [1] * 30
+    none = _times(store, np.arange(40), DataConfig(hands_in_nothing=0.0))
+    assert none is not None
+    assert none.tolist() == [0] * 10 + [1] * 30
+
+
+def test_all_splits_trains_on_every_photo_and_scores_nothing_else(small_store: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=DataConfig(all_splits=True), run_folder=tmp_path / "run", epochs=1, batch_size_per_replica=64
+    )
+    run_training(config, small_store, Serial(torch.device("cpu")))
+    folder = RunFolder(tmp_path / "run")
+    assert folder.facts()["validated_on"] == []
+    assert len(folder.facts()["trained_on"]) == 4
+    result = json.loads((folder.path / "result.json").read_text())
+    assert list(result["scores"]) == ["train"]
+    assert result["scores"]["train"]["n"] == 29 * 4 * 2
+    assert result["temperature"] is None
