@@ -109,6 +109,10 @@ class ModelConfig:
     """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
     others augmented; an epoch then sees them all."""
 
+    features_file: Optional[Path] = None
+    """Keep there what the frozen backbone makes of the store's photos, for other runs with the same views of the same
+    store. None: a temporary file."""
+
     def __post_init__(self) -> None:
         _require_at_least_1(self, "views")
         model = self.model or _MODEL_OF_INPUT[self.input]
@@ -124,6 +128,10 @@ class ModelConfig:
         _require(
             self.views is None or self.freeze_backbone,
             "--views keeps what a frozen backbone makes of photos: add --freeze-backbone",
+        )
+        _require(
+            self.features_file is None or self.freeze_backbone,
+            "--features-file keeps what a frozen backbone makes of photos: add --freeze-backbone",
         )
         object.__setattr__(self, "model", model)  # resolved, as it is saved with a run
         object.__setattr__(self, "input", sees)

@@ -53,6 +53,7 @@ _CURVE_POINTS = 99
 # Where and how long a fold is trained, not what it learns.
 _MAY_CHANGE = {
     "store",
+    "features_file",
     "resume",
     "run_folder",
     "stop_after_steps",

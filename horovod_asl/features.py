@@ -13,9 +13,12 @@ from its folder, so it goes when the last of them ends. `learner.trains_on_featu
 from __future__ import annotations
 
 import copy
+import json
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,12 @@ from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, autocast, each
 from horovod_asl.errors import UserError
 from horovod_asl.hand_network import HandNet
+from horovod_asl.runfolder import write_atomically
 from horovod_asl.stopping import StopSignal
 
 _PHOTOS_PER_PASS = 256
 _PHOTOS_PER_BATCH = 32  # a CPU's caches like it
+_PASSES_PER_NOTE = 8
 
 
 def of_photos(
@@ -45,20 +50,27 @@ def of_photos(
     stop: StopSignal,
     *,
     views: int = 1,
+    kept: Kept | None = None,
 ) -> Photos | None:
     """The photos as features of `model`'s backbone, `views` versions of each: those of the first, then of the next.
 
     Float32 (views · n, width); for hand_net records of such features and of the hand. Each rank computes its share.
     Every rank must come here. None where some rank was asked to stop meanwhile.
 
+    Args:
+        kept: a file in which they stay for other runs, and from which an interrupted pass goes on.
+
     Raises:
-        UserError: the folder for temporary files has too little room on some machine.
+        UserError: the folder for temporary files has too little room on some machine, or the file is of another pass.
     """
     extract = _Extractor(model, backend.device, config)
-    table = _shared_table(backend, views * len(photos), extract.dtype(photos))
+    table = _shared_table(backend, views * len(photos), extract.dtype(photos), kept)
     block = _PHOTOS_PER_PASS * backend.world_size
-    for start in range(0, len(table), block):
+    done = 0 if kept is None else min(backend.gather(kept.rows_done()))
+    for number, start in enumerate(range(done, len(table), block)):
         backend.heartbeat()
+        if kept is not None and backend.local_rank == 0 and number % _PASSES_PER_NOTE == 0:
+            kept.note(start)
         if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
             return None
         rows = np.arange(start, min(start + block, len(table)))
@@ -69,6 +81,8 @@ def of_photos(
         summed = backend.sum(torch.from_numpy(part.view(np.float32)).to(backend.device))
         if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
             table[rows] = summed.cpu().numpy().view(table.dtype)
+    if kept is not None and backend.local_rank == 0:
+        kept.note(len(table))
     backend.barrier()
     whole = table["features"] if table.dtype.names == ("features",) else table
     return Photos(
@@ -77,6 +91,36 @@ def of_photos(
         are_features=True,
         times=None if photos.times is None else np.tile(photos.times, views),
     )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features in a file that stays, and beside it (`.json`) what they are of and how many rows are there.
+
+    Attributes:
+        about: what decides the features; a file of others is refused.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+
+    def rows_done(self) -> int:
+        """Rows that are there, 0 for a file that is still to be made; UserError if they are of something else."""
+        note = self.path.with_name(f"{self.path.name}.json")
+        if not (note.is_file() and self.path.is_file()):
+            return 0
+        content = json.loads(note.read_text())
+        if content["about"] != json.loads(json.dumps(self.about)):
+            raise UserError(
+                f"{self.path} holds features of other photos, views or weights: name another file with "
+                "--features-file, or remove it"
+            )
+        return int(content["rows"])
+
+    def note(self, rows: int) -> None:
+        """Write down that so many rows are there."""
+        content = json.dumps({"about": self.about, "rows": rows})
+        write_atomically(self.path.with_name(f"{self.path.name}.json"), content)
 
 
 class _Extractor:
@@ -161,36 +205,46 @@ def _view_draws(seed: int, view: int, photo: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng([seed, 2, view, photo]).random(DRAWS, np.float32)
 
 
-def _shared_table(backend: Backend, photos: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _shared_table(backend: Backend, photos: int, dtype: np.dtype[Any], kept: Kept | None) -> npt.NDArray[Any]:
     """Records (photos,), one array for all ranks of a machine: the first of them makes it, the others map it."""
-    made, fault = _make_file(photos * dtype.itemsize) if backend.local_rank == 0 else (None, None)
+    made, fault = _make_file(photos * dtype.itemsize, kept) if backend.local_rank == 0 else (None, None)
     told = backend.gather((platform.node(), made, fault))
     faults = [text for _, _, text in told if text is not None]
     if faults:
-        if made is not None:
+        if made is not None and kept is None:
             made.unlink()
         raise UserError(faults[0])
     path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
     table: npt.NDArray[Any] = np.memmap(path, dtype, "r+", shape=(photos,))
     backend.barrier()
-    if made is not None:
+    if made is not None and kept is None:
         made.unlink()
     return np.asarray(table)
 
 
-def _make_file(size_bytes: int) -> tuple[Path | None, str | None]:
+def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | None]:
     """A file whose room is taken already, or why there is none."""
     path = None
     try:
-        handle, name = tempfile.mkstemp(prefix="horovod_asl-features-")
-        path = Path(name)
+        if kept is not None and kept.rows_done() > 0 and kept.path.stat().st_size == size_bytes:
+            return kept.path, None
+        if kept is None:
+            handle, name = tempfile.mkstemp(prefix="horovod_asl-features-")
+            path = Path(name)
+        else:
+            kept.path.parent.mkdir(parents=True, exist_ok=True)
+            path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         with os.fdopen(handle, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
+    except UserError as error:
+        return None, str(error)
     except OSError as error:
         if path is not None:
-            path.unlink()
+            path.unlink(missing_ok=True)
+        where = "a temporary file" if kept is None else str(kept.path)
         return None, (
             f"no room for the features of the frozen backbone on {platform.node()}: they take "
-            f"{size_bytes / 2**30:.2f} GiB in a temporary file ({error}); name another folder in TMPDIR"
+            f"{size_bytes / 2**30:.2f} GiB in {where} ({error}); name another folder in "
+            f"{'TMPDIR' if kept is None else '--features-file'}"
         )
     return path, None

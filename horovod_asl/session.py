@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
@@ -24,12 +25,12 @@ from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
-from horovod_asl.features import of_photos
+from horovod_asl.features import Kept, of_photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.models import build_model
+from horovod_asl.models import build_model, freeze_backbone
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "validation", "test")
+_OF_STEPS = (
+    "label_smoothing",
+    "mixup_alpha",
+    "cutmix_alpha",
+)  # what augmentation does to no photo of its own
 Rows = npt.NDArray[np.int64]
 
 
@@ -68,6 +74,10 @@ def run_training(
     display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
+    if features is None and config.model.features_file is not None:
+        features = features_of_store(config, store, backend, stop or StopSignal())
+        if features is None:
+            return Outcome.PREEMPTED
     photos = {
         split: _photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
     }
@@ -169,7 +179,26 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
     model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
     photos = photos_of(store, np.arange(len(store)), config.model.input)
     views = config.model.views or 1
-    return of_photos(model.to(backend.device).eval(), backend, photos, config, stop, views=views)
+    kept = _kept(config, store, model)
+    return of_photos(model.to(backend.device).eval(), backend, photos, config, stop, views=views, kept=kept)
+
+
+def _kept(config: TrainConfig, store: Store, model: nn.Module) -> Kept | None:
+    if config.model.features_file is None:
+        return None
+    freeze_backbone(model)
+    frozen = {name: part for name, part in model.named_parameters() if not part.requires_grad}
+    about = {
+        "store": store.digest,
+        "model": config.model.name,
+        "backbone": checkpoint.weights_digest(frozen),
+        "views": config.model.views or 1,
+        "seed": config.seed,
+        "augment": {
+            name: value for name, value in dataclasses.asdict(config.augment).items() if name not in _OF_STEPS
+        },
+    }
+    return Kept(config.model.features_file, about)
 
 
 def _times(store: Store, rows: Rows, config: DataConfig) -> npt.NDArray[np.int64] | None:
