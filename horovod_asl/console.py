@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+_LINE_EVERY_S = 10.0
+
+
 class Display:
     """Progress of a run; on ranks other than 0 it shows nothing."""
 
@@ -25,7 +28,7 @@ class Display:
         # a bar would come out as a thousand lines.
         self._live = self.shown and sys.stdout.isatty() and not launched
         self._progress: Progress | None = None
-        self._epoch_started = time.perf_counter()
+        self._epoch_started = self._features_told = time.perf_counter()
 
     def say(self, line: str) -> None:
         """Print one line, above the bar where there is one."""
@@ -56,6 +59,13 @@ class Display:
         """`step` of `total` steps of the run are done."""
         if self._progress is not None:
             self._progress.update(self._task, completed=step, total=total)
+
+    def on_features(self, done: int, total: int) -> None:
+        """`done` of `total` versions of photos have passed the frozen backbone: a line every ten seconds."""
+        now = time.perf_counter()
+        if now - self._features_told > _LINE_EVERY_S and done < total:
+            self._features_told = now
+            self.say(f"{done:,} of {total:,} photos and views of them have passed the frozen backbone")
 
     def on_epoch(self, row: Mapping[str, Any]) -> None:
         """One line for a finished epoch."""

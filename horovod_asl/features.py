@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def of_photos(
     *,
     views: int = 1,
     kept: Kept | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Photos | None:
     """The photos as features of `model`'s backbone, `views` versions of each: those of the first, then of the next.
 
@@ -63,12 +64,13 @@ def of_photos(
     Raises:
         UserError: the folder for temporary files has too little room on some machine, or the file is of another pass.
     """
-    extract = _Extractor(model, backend.device, config)
-    table = _shared_table(backend, views * len(photos), extract.dtype(photos), kept)
+    extract = _Extractor(model, backend.device, config, photos)
+    table = _shared_table(backend, views * len(photos), extract.dtype, kept)
     block = _PHOTOS_PER_PASS * backend.world_size
     done = 0 if kept is None else min(backend.gather(kept.rows_done()))
     for number, start in enumerate(range(done, len(table), block)):
         backend.heartbeat()
+        on_progress(start, len(table))
         if kept is not None and backend.local_rank == 0 and number % _PASSES_PER_NOTE == 0:
             kept.note(start)
         if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
@@ -77,7 +79,7 @@ def of_photos(
         own = rows[backend.rank :: backend.world_size]
         part = np.zeros(len(rows), table.dtype)
         if len(own):
-            part[own - start] = extract(photos, own)
+            part[own - start] = extract(own)
         summed = backend.sum(torch.from_numpy(part.view(np.float32)).to(backend.device))
         if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
             table[rows] = summed.cpu().numpy().view(table.dtype)
@@ -124,34 +126,33 @@ class Kept:
 
 
 class _Extractor:
-    """The backbone as it is fastest for inference: BatchNorm folded into the convolutions, NHWC on a CPU."""
+    """The backbone as it is fastest for inference: BatchNorm folded into the convolutions, NHWC on a CPU.
 
-    def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig) -> None:
+    `dtype` is of the record that is kept of a photo: its `features`, and the `hand` where the network reads one.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig, photos: Photos) -> None:
         self._see = model.see if isinstance(model, HandNet) else _Folded(model)
-        self._device, self._config = device, config
+        self._device, self._config, self._photos = device, config, photos
         self._smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
+        first = self._seen(np.zeros(1, np.int64))
+        self._names = ("features", "hand")[: len(first)]
+        fields = [(name, np.float32, part.shape[1:]) for name, part in zip(self._names, first, strict=True)]
+        self.dtype = np.dtype(fields)
 
-    def dtype(self, photos: Photos) -> np.dtype[Any]:
-        """Of the record that is kept of a photo: its `features`, and the `hand` where the network reads one."""
-        first = self._seen(photos, np.zeros(1, np.int64))
-        names = ("features", "hand")[: len(first)]
-        fields = [(name, np.float32, part.shape[1:]) for name, part in zip(names, first, strict=True)]
-        return np.dtype(fields)
-
-    def __call__(self, photos: Photos, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def __call__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """The records of `rows` of all views, (len(rows),)."""
-        dtype = self.dtype(photos)
-        records = np.empty(len(rows), dtype)
+        records = np.empty(len(rows), self.dtype)
         for start in range(0, len(rows), _PHOTOS_PER_BATCH):
             chosen = slice(start, start + _PHOTOS_PER_BATCH)
-            for name, part in zip(dtype.names or (), self._seen(photos, rows[chosen]), strict=True):
+            for name, part in zip(self._names, self._seen(rows[chosen]), strict=True):
                 records[name][chosen] = part.cpu().numpy()
         return records
 
     @torch.no_grad()
-    def _seen(self, photos: Photos, rows: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
-        photo, view = rows % len(photos), rows // len(photos)
-        images, _ = photos.batch(photo, self._device)
+    def _seen(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
+        photo, view = rows % len(self._photos), rows // len(self._photos)
+        images, _ = self._photos.batch(photo, self._device)
         batch = to_input(images, smallest_px=self._smallest_px)
         changed = np.flatnonzero(view > 0)
         if len(changed):

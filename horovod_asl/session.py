@@ -71,7 +71,7 @@ def run_training(
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
     if config.data.all_splits:
         store = store.with_splits(np.zeros(len(store), np.uint8), {"kind": "none"})
-    display = Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
+    display = _display(config, backend)
     folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
     if features is None and config.model.features_file is not None:
@@ -91,6 +91,7 @@ def run_training(
         committed=committed,
         on_step=display.on_step,
         on_epoch=lambda row: _record(row, trainer, display, board),
+        on_features=display.on_features,
     )
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
@@ -111,6 +112,10 @@ def run_training(
         _say_how_to_go_on(outcome, trainer, display)
     board.close()
     return outcome
+
+
+def _display(config: TrainConfig, backend: Backend) -> Display:
+    return Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
 
 
 def settle_process(config: TrainConfig, backend: Backend) -> int:
@@ -178,9 +183,16 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
     torch.manual_seed(config.seed)
     model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
     photos = photos_of(store, np.arange(len(store)), config.model.input)
-    views = config.model.views or 1
-    kept = _kept(config, store, model)
-    return of_photos(model.to(backend.device).eval(), backend, photos, config, stop, views=views, kept=kept)
+    return of_photos(
+        model.to(backend.device).eval(),
+        backend,
+        photos,
+        config,
+        stop,
+        views=config.model.views or 1,
+        kept=_kept(config, store, model),
+        on_progress=_display(config, backend).on_features,
+    )
 
 
 def _kept(config: TrainConfig, store: Store, model: nn.Module) -> Kept | None:

@@ -55,10 +55,11 @@ class Trainer:
         committed: State | None = None,
         on_step: Callable[[int, int], None] = lambda step, total: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+        on_features: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.config, self.backend, self.folder = config, backend, folder
         self.train, self.validation = train, validation
-        self.on_step, self.on_epoch = on_step, on_epoch
+        self.on_step, self.on_epoch, self.on_features = on_step, on_epoch, on_features
         self.committed = committed
         self._ahead = 0  # steps by which the schedule is ahead of the count of steps
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
@@ -145,7 +146,13 @@ class Trainer:
     def features_of(self, photos: Photos, *, views: int = 1) -> Photos | None:
         """The photos as features of the frozen backbone, None if asked to stop; every rank must come here."""
         return features.of_photos(
-            self.learner.model, self.backend, photos, self.config, self._stop, views=views
+            self.learner.model,
+            self.backend,
+            photos,
+            self.config,
+            self._stop,
+            views=views,
+            on_progress=self.on_features,
         )
 
     @property

@@ -122,3 +122,26 @@ def test_a_store_without_hands_is_one_line(small_store: Path, run: RunFolder, tm
     assert "holds no hands: run its prepare again with --hands" in finished.output
     assert "Traceback" not in finished.output
     assert Store.open(small_store).hand_settings is None
+
+
+@pytest.mark.timeout(280)
+def test_pixels_and_landmarks_together_over_two_ranks_from_photos_to_answers(
+    store: Path, tmp_path: Path
+) -> None:
+    run, kept = tmp_path / "both", tmp_path / "features"
+    words = ["train", "--store", store, "--run-folder", run, "--input", "both", "--pretrained", "hands"]
+    words += ["--freeze-backbone", "--views", "2", "--features-file", kept, "--epochs", "6"]
+    words += ["--batch-size-per-replica", "16", "--warmup-epochs", "1"]
+    ok(launch([*launcher_words("mpi", 2), ASL, *words], timeout=200))
+    result = json.loads((run / "result.json").read_text())
+    assert result["scores"]["test"]["top1"] > 0.5
+
+    # What was scored from features is what the whole network says of the same photos, in a store and in a folder.
+    scores = tmp_path / "scores.json"
+    ok(launch([ASL, "evaluate", run, store, "--json", scores]))
+    assert json.loads(scores.read_text())["correct"] == result["scores"]["test"]["correct"]
+    photos = tmp_path / "photos" / "V"
+    photos.mkdir(parents=True)
+    Image.fromarray(render_spec(SampleSpec(0, "V", 3, 0), 200)).save(photos / "V.png")
+    lines = ok(launch([ASL, "predict", run, photos / "V.png", "--top", "3", "--json"])).splitlines()
+    assert "V" in [answer["class"] for answer in json.loads(lines[-1])["top"]]

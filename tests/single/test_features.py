@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from horovod_asl import models
+from horovod_asl import features, models
 from horovod_asl.backends import Serial
 from horovod_asl.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
 from horovod_asl.engine import Photos
@@ -140,3 +140,34 @@ def test_asked_to_stop_while_the_backbone_is_passed_it_saves_and_goes_on_later(t
     resumed = Trainer(again, backend, folder, photos(PHOTOS, 0), photos(9, 1))
     assert resumed.run() is Outcome.FINISHED
     assert resumed.position.history == whole.position.history
+
+
+def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path) -> None:
+    config = config_for("small_cnn", tmp_path)
+    model = models.build_model(
+        "small_cnn", num_classes=NUM_CLASSES, pretrained=config.model.pretrained
+    ).eval()
+    backend, about = Serial(torch.device("cpu")), {"of": "these"}
+    whole = features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal())
+    kept = features.Kept(tmp_path / "kept", about)
+    first = features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=kept)
+    assert whole is not None
+    assert first is not None
+    rows = np.arange(PHOTOS)
+    np.testing.assert_array_equal(first.gather(rows), whole.gather(rows))
+
+    gathered: Counter[int] = Counter()
+    again = features.of_photos(model, backend, photos(PHOTOS, 0, gathered), config, StopSignal(), kept=kept)
+    assert again is not None
+    np.testing.assert_array_equal(again.gather(rows), whole.gather(rows))
+    assert set(gathered) == {0}  # one photo, to know the width
+
+    kept.note(10)  # as a pass leaves it that was interrupted there
+    gathered.clear()
+    features.of_photos(model, backend, photos(PHOTOS, 0, gathered), config, StopSignal(), kept=kept)
+    assert set(gathered) == {0, *range(10, PHOTOS)}
+
+    other = features.Kept(tmp_path / "kept", {"of": "others"})
+    with pytest.raises(UserError, match="holds features of other photos, views or weights"):
+        features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=other)
+    assert (tmp_path / "kept").is_file()
