@@ -2,11 +2,11 @@
 #
 # NP=4           processes (default: one per GPU, or one per core)
 # ARGS="…"       options for train.py, pytest or the benchmark
-# PHOTOS=folder  what to benchmark with (default: the photos beside the project, or drawn ones)
+# PHOTOS=folder  what to benchmark with, or to make the model from (default: the photos beside the project)
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup setup-launch train test test-launch test-long bench lint doctor ci clean
+.PHONY: help setup setup-launch train test test-launch test-long bench model lint doctor ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s  %s\n' "$$name" "$$text"; done
@@ -31,6 +31,9 @@ test-long: setup-launch ## all tests, those of minutes too
 
 bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot
 	@$(BIN)/horovod-asl benchmark $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
+
+model: setup ## make the model in the box anew, from the photos in PHOTOS: some two hours on two cores
+	@launch/model.sh $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/mypy
