@@ -19,7 +19,7 @@ horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "mass
     "homes=$OTHERS/homes" "$STORE" --hands --group-by 'massey=/(?P<r>hand\d)' --allow-missing
 
 echo "model: 2 of 4, every source, a recording and every person of massey left out in turn, over $NP rank(s)"
-run crossval "$STORE" "${RECIPE[@]}" --by source --out "$WORK/crossval" \
+run crossval "$STORE" "${RECIPE[@]}" --by source --signers massey --out "$WORK/crossval" \
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5 "$@"
 
 echo "model: 3 of 4, trained on all of them"
@@ -33,6 +33,6 @@ echo "model: 4 of 4, into the box"
 # Nothing is left to fit its temperature on: it takes the median of those that the folds fitted, each on its validation.
 temperature=$(python -c '
 import json, statistics, sys
-print(statistics.median(row["temperature"] for row in json.load(open(sys.argv[1]))["folds"]))' "$WORK/crossval/crossval.json")
+print(statistics.median(row["scores"]["temperature"] for row in json.load(open(sys.argv[1]))))' "$WORK/crossval/crossval.json")
 horovod-asl export "$WORK/all" --box "$ROOT/horovod_asl/box" --scores "$WORK/crossval/crossval.json" \
     --temperature "$temperature" --notes "$ROOT/launch/model.md"
