@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ def of_photos(
         UserError: the folder for temporary files has too little room on some machine, or the file is of another pass.
     """
     extract = _Extractor(model, backend.device, config, photos)
+    if kept is not None:
+        kept = replace(kept, about={**kept.about, "row": str(extract.dtype)})
     table = _shared_table(backend, views * len(photos), extract.dtype, kept)
     block = _PHOTOS_PER_PASS * backend.world_size
     done = 0 if kept is None else min(backend.gather(kept.rows_done()))

@@ -8,7 +8,8 @@ linear layer, ours and the residual ones, Grad-CAM is then the class activation 
 (arXiv:1512.04150) without its negative part, up to scale.
 
 A network may turn, zoom or mirror its picture before its first layer sees it. The map is laid back on the picture by
-the transpose of that very sampling, which autograd knows.
+the transpose of that very sampling, which autograd knows. It may look at the picture several times: then the maps of
+all looks are laid back, and their mean is taken.
 """
 
 from __future__ import annotations
@@ -53,19 +54,26 @@ def grad_cam(
     pictures = _pictures(inputs)
     with torch.enable_grad(), _watched(model, layer) as seen:
         logits = model(inputs)
-        if seen.maps is None or seen.view is None:
+        if not seen.looks:
             raise ValueError(f"{type(model).__name__} has no layer with height and width: Grad-CAM needs one")
         wanted = torch.as_tensor(np.asarray(classes), dtype=torch.int64, device=logits.device)
         chosen = logits.gather(1, wanted[:, None]).sum()
-        (gradients,) = torch.autograd.grad(chosen, seen.maps, retain_graph=True)
-    weights = gradients.mean((2, 3), keepdim=True)
-    maps = (weights * seen.maps.detach()).sum(1, keepdim=True).relu().float()
-    maps = _resized(maps, seen.view)
-    if seen.view is not pictures:
-        maps = _resized(_laid_back(maps, seen.view, pictures), pictures)
+        gradients = torch.autograd.grad(chosen, [look.maps for look in seen.looks], retain_graph=True)
+    looks = zip(seen.looks, gradients, strict=True)
+    maps = sum((_of_look(look, given, pictures) for look, given in looks), torch.zeros(()))
     strongest = maps.amax((1, 2, 3), keepdim=True)
     heat: NDArray[np.float32] = torch.where(strongest > 0, maps / strongest, maps)[:, 0].cpu().numpy()
     return heat
+
+
+def _of_look(look: _Look, gradients: Tensor, pictures: Tensor) -> Tensor:
+    """The map float (n, 1, H, W) of one look, on the pictures."""
+    weights = gradients.mean((2, 3), keepdim=True)
+    maps = (weights * look.maps.detach()).sum(1, keepdim=True).relu().float()
+    maps = _resized(maps, look.view)
+    if look.view is not pictures:
+        maps = _resized(_laid_back(maps, look.view, pictures), pictures)
+    return maps
 
 
 def _pictures(inputs: Inputs) -> Tensor:
@@ -102,30 +110,42 @@ def _laid_back(maps: Tensor, view: Tensor, pictures: Tensor) -> Tensor:
     return torch.where(reached, spread(maps) / torch.where(reached, share, torch.ones_like(share)), 0.0)
 
 
-@dataclass
-class _Seen:
-    """What passed through the network: the maps, and the first 4-D input of any of its parts."""
+@dataclass(frozen=True)
+class _Look:
+    """One pass through the network: the first 4-D input of any of its parts, and the last maps."""
 
-    maps: Tensor | None = None
-    view: Tensor | None = None
+    view: Tensor
+    maps: Tensor
+
+
+class _Seen:
+    """What passed through the network. A look begins where the part that was the first is entered again."""
+
+    def __init__(self) -> None:
+        self.looks: list[_Look] = []
+        self._first: nn.Module | None = None
+        self._view: Tensor | None = None
+
+    def enter(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        picture = inputs[0] if inputs else None
+        if self._first in (None, module) and isinstance(picture, Tensor) and picture.ndim == 4:
+            self._first, self._view = module, picture
+
+    def leave(self, module: nn.Module, inputs: object, output: object) -> None:
+        if not (isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1):
+            return
+        assert self._view is not None
+        if self.looks and self.looks[-1].view is self._view:
+            self.looks.pop()
+        self.looks.append(_Look(self._view, output))
 
 
 @contextmanager
 def _watched(model: nn.Module, layer: nn.Module | None) -> Iterator[_Seen]:
     seen = _Seen()
-
-    def enter(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        first = inputs[0] if inputs else None
-        if seen.view is None and isinstance(first, Tensor) and first.ndim == 4:
-            seen.view = first
-
-    def leave(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            seen.maps = output
-
     parts = [module for module in model.modules() if module is not model]
-    hooks = [part.register_forward_pre_hook(enter) for part in parts]
-    hooks += [part.register_forward_hook(leave) for part in (parts if layer is None else [layer])]
+    hooks = [part.register_forward_pre_hook(seen.enter) for part in parts]
+    hooks += [part.register_forward_hook(seen.leave) for part in (parts if layer is None else [layer])]
     try:
         yield seen
     finally:

@@ -9,6 +9,9 @@ are all there is.
 A left hand makes the signs of a right one mirrored, but which of the two a hand is, MediaPipe misreads: in 6 to 13 %
 of the ASL Alphabet's photos, of one person's right hand. So the hand is read twice, as the one and as the other, and
 the logits are averaged: what is said of a hand does not depend on the side that it was taken for.
+
+Where up is, MediaPipe misreads too, of fists that hang down (M, N). So each side passes the trunk in two positions:
+turned up, as the trunk has learned to see hands, and as it is held.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from horovod_asl.landmark_network import LandmarkFeatures
 
 Reading = tuple[Tensor, Tensor]
 """Crops float (n, 3, S, S), normalised, and hands float (n, 50, 3)."""
+SIDES = POSITIONS = 2
+"""How a hand passes the trunk: as MediaPipe took it and mirrored, each turned up and as it is held."""
 
 
 class HandNet(nn.Module):
@@ -48,10 +53,12 @@ class HandNet(nn.Module):
         return self.trunk.blocks[LOCAL_FROM]
 
     def see(self, reading: Reading) -> Reading:
-        """What the pixels give of the hand and its mirror image, float (n, 2, 1152 + 21 · 112), and the hands."""
+        """What the pixels give of each side in each position, float (n, 2, 2, 1152 + 21 · 112), and the hands."""
         crops, hands = reading
         pixels = to_unit_again(crops)
-        return torch.stack([self._features(pixels, side) for side in (hands, other_side(hands))], 1), hands
+        shown = [held for side in (hands, other_side(hands)) for held in (side, as_held(side))]
+        features = torch.stack([self._features(pixels, held) for held in shown], 1)
+        return features.unflatten(1, (SIDES, POSITIONS)), hands
 
     def _features(self, pixels: Tensor, hands: Tensor) -> Tensor:
         view = F.grid_sample(pixels, _view_grid(hands), align_corners=False)
@@ -67,14 +74,44 @@ class HandNet(nn.Module):
 
 
 class HandHead(nn.Module):
-    """What `HandNet.see` gives to logits (n, num_classes).
+    """What `HandNet.see` gives to logits (n, num_classes): the mean over both sides of the hand and both positions.
 
-    Dropout draws anew on every rank, so N ranks take the step of one process only where `dropout` is 0.
+    Each position has a branch of its own, and in training a photo teaches only one of them, in turns: taught together
+    they lean on each other, and read strangers worse.
+
+    Dropout draws anew on every rank, and whose turn it is depends on the place in a rank's batch: N ranks do not take
+    the very step of one process.
     """
 
     def __init__(
         self, num_classes: int, *, width: int = 256, per_joint: int = 32, dropout: float = 0.4
     ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            _Branch(num_classes, width, per_joint, dropout) for _ in range(POSITIONS)
+        )
+
+    def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        features, hands = seen
+        if not self.training:
+            read = [branch(features[:, :, index], hands) for index, branch in enumerate(self.branches)]
+            return torch.stack(read).mean(0)
+        turns = [slice(first, None, POSITIONS) for first in range(POSITIONS)]
+        parts = [
+            branch(features[turn, :, index], hands[turn])
+            for index, (branch, turn) in enumerate(zip(self.branches, turns, strict=True))
+        ]
+        logits = features.new_empty(len(features), parts[0].shape[1])
+        for part, turn in zip(parts, turns, strict=True):
+            logits[turn] = part
+        return logits
+
+
+class _Branch(nn.Module):
+    """The reading of a hand in one position."""
+
+    def __init__(self, num_classes: int, width: int, per_joint: int, dropout: float) -> None:
         super().__init__()
         self.landmarks = LandmarkFeatures()
         self.normalise_pooled = nn.LayerNorm(POOLED)
@@ -93,9 +130,8 @@ class HandHead(nn.Module):
         )
         self.head = nn.Linear(width, num_classes)
 
-    def forward(self, seen: Reading) -> Tensor:
-        """Logits (n, num_classes)."""
-        features, hands = seen
+    def forward(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Features float (n, 2, 1152 + 21 · 112) of both sides to logits (n, num_classes), their mean."""
         one, other = features.unbind(1)
         return (self._logits(one, hands) + self._logits(other, other_side(hands))) / 2
 
@@ -116,14 +152,20 @@ def other_side(hands: Tensor) -> Tensor:
     return others
 
 
+def as_held(hands: Tensor) -> Tensor:
+    """The same hands, the view of the crop turned back to the photo's upright."""
+    held = hands.clone()
+    held[:, VIEW_ROW, 0] = hands[:, VIEW_ROW, 0] - hands[:, TURN_ROW, 0]
+    return held
+
+
 def _view_grid(hands: Tensor) -> Tensor:
     """Where each pixel of the trunk's input lies in the crop: float (n, 224, 224, 2) in [−1, 1]."""
-    line = (torch.arange(INPUT_PX, device=hands.device) * 2 + 1) / INPUT_PX - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    grid = torch.stack([x, y], -1).view(1, -1, 2).to(hands.dtype) * _mirror(hands)[:, None]
+    line = ((torch.arange(INPUT_PX, device=hands.device) * 2 + 1) / INPUT_PX - 1).to(hands.dtype)
     rotation, shift, reach = _view(hands)
-    placed = (grid @ rotation.transpose(1, 2) + shift) * reach
-    return placed.view(-1, INPUT_PX, INPUT_PX, 2)
+    right, down = (rotation * _mirror(hands)[:, None])[:, None, None].unbind(-1)
+    placed: Tensor = (line[:, None] * right + line[:, None, None] * down + shift[:, None]) * reach[:, None]
+    return placed
 
 
 def _points_in_view(hands: Tensor) -> Tensor:

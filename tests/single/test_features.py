@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import tempfile
 from collections import Counter
@@ -162,11 +163,18 @@ def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path)
     np.testing.assert_array_equal(again.gather(rows), whole.gather(rows))
     assert set(gathered) == {0}  # one photo, to know the width
 
-    kept.note(10)  # as a pass leaves it that was interrupted there
+    note = tmp_path / "kept.json"
+    content = json.loads(note.read_text())
+    note.write_text(json.dumps(content | {"rows": 10}))  # as a pass leaves it that was interrupted there
     gathered.clear()
     features.of_photos(model, backend, photos(PHOTOS, 0, gathered), config, StopSignal(), kept=kept)
     assert set(gathered) == {0, *range(10, PHOTOS)}
 
+    about_others = content["about"] | {"of": "others"}, content["about"] | {"row": "of another width"}
+    for others in about_others:
+        note.write_text(json.dumps(content | {"about": others}))
+        with pytest.raises(UserError, match="holds features of other photos, views or weights"):
+            features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=kept)
     other = features.Kept(tmp_path / "kept", {"of": "others"})
     with pytest.raises(UserError, match="holds features of other photos, views or weights"):
         features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=other)

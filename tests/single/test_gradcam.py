@@ -135,6 +135,25 @@ def test_what_was_seen_turned_lies_where_it_was_in_the_picture() -> None:
     assert (heat[..., SIDE // 2 :] == 0).all()
 
 
+class BothHalves(Turned):
+    """Sees each half of its picture, the right one mirrored."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pixels(images[..., : SIDE // 2] * 0.5 + 1) + self.pixels(images[..., SIDE // 2 :].flip(3))
+
+
+def test_every_look_lies_where_it_was_in_the_picture() -> None:
+    model, images = BothHalves().eval(), pictures(2)
+    halves = images[..., : SIDE // 2] * 0.5 + 1, images[..., SIDE // 2 :].flip(3)
+    heat = grad_cam(model, images, [1, 2])
+    for seen, there in zip(halves, (heat[..., : SIDE // 2], heat[..., SIDE // 2 :][..., ::-1]), strict=True):
+        alone = grad_cam(model.pixels, seen, [1, 2])
+        assert alone.max() == 1
+        scale = there.max((1, 2), keepdims=True)
+        np.testing.assert_allclose(there / np.where(scale > 0, scale, 1), alone, atol=1e-4)
+    assert np.array_equal(heat.max((1, 2)), [1, 1])
+
+
 def test_a_named_layer_s_maps_are_taken() -> None:
     model, images = network("small_cnn"), pictures(2)
     last = grad_cam(model, images, [1, 2])

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from PIL import Image
 
 from horovod_asl import features, models
 from horovod_asl.backends import Serial
 from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
-from horovod_asl.data.hands import VIEW_ROW, crop, hand, no_hand, readings
+from horovod_asl.data.hands import ARRAY_ROWS, CROP_SIDE, HAND_SIDE, VIEW_ROW, crop, hand, no_hand, readings
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
 from horovod_asl.engine import Photos, augmented
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
-from horovod_asl.hand_network import HandNet, _points_in_view, _view_grid
+from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
 from horovod_asl.hand_trunk import HandTrunk
 from horovod_asl.learner import trains_on_features
 from horovod_asl.runfolder import RunFolder
@@ -106,6 +107,7 @@ def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
             for step in range(4):
                 config = AugmentConfig(rotation_degrees=20 * (step > 0), translation=0.1, scale=0.15)
                 view = augment_hands(hands, draws(0, step, np.arange(1), 1), config) if step else hands
+                view = as_held(view) if step % 2 else view
                 seen = torch.nn.functional.grid_sample(
                     crops.permute(0, 3, 1, 2).float(), _view_grid(view), align_corners=False
                 )[0, 0]
@@ -115,6 +117,41 @@ def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
                 centre = torch.stack([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()
                 there = (_points_in_view(view)[0, joint] + 1) * 112 - 0.5
                 assert (centre - there).norm() < 3.0, (right, joint, step)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_hand_as_it_is_held_is_seen_as_the_photo_shows_it(right: bool) -> None:
+    """Against Pillow's crop that was never turned; a left hand mirrored."""
+    rng = np.random.default_rng(3)
+    photo = rng.integers(0, 256, (10, 10, 3), np.uint8)
+    photo = np.asarray(Image.fromarray(photo).resize((400, 400), Image.Resampling.BICUBIC))
+    image = rng.uniform(0.4, 0.6, (21, 3)).astype(np.float32)
+    record = hand(image, image, right=right, score=1.0, attempt=0)
+    x, y, side, turn = record["box"]
+    assert abs(turn) > 0.3
+    crops, hands = to_tensors(readings(crop(photo, record["box"], 192)[None], record[None]))
+    grid = _view_grid(as_held(hands))
+    seen = torch.nn.functional.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, align_corners=False)[0]
+    expected = crop(photo, (x, y, side * HAND_SIDE / CROP_SIDE, 0.0), 224).astype(np.float32)
+    expected = expected if right else expected[:, ::-1]
+    rows, columns = np.mgrid[0:224, 0:224] - 111.5
+    inside = np.hypot(rows, columns) < 110  # the corners lie beyond the turned crop
+    assert np.abs(seen.permute(1, 2, 0).numpy() - expected)[inside].mean() < 2.0
+
+
+def test_in_training_positions_take_turns_and_their_mean_is_the_answer() -> None:
+    head = HandHead(5, dropout=0.0)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(5, 2, 2, 1152 + 21 * 112, generator=generator)
+    hands = torch.randn(5, ARRAY_ROWS, 3, generator=generator)
+    with torch.no_grad():
+        turned, held = (branch(features[:, :, index], hands) for index, branch in enumerate(head.branches))
+        assert (turned - held).abs().max() > 0.1
+        answers = head.eval()((features, hands))
+        taught = head.train()((features, hands))
+    assert torch.allclose(answers, (turned + held) / 2, atol=1e-5)
+    assert torch.allclose(taught[0::2], turned[0::2], atol=1e-5)
+    assert torch.allclose(taught[1::2], held[1::2], atol=1e-5)
 
 
 def test_a_mirrored_photo_is_read_alike_whatever_side_the_hand_was_taken_for(trunk: HandTrunk) -> None:

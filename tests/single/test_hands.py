@@ -171,8 +171,8 @@ def test_a_crop_is_what_lies_there_turned_and_black_beyond_the_edge() -> None:
     assert (across[:50] == OUTSIDE).all()
     assert np.array_equal(across[50:, 50:], photo[:50, :50])
     quarter = crop(photo, (0.5, 0.5, 1.0, np.pi / 2), 100)
-    # The box is turned clockwise, so what is in it the other way. Its samples lie on the pixels to a float's rounding,
-    # which may move a value by one, and at the rim takes in the black beyond.
+    # The box is turned clockwise, so what is in it the other way. Its samples lie on the pixels up to rounding, which
+    # may move a value by one, and at the rim takes in the black beyond.
     off = np.abs(quarter.astype(int) - np.rot90(photo).astype(int))[1:-1, 1:-1]
     assert off.max() <= 1
 
