@@ -58,7 +58,7 @@ class HandNet(nn.Module):
         pixels = to_unit_again(crops)
         shown = [held for side in (hands, other_side(hands)) for held in (side, as_held(side))]
         features = torch.stack([self._features(pixels, held) for held in shown], 1)
-        return features.unflatten(1, (SIDES, POSITIONS)), hands
+        return features.view(-1, SIDES, POSITIONS, features.shape[-1]), hands
 
     def _features(self, pixels: Tensor, hands: Tensor) -> Tensor:
         view = F.grid_sample(pixels, _view_grid(hands), align_corners=False)

@@ -143,15 +143,15 @@ class BothHalves(Turned):
 
 
 def test_every_look_lies_where_it_was_in_the_picture() -> None:
-    model, images = BothHalves().eval(), pictures(2)
+    model, images = BothHalves().eval(), pictures(1).expand(CLASSES, -1, -1, -1)
     halves = images[..., : SIDE // 2] * 0.5 + 1, images[..., SIDE // 2 :].flip(3)
-    heat = grad_cam(model, images, [1, 2])
+    heat = grad_cam(model, images, range(CLASSES))
     for seen, there in zip(halves, (heat[..., : SIDE // 2], heat[..., SIDE // 2 :][..., ::-1]), strict=True):
-        alone = grad_cam(model.pixels, seen, [1, 2])
+        alone = grad_cam(model.pixels, seen, range(CLASSES))
         assert alone.max() == 1
         scale = there.max((1, 2), keepdims=True)
         np.testing.assert_allclose(there / np.where(scale > 0, scale, 1), alone, atol=1e-4)
-    assert np.array_equal(heat.max((1, 2)), [1, 1])
+    assert np.isin(heat.max((1, 2)), [0, 1]).all()
 
 
 def test_a_named_layer_s_maps_are_taken() -> None:
