@@ -1,7 +1,7 @@
 """The model in the box: a finished run in a folder of a few small files, one of which ships with the package.
 
 run.json                 the run's facts, and under `box` the epoch, the temperature and the SHA-256 of the weights
-config.yaml              the config that it was trained with
+config.yaml              the config that it was trained with, but for the folders of that machine
 weights.safetensors      float16 where that is exact (see `compact`)
 model.onnx               the same network for ONNX Runtime, pixels in and logits out
 trained_on.sha256        as in a run folder
@@ -13,14 +13,18 @@ The name `default` means the one that ships, where there is no folder of that na
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from horovod_asl.checkpoint import Weights
 from horovod_asl.compact import load_compact, save_compact
+from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
 
@@ -88,29 +92,64 @@ def new_box(folder: Path) -> Iterator[Path]:
             _refuse_large(partial / name)
         if folder.exists():
             folder.rename(replaced)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
     finally:
         for left in (partial, replaced):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def put_weights(box: Path, run: RunFolder, temperature: float) -> None:
-    """Write into a new box what it keeps of a run besides the ONNX file and the card; UserError if too large.
+def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = False) -> None:
+    """Write into a new box what it keeps of a run besides the ONNX file and the card.
 
-    `temperature`: what its logits are to be divided by.
+    Args:
+        temperature: what its logits are to be divided by.
+        half: round the weights to float16, which halves the files and moves logits in the third digit.
+
+    Raises:
+        UserError: the weights are too large, as a file or for float16.
     """
     manifest, weights = run.best_weights()
+    if half:
+        weights = {name: _rounded(tensor) for name, tensor in weights.items()}
     save_compact(box / WEIGHTS, weights)
     known = {
         "epoch": manifest.get("epoch"),
         "temperature": temperature,
+        "rounded_to": "float16" if half else None,
         "weights_sha256": _sha256(box / WEIGHTS),
     }
     _refuse_large(box / WEIGHTS)
-    RunFolder(box).write_facts(run.facts() | {"box": known})
-    for name in (CONFIG, TRAINED_ON):
-        if (run.path / name).is_file():
-            shutil.copyfile(run.path / name, box / name)
+    facts = {name: fact for name, fact in run.facts().items() if name != "store"}
+    RunFolder(box).write_facts(facts | {"box": known})
+    if (run.path / CONFIG).is_file():
+        RunFolder(box).create(_without_paths(run.config()))
+    if (run.path / TRAINED_ON).is_file():
+        shutil.copyfile(run.path / TRAINED_ON, box / TRAINED_ON)
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    rounded = tensor.half().to(tensor.dtype)
+    if not rounded.isfinite().all():
+        raise UserError("a weight is too large for float16: leave --half out")
+    return rounded
+
+
+def _without_paths(config: TrainConfig) -> TrainConfig:
+    """The same without the folders of the machine that trained it, which no other has."""
+    return dataclasses.replace(
+        config,
+        run_folder=None,
+        resume=None,
+        data=dataclasses.replace(config.data, store=None),
+        model=dataclasses.replace(config.model, features_file=None),
+    )
 
 
 def _means_default(path: Path) -> bool:

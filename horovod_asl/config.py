@@ -37,6 +37,8 @@ _MODEL_OF_INPUT: dict[str | None, ModelName] = {
 }
 _INPUT_OF_MODEL = {"landmark_mlp": "landmarks", "hand_net": "both"}
 
+# Dropout between frozen layers: what they give the head differs from epoch to epoch.
+_RANDOM_WITHIN = ("alexnet", "vgg19")
 # Learning rate of one replica of 32 photos, and weight decay.
 _USUAL_RATES = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}
 
@@ -329,4 +331,26 @@ class TrainConfig:
         _require(
             not (self.model.freeze_backbone and self.model.pretrained is None),
             "--freeze-backbone without --pretrained would freeze random weights; name weights with --pretrained",
+        )
+        _require(
+            self.model.features_file is None or self.trains_on_features,
+            "--features-file keeps what every epoch sees again: add --views N or --no-augment"
+            if self.model.model not in _RANDOM_WITHIN
+            else f"--features-file: {self.model.model} has dropout among its frozen layers; leave it out",
+        )
+        _require(
+            self.model.model != "hand_net" or self.augment.mirror == 0,
+            "--mirror is of no use to hand_net, which reads every hand as both sides: leave it out",
+        )
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether every epoch sees the same features: a frozen backbone, photos as they are or in so many views.
+
+        They are then computed once (`features.py`), and the steps are of the head.
+        """
+        return (
+            self.model.freeze_backbone
+            and (not self.augment.augment or self.model.views is not None)
+            and self.model.model not in _RANDOM_WITHIN
         )

@@ -121,11 +121,11 @@ class StoreAlbum:
         return np.asarray(self.photos.gather(np.array([photo]))[0])
 
     def landmarks(self, photo: int) -> NDArray[np.float32] | None:
-        """Those that `prepare --hands` found."""
+        """Those that `prepare --hands` saw, doubtful ones too: networks read them."""
         if self.lack is not None:
             return None
         hand = self.store.hands[self.rows[photo]]
-        return np.array(hand["image"]) if hand["found"] else None
+        return np.array(hand["image"]) if hand["found"] or hand["doubtful"] else None
 
     @property
     def lack(self) -> str | None:

@@ -6,8 +6,9 @@ rounding of sums (a test holds the weights of the two side by side). What is ran
 the head draws in every step, as it would have. With `--views` the photos come in several versions, augmented by
 draws that depend on the seed, the version and the photo alone.
 
-The features of all photos lie in one file per machine, float32 (n, width), mapped by its ranks and already removed
-from its folder, so it goes when the last of them ends. `learner.trains_on_features` says when all this is done.
+The features of all photos lie in one file per machine, float32 (n, width), mapped by its ranks. Without
+`--features-file` it is already removed from its folder, so it goes when the last of them ends.
+`TrainConfig.trains_on_features` says when all this is done.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from horovod_asl.hand_network import HandNet
 from horovod_asl.runfolder import write_atomically
 from horovod_asl.stopping import StopSignal
 
+FEATURES_VERSION = 1
+"""Raise when the same photo, view and weights would give other features: kept files are then refused."""
 _PHOTOS_PER_PASS = 256
 _PHOTOS_PER_BATCH = 32  # a CPU's caches like it
 _PASSES_PER_NOTE = 8
@@ -110,21 +113,28 @@ class Kept:
 
     def rows_done(self) -> int:
         """Rows that are there, 0 for a file that is still to be made; UserError if they are of something else."""
-        note = self.path.with_name(f"{self.path.name}.json")
+        note = self._note
         if not (note.is_file() and self.path.is_file()):
             return 0
         content = json.loads(note.read_text())
         if content["about"] != json.loads(json.dumps(self.about)):
             raise UserError(
                 f"{self.path} holds features of other photos, views or weights: name another file with "
-                "--features-file, or remove it"
+                f"--features-file, or remove it and {note.name}"
             )
         return int(content["rows"])
 
     def note(self, rows: int) -> None:
         """Write down that so many rows are there."""
-        content = json.dumps({"about": self.about, "rows": rows})
-        write_atomically(self.path.with_name(f"{self.path.name}.json"), content)
+        write_atomically(self._note, json.dumps({"about": self.about, "rows": rows}))
+
+    def forget(self) -> None:
+        """Take back what is written down, before the file is made anew."""
+        self._note.unlink(missing_ok=True)
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.json")
 
 
 class _Extractor:
@@ -236,6 +246,7 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             path = Path(name)
         else:
             kept.path.parent.mkdir(parents=True, exist_ok=True)
+            kept.forget()
             path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         with os.fdopen(handle, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)

@@ -36,18 +36,6 @@ class Learner:
         return [self.model] if self.ema is None else [self.model, self.ema]
 
 
-def trains_on_features(config: TrainConfig) -> bool:
-    """Whether every epoch sees the same features: a frozen backbone, photos as they are or in so many views.
-
-    They are then computed once (`features.py`), and the steps are of the head.
-    """
-    return (
-        config.model.freeze_backbone
-        and (not config.augment.augment or config.model.views is not None)
-        and config.model.model not in models.RANDOM_WITHIN
-    )
-
-
 def build_learner(
     config: TrainConfig, backend: Backend, *, accumulation_steps: int, resumed: bool
 ) -> Learner:
@@ -70,7 +58,7 @@ def build_learner(
     options = ReductionOptions(
         accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
     )
-    called = models.tail(model) if trains_on_features(config) else model
+    called = models.tail(model) if config.trains_on_features else model
     module, optimizer = backend.wrap(called, build_optimizer(model, config.optimizer), options)
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]

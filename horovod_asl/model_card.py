@@ -25,8 +25,8 @@ Tells which letter of the American Sign Language alphabet (or `del`, `nothing`, 
 $files
 
 The ONNX graph takes $inputs and gives logits `(n, $classes)`; its metadata names the classes in order. Both files
-hold the same $parameters parameters, of epoch $epoch. Probabilities are the softmax of the logits divided by
-$temperature, the temperature fitted on validation. A run's folder is not needed:
+hold the same $parameters parameters, of epoch $epoch$rounded. Probabilities are the softmax of the logits divided by
+$temperature, the temperature $origin. A run's folder is not needed:
 
     horovod-asl predict photo.jpg
     horovod-asl evaluate default FOLDER --json scores.json
@@ -51,8 +51,9 @@ $notes## How it scores
 
 $scores
 
-NLL and ECE are at the temperature. Where photos of the same person or room were in training, a score says nothing
-about other people. Sets that were left out are scored by models of the same recipe, trained without them.
+NLL and ECE are at the temperature T: that of the scored model's own validation, 1 where it had none. Where photos of
+the same person or room were in training, a score says nothing about other people. Sets that were left out are scored
+by models of the same recipe, trained without them.
 
 ## Where it fails
 
@@ -68,8 +69,8 @@ The weights and this card: Apache-2.0, as horovod_asl. The photos are not part o
 """
 )
 _NEEDED = {"n", "top1", "macro_f1", "nll", "ece"}
-_HEAD = """| photos of | n | in training | top-1 | without J, Z | macro F1 | NLL | ECE |
-|---|---:|---:|---:|---:|---:|---:|---:|"""
+_HEAD = """| photos of | n | in training | top-1 | without J, Z | macro F1 | T | NLL | ECE |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 Row = tuple[str, Mapping[str, Any]]
 """What was scored, and the scores as `answers.measures` gives them, with `photos_in_training` where it is known."""
@@ -96,6 +97,7 @@ def model_card(
     *,
     box: Path,
     temperature: float,
+    origin: str,
     inputs: Mapping[str, str],
     scores: Sequence[Row],
     notes: str,
@@ -104,11 +106,12 @@ def model_card(
 
     Args:
         run: where the model comes from; what its `result.json` says stands before `scores`.
+        origin: where `temperature` comes from, to follow "the temperature".
         inputs: of the ONNX graph, by name, as text.
         notes: Markdown in the maker's own words, for the section on how it was made.
     """
     facts = run.facts()
-    config = run.path / CONFIG
+    config = box / CONFIG
     manifest, _ = run.best_weights()
     return _CARD.substitute(
         model=facts["model"],
@@ -117,7 +120,9 @@ def model_card(
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
+        rounded=", rounded to float16" if _rounded(box) else "",
         temperature=f"{temperature:.4g}",
+        origin=origin,
         data=_data(run),
         validated=", ".join(facts.get("validated_on", [])) or "nothing",
         command=_command(facts),
@@ -126,6 +131,10 @@ def model_card(
         notes=f"{notes.strip()}\n\n" if notes.strip() else "",
         scores=_table([*_own_scores(run), *scores]),
     )
+
+
+def _rounded(box: Path) -> bool:
+    return RunFolder(box).facts()["box"]["rounded_to"] is not None
 
 
 def _own_scores(run: RunFolder) -> list[Row]:
@@ -196,7 +205,7 @@ def _command(facts: Mapping[str, Any]) -> str:
         "ddp": f"torchrun --nproc-per-node {ranks} --no-python ",
     }
     prefix = launcher.get(settings.get("backend"), "") if ranks > 1 else ""
-    return f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG}"
+    return f"{prefix}horovod-asl train --store STORE --config horovod_asl/box/{CONFIG}"
 
 
 def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +227,7 @@ def _score_row(name: str, row: Mapping[str, Any]) -> str:
         f"{row['top1']:.2%}",
         f"{rest['top1']:.2%}" if rest else "–",
         f"{row['macro_f1']:.3f}",
+        f"{row.get('temperature', 1):.2f}",
         *(f"{row.get(f'{key}_calibrated', row[key]):.3f}" for key in ("nll", "ece")),
     ]
     return f"| {' | '.join(cells)} |"

@@ -20,8 +20,6 @@ HAND_NAMES = ("landmark_mlp", "hand_net")
 NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in HAND_NAMES)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
-# Dropout between frozen layers: what they give the head differs from epoch to epoch.
-RANDOM_WITHIN = ("alexnet", "vgg19")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 

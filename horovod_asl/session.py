@@ -25,10 +25,9 @@ from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store, Strings
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
-from horovod_asl.features import Kept, of_photos
+from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 from horovod_asl.launcher import detect
-from horovod_asl.learner import trains_on_features
 from horovod_asl.memory import keep_freed_memory
 from horovod_asl.models import build_model, freeze_backbone
 from horovod_asl.runfolder import RunFolder
@@ -105,7 +104,7 @@ def run_training(
         photos["train"] = trainer.train.select(np.arange(len(rows["train"])))  # perhaps features by now
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
-        if trains_on_features(config) and len(photos["test"]) and not photos["test"].are_features:
+        if config.trains_on_features and len(photos["test"]) and not photos["test"].are_features:
             photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
@@ -177,7 +176,7 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
 
     None where it does not train on features, or was asked to stop meanwhile. Every rank must come here.
     """
-    if not trains_on_features(config):
+    if not config.trains_on_features:
         return None
     settle_process(config, backend)
     torch.manual_seed(config.seed)
@@ -201,8 +200,11 @@ def _kept(config: TrainConfig, store: Store, model: nn.Module) -> Kept | None:
     freeze_backbone(model)
     frozen = {name: part for name, part in model.named_parameters() if not part.requires_grad}
     about = {
+        "version": FEATURES_VERSION,
         "store": store.digest,
         "model": config.model.name,
+        "input": config.model.input,
+        "precision": config.execution.precision,
         "backbone": checkpoint.weights_digest(frozen),
         "views": config.model.views or 1,
         "seed": config.seed,
@@ -232,7 +234,7 @@ def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
 
     Those that a frozen backbone passes once stay where they are.
     """
-    worth_it = not trains_on_features(config) and fits_on_device(photos, backend.device)
+    worth_it = not config.trains_on_features and fits_on_device(photos, backend.device)
     return on_device(photos, backend.device) if worth_it else photos
 
 
@@ -293,6 +295,7 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
         "classes": list(CLASSES),
         "image_size": store.image_size,
         "crop_size": store.crop_size,
+        "hands": store.hand_settings if config.model.input is not None else None,
         "precision": config.execution.precision,
         "store": str(store.path),
         "store_digest": store.digest,
@@ -340,7 +343,7 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say("no validation split: the last epoch's weights are kept")
     else:
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
-    if trains_on_features(trainer.config):
+    if trainer.config.trains_on_features:
         display.say(
             "frozen backbone: its features are computed once, of "
             f"{trainer.config.model.views or 1} version(s) of each photo, and the head trained on them"

@@ -25,7 +25,7 @@ from horovod_asl.data.loader import Shard, ShardedSteps
 from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.learner import build_learner, shared_buffers, trains_on_features
+from horovod_asl.learner import build_learner, shared_buffers
 from horovod_asl.metrics import Scores
 from horovod_asl.resume import (
     Position,
@@ -157,7 +157,7 @@ class Trainer:
 
     @property
     def _passes_backbone(self) -> bool:
-        return trains_on_features(self.config) and not self.train.are_features
+        return self.config.trains_on_features and not self.train.are_features
 
     def _pass_backbone(self) -> bool:
         """Features in place of photos, for training and validation; False if asked to stop."""

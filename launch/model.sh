@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What `make model` runs: the model in the box, from photos to horovod_asl/box, and what it is worth on people who are
 # left out. PHOTOS is the folder that holds asl_alphabet_train and other_signers (default: the one beside the project);
-# WORK is where stores and runs go (default: runs/model). Each stage is kept: the same command again goes on.
+# WORK is where stores and runs go (default: runs/model). Each stage is kept: the same command again goes on. Further
+# words are flags of train, for all trainings.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model}
 need horovodrun "run \`make setup\` (it builds Horovod)"
@@ -35,4 +36,4 @@ temperature=$(python -c '
 import json, statistics, sys
 print(statistics.median(row["scores"]["temperature"] for row in json.load(open(sys.argv[1]))))' "$WORK/crossval/crossval.json")
 horovod-asl export "$WORK/all" --box "$ROOT/horovod_asl/box" --scores "$WORK/crossval/crossval.json" \
-    --temperature "$temperature" --notes "$ROOT/launch/model.md"
+    --temperature "$temperature" --half --notes "$ROOT/launch/model.md"

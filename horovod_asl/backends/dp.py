@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from horovod_asl.backends.base import ReductionOptions, Serial
+from horovod_asl.data.transforms import Inputs
 
 
 class DataParallel(Serial):
@@ -25,11 +26,16 @@ class DataParallel(Serial):
         return _Replicated(_Autocasting(model)), optimizer
 
 
+def _device_type(inputs: Inputs) -> str:
+    first = inputs if isinstance(inputs, torch.Tensor) else inputs[0]
+    return first.device.type
+
+
 class _Replicated(nn.DataParallel[nn.Module]):
     """Hands autocast's dtype to the replicas: their threads would take the default one, fp16."""
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        kind = inputs.device.type
+    def forward(self, inputs: Inputs) -> torch.Tensor:
+        kind = _device_type(inputs)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         logits: torch.Tensor = super().forward(inputs, dtype)
         return logits
@@ -42,7 +48,7 @@ class _Autocasting(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, inputs: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
+    def forward(self, inputs: Inputs, dtype: torch.dtype | None) -> torch.Tensor:
+        with torch.autocast(_device_type(inputs), dtype=dtype, enabled=dtype is not None):
             logits: torch.Tensor = self.module(inputs)
         return logits

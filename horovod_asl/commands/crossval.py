@@ -90,6 +90,8 @@ def _train_config(config: CrossvalConfig) -> TrainConfig:
                 f"crossval sets --{name} of each training itself: leave it out (the store is the first word, "
                 "--out the folder; the same command again goes on)"
             )
+    if config.data.all_splits:
+        raise UserError("--all-splits would train on those who are held out: leave it out of crossval")
     if not config.folds_of.exists():
         raise UserError(
             f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"

@@ -21,7 +21,7 @@ landmarks of the hand, and the pairs of classes that are confused most, side by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,7 +113,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
-    _require_size(store, predictor)
+    _require_alike(store, predictor)
     split = config.split or "test"
     rows = store.rows(split)
     if len(rows) == 0:
@@ -139,7 +139,13 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     return figures, examples
 
 
-def _require_size(store: Store, predictor: Predictor) -> None:
+def _require_alike(store: Store, predictor: Predictor) -> None:
+    trained = predictor.facts.get("hands")
+    if trained is not None and _finder(store.hand_settings) != _finder(trained):
+        raise UserError(
+            f"the hands in {store.path} were found by another finder or bundle than those that the run learned from; "
+            "prepare it again with --hands"
+        )
     crops = predictor.sees in ("pixels", "both")
     if predictor.sees == "landmarks" or (crops and store.crop_size is None):
         return  # a store without hands says so when it is asked for them
@@ -152,6 +158,10 @@ def _require_size(store: Store, predictor: Predictor) -> None:
             f"{store.path} holds {'crops' if crops else 'photos'} of {held} px and the run reads {read} px; "
             f"prepare it again with {flag} {read}"
         )
+
+
+def _finder(settings: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    return () if settings is None else tuple(settings.get(name) for name in ("finder", "bundle"))
 
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:

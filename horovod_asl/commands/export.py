@@ -15,7 +15,6 @@ digest), and a model card: `evaluate` and `predict` take its folder in place of 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,8 @@ class ExportConfig:
     """For the card of a box: what `evaluate --json` wrote of this model, or crossval.json of its recipe."""
     temperature: float | None = None
     """For a box: in place of the run's own, which has none where it trained on every photo."""
+    half: bool = False
+    """For a box: round the weights to float16. The files are half as large, and logits move in the third digit."""
     notes: Path | None = None
     """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
 
@@ -59,8 +60,10 @@ class ExportConfig:
             raise UserError(
                 "--batch must be at least 1" if self.batch < 1 else "--batch is not for --box: it takes any"
             )
-        if self.out is not None and (self.scores or self.notes or self.temperature is not None):
-            raise UserError("--scores, --notes and --temperature are for a box: name it with --box FOLDER")
+        if self.out is not None and (self.scores or self.notes or self.half or self.temperature is not None):
+            raise UserError(
+                "--scores, --notes, --half and --temperature are for a box: name it with --box FOLDER"
+            )
         if self.temperature is not None and not 0.05 <= self.temperature <= 20:
             raise UserError(f"--temperature must be between 0.05 and 20, not {self.temperature}")
 
@@ -85,21 +88,22 @@ def main(argv: Sequence[str]) -> int:
 
 def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
     from horovod_asl import boxed
+    from horovod_asl.inference import Predictor
     from horovod_asl.model_card import model_card, read_scores
     from horovod_asl.onnx_export import export_onnx
 
     run = boxed.open_run(config.run)
-    if config.temperature is not None:
-        predictor = dataclasses.replace(predictor, temperature=config.temperature)
     scores = [row for path in config.scores for row in read_scores(path)]
     notes = _read(config.notes) if config.notes is not None else ""
     with boxed.new_box(folder) as box:
-        boxed.put_weights(box, run, predictor.temperature)
+        boxed.put_weights(box, run, config.temperature or predictor.temperature, half=config.half)
+        predictor = Predictor.from_run(box)  # of what is in the box, rounded or not
         exported = export_onnx(predictor, box / boxed.ONNX)
         card = model_card(
             run,
             box=box,
             temperature=predictor.temperature,
+            origin="fitted on validation" if config.temperature is None else "that was given to `export`",
             inputs=exported.inputs,
             scores=scores,
             notes=notes,

@@ -29,6 +29,7 @@ _MAY_CHANGE = {
     "resume",
     "run_folder",
     "store",
+    "features_file",
     "stop_after_steps",
     "backend",
     "device",
@@ -103,6 +104,7 @@ def _chosen_anew(saved: TrainConfig) -> TrainConfig:
         run_folder=None,
         stop_after_steps=None,
         data=dataclasses.replace(saved.data, store=None),
+        model=dataclasses.replace(saved.model, features_file=None),
         execution=dataclasses.replace(saved.execution, **execution),
     )
 

@@ -1,9 +1,9 @@
 """Find the hand in a photo with MediaPipe's Hand Landmarker: the only file that imports mediapipe.
 
 One look misses many hands: those that fill the picture, dark ones, small ones. So a photo is looked at padded by
-its own border, then brightened, then as it is, until a look finds something. What was found late or is small is often
-no hand at all: it must be found once more on the enlarged square around it, which also gives finer landmarks.
-docs/hands.md has the figures.
+its own border, a little and more, then brightened, then as it is, until a look finds something. What was found late
+or is small is often no hand at all: it must be found once more on the enlarged square around it, which also gives
+finer landmarks. docs/hands.md has the figures.
 """
 
 from __future__ import annotations

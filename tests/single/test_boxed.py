@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,16 @@ from PIL import Image
 
 from horovod_asl import boxed
 from horovod_asl.commands import evaluate, export, predict
+from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
+from horovod_asl.data.hands import SEEN_ROW, reading_dtype
 from horovod_asl.data.store import Store
+from horovod_asl.data.synthetic import render_spec, sample_specs
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.model_card import read_scores
 from horovod_asl.models import build_model, head_of
+from horovod_asl.onnx_export import named_inputs, run_onnx
 from horovod_asl.runfolder import RunFolder
 
 SIZE = 32
@@ -62,7 +68,9 @@ def run(small_store: Path, photo_digests: list[str], tmp_path_factory: pytest.Te
         }
     )
     folder.write_training_photos([*store.digests[store.rows("train")], *photo_digests])
-    (path / "config.yaml").write_text("model:\n  model: small_cnn\n")
+    folder.create(
+        TrainConfig(data=DataConfig(store=small_store), model=ModelConfig(model="small_cnn"), run_folder=path)
+    )
     folder.save_best(4, 0.5, network.state_dict(), keep=1)
     scores = {"n": 58, "top1": 0.25, "macro_f1": 0.2, "nll": 2.5, "ece": 0.1}
     folder.write_result({"epoch": 4, "temperature": 1.25, "scores": {"validation": scores}})
@@ -75,7 +83,8 @@ def box(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores, notes = folder / "stranger.json", folder / "notes.md"
     row = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02}
     of_folder = row | {"photos": "data/phone", "scored": ["data/phone"], "photos_in_training": 0}
-    calibrated = row | {"without_j_z": {"top1": 0.91}, "nll_calibrated": 0.35, "ece_calibrated": 0.01}
+    calibrated = row | {"without_j_z": {"top1": 0.91}, "temperature": 0.5}
+    calibrated |= {"nll_calibrated": 0.35, "ece_calibrated": 0.01}
     folds = [{"held_out": "massey", "same_signer_in_training": False, "scores": calibrated}]
     folds += [{"held_out": "asl/3", "same_signer_in_training": True, "scores": row}]
     scores.write_text(json.dumps({"folder": of_folder, "sections": {"homes": row}, "folds": folds}))
@@ -111,10 +120,32 @@ def test_a_box_holds_what_it_says_and_no_more(box: Path) -> None:
     assert [path.name for path in box.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_it_names_no_folder_of_the_machine_that_trained_it(run: Path, box: Path) -> None:
+    for name in ("run.json", "config.yaml", "MODEL_CARD.md"):
+        assert str(run.parent.parent) not in (box / name).read_text(), name
+    assert RunFolder(box).config() == TrainConfig(model=ModelConfig(model="small_cnn"))
+
+
 def test_it_answers_as_the_run_does_to_the_bit(run: Path, box: Path) -> None:
     expected, seen = Predictor.from_run(run), Predictor.from_run(box)
     assert (seen.epoch, seen.temperature, seen.classes) == (4, 1.25, CLASSES)
     assert np.array_equal(seen.probabilities(noise(20)), expected.probabilities(noise(20)))
+
+
+def test_a_box_of_halves_is_half_as_large_and_says_so(run: Path, box: Path, tmp_path: Path) -> None:
+    assert export.main([str(run), "--box", str(tmp_path / "box"), "--half"]) == 0
+    for name in ("weights.safetensors", "model.onnx"):
+        assert (tmp_path / "box" / name).stat().st_size < 0.6 * (box / name).stat().st_size
+    card = (tmp_path / "box" / "MODEL_CARD.md").read_text()
+    assert "of epoch 4, rounded to float16. Prob" in card
+    assert "rounded" not in (box / "MODEL_CARD.md").read_text()
+    rounded, whole = (Predictor.from_run(path).logits(noise(20)) for path in (tmp_path / "box", box))
+    assert 0 < np.abs(rounded - whole).max() < 0.01 * np.abs(whole).max()
+    session = onnxruntime.InferenceSession(
+        tmp_path / "box" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    (logits,) = session.run(None, {"photo": noise(20)})
+    np.testing.assert_allclose(logits, rounded, rtol=0, atol=1e-4)
 
 
 def test_its_onnx_file_gives_the_same_logits(box: Path) -> None:
@@ -200,14 +231,14 @@ def test_the_card_tells_the_facts(box: Path) -> None:
         "| synthetic/r1 | 58 |",
         "| all | 116 |",
         "to choose the epoch: synthetic/r2.",
-        "horovodrun -np 2 horovod-asl train --config horovod_asl/box/config.yaml",
+        "horovodrun -np 2 horovod-asl train --store STORE --config horovod_asl/box/config.yaml",
         "model: small_cnn",
         "Prepared with `horovod-asl prepare photos store --hands`.",
-        "divided by\n1.25, the temperature",
-        "| its validation split | 58 | 0 | 25.00% | – | 0.200 | 2.500 | 0.100 |",
+        "divided by\n1.25, the temperature fitted on validation.",
+        "| its validation split | 58 | 0 | 25.00% | – | 0.200 | 1.00 | 2.500 | 0.100 |",
         "| phone | 2,900 | 0 | 88.50% | – |",
         "| stranger: sections: homes | 2,900 | – | 88.50% | – |",
-        "| massey, left out | 2,900 | 0 | 88.50% | 91.00% | 0.880 | 0.350 | 0.010 |",
+        "| massey, left out | 2,900 | 0 | 88.50% | 91.00% | 0.880 | 0.50 | 0.350 | 0.010 |",
         "| asl/3, left out | 2,900 | the same signer | 88.50% | – |",
         "J and Z are movements",
         "Apache-2.0",
@@ -254,3 +285,54 @@ def test_what_is_no_file_of_scores_is_refused(tmp_path: Path) -> None:
     file.write_text('{"n": 5}')
     with pytest.raises(UserError, match="holds no scores"):
         read_scores(file)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Predictor:
+    """The model that ships."""
+    return Predictor.from_run(Path("default"))
+
+
+@pytest.fixture(scope="module")
+def seen(shipped: Predictor) -> dict[str, npt.NDArray[Any]]:
+    """A hundred drawn photos as it reads them."""
+    read = []
+    for spec in sample_specs(7, 2, 2)[:100]:
+        file = io.BytesIO()
+        Image.fromarray(render_spec(spec, 96)).save(file, "png")
+        read.append(shipped.reader(file.getvalue()))
+    return named_inputs(np.stack(read))
+
+
+def test_what_ships_is_small_and_its_onnx_file_agrees(
+    shipped: Predictor, seen: dict[str, npt.NDArray[Any]]
+) -> None:
+    assert seen["hand"][:, SEEN_ROW, 0].mean() > 0.8
+    expected = np.concatenate([shipped.logits(part) for part in np.array_split(_records(seen), 4)])
+    assert len(set(expected.argmax(1))) > 10
+    for name in (boxed.WEIGHTS, boxed.ONNX):
+        assert (boxed.BOX / name).stat().st_size <= boxed.LARGEST_BYTES
+    for size in (100, 1):
+        logits = run_onnx(boxed.BOX / boxed.ONNX, seen, batch=size)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+        assert np.array_equal(logits.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [1, 8])
+def test_what_ships_with_a_fixed_batch_agrees_too(
+    batch: int, shipped: Predictor, seen: dict[str, npt.NDArray[Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "hand.onnx"
+    assert export.main(["default", str(out), "--batch", str(batch)]) == 0
+    expected = np.concatenate([shipped.logits(part) for part in np.array_split(_records(seen), 4)])
+    logits = run_onnx(out, seen, batch=batch)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    assert np.array_equal(logits.argmax(1), expected.argmax(1))
+
+
+def _records(inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    records = np.empty(len(inputs["hand"]), reading_dtype(inputs["crop"].shape[1]))
+    for name, values in inputs.items():
+        records[name] = values
+    return records

@@ -298,6 +298,7 @@ def test_the_report_of_a_network_that_knows_its_signs_and_one_without_validation
         (["--store", "x"], "--store of each training itself"),
         (["--run-folder", "x"], "--run-folder of each training itself"),
         (["--resume", "x"], "--resume of each training itself"),
+        (["--all-splits"], "would train on those who are held out"),
         (["--epochs", "0"], "--epochs must be at least 1"),
     ],
 )

@@ -175,10 +175,10 @@ def test_a_record_of_fields_becomes_an_input_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_hand_net_on_a_trunk_of_halves_fits_a_box(tmp_path: Path) -> None:
+def test_hand_net_rounded_to_halves_fits_a_box(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network: Any = build_model("hand_net", num_classes=NUM_CLASSES).eval()
-    for parameter in network.trunk.parameters():
+    for parameter in network.parameters():
         parameter.data = parameter.data.half().float()
     facts = {"model": "hand_net", "input": "both", "crop_size": 256, "precision": "fp32"}
     predictor = Predictor(network, CLASSES, SIZE, 1, facts, Serial(torch.device("cpu")))

@@ -21,7 +21,6 @@ from horovod_asl.config import AugmentConfig, ModelConfig, OptimizerConfig, Trai
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.learner import trains_on_features
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
@@ -84,8 +83,7 @@ def test_the_head_learns_what_it_learns_with_the_whole_network(
     """mobilenet has a dropout before its head: the draws must be those that the whole network makes."""
     config = config_for(model, tmp_path)
     once = trained(config, tmp_path / "once")
-    for room in ("learner", "trainer"):
-        monkeypatch.setattr(f"horovod_asl.{room}.trains_on_features", lambda config: False)
+    monkeypatch.setattr(TrainConfig, "trains_on_features", property(lambda config: False))
     every_epoch = trained(config, tmp_path / "every_epoch")
     assert once.train.are_features
     assert not every_epoch.train.are_features
@@ -108,12 +106,12 @@ def test_each_photo_passes_the_backbone_once(tmp_path: Path) -> None:
 
 def test_what_changes_from_epoch_to_epoch_is_not_kept(tmp_path: Path) -> None:
     frozen = config_for("small_cnn", tmp_path)
-    assert trains_on_features(frozen)
+    assert frozen.trains_on_features
     whole = dataclasses.replace(frozen.model, freeze_backbone=False)
-    assert not trains_on_features(dataclasses.replace(frozen, model=whole))
-    assert not trains_on_features(dataclasses.replace(frozen, augment=AugmentConfig()))
+    assert not dataclasses.replace(frozen, model=whole).trains_on_features
+    assert not dataclasses.replace(frozen, augment=AugmentConfig()).trains_on_features
     with_dropout_within = dataclasses.replace(frozen.model, model="vgg19")
-    assert not trains_on_features(dataclasses.replace(frozen, model=with_dropout_within))
+    assert not dataclasses.replace(frozen, model=with_dropout_within).trains_on_features
 
 
 def test_no_room_for_the_features_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +173,17 @@ def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path)
         note.write_text(json.dumps(content | {"about": others}))
         with pytest.raises(UserError, match="holds features of other photos, views or weights"):
             features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=kept)
+    (tmp_path / "kept").unlink()  # the note alone is left, as of a file that was removed
+    made_again = features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=kept)
+    assert made_again is not None
+    np.testing.assert_array_equal(made_again.gather(rows), whole.gather(rows))
+
+    with (tmp_path / "kept").open("r+b") as file:
+        file.truncate(100)
+    made_again = features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=kept)
+    assert made_again is not None
+    np.testing.assert_array_equal(made_again.gather(rows), whole.gather(rows))
+
     other = features.Kept(tmp_path / "kept", {"of": "others"})
     with pytest.raises(UserError, match="holds features of other photos, views or weights"):
         features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from horovod_asl import features, models
 from horovod_asl.backends import Serial
+from horovod_asl.backends.dp import DataParallel
 from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
 from horovod_asl.data.hands import ARRAY_ROWS, CROP_SIDE, HAND_SIDE, VIEW_ROW, crop, hand, no_hand, readings
 from horovod_asl.data.landmarks import augment_hands
@@ -23,7 +25,6 @@ from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
 from horovod_asl.hand_trunk import HandTrunk
-from horovod_asl.learner import trains_on_features
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import StopSignal
 from horovod_asl.trainer import Trainer
@@ -94,7 +95,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
     """A dot on the photo is found in the view where `_points_in_view` says, in every augmented view."""
-    rng = np.random.default_rng(1)
+    rng, checked = np.random.default_rng(1), 0
     for right in (True, False):
         image = rng.uniform(0.35, 0.65, (21, 3)).astype(np.float32)
         record = hand(image, image, right=right, score=1.0, attempt=0)
@@ -113,10 +114,12 @@ def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
                 )[0, 0]
                 if seen.sum() < 255 * 20:
                     continue  # out of sight
+                checked += 1
                 rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
                 centre = torch.stack([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()
                 there = (_points_in_view(view)[0, joint] + 1) * 112 - 0.5
                 assert (centre - there).norm() < 3.0, (right, joint, step)
+    assert checked >= 20  # of 24
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -190,7 +193,7 @@ def config_for(folder: Path, **model: object) -> TrainConfig:
 
 def test_features_are_what_the_network_sees_of_each_view(photos: Photos, tmp_path: Path) -> None:
     config = config_for(tmp_path, views=2)
-    assert trains_on_features(config)
+    assert config.trains_on_features
     model = models.build_model("hand_net", num_classes=29, pretrained="hands").eval()
     backend = Serial(torch.device("cpu"))
     kept = features.of_photos(model, backend, photos, config, StopSignal(), views=2)
@@ -238,6 +241,18 @@ def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_st
         assert torch.allclose(weights[0][key], weights[1][key], atol=2e-4), key
 
 
+def test_data_parallel_takes_the_steps_of_one_process(photos: Photos, tmp_path: Path) -> None:
+    weights = []
+    for name, backend in (("serial", Serial), ("dp", DataParallel)):
+        config = config_for(tmp_path / name, views=1)
+        folder = RunFolder(tmp_path / name)
+        folder.create(config)
+        trainer = Trainer(config, backend(torch.device("cpu")), folder, photos, photos)
+        trainer.run()
+        weights.append(trainer.learner.model.state_dict())
+    assert all(torch.equal(weights[1][key], tensor) for key, tensor in weights[0].items())
+
+
 def test_small_sources_come_oftener_and_views_with_them(photos: Photos, tmp_path: Path) -> None:
     times = np.array([1] * 9 + [3] * 3)
     config = config_for(tmp_path / "run", views=2)
@@ -275,6 +290,24 @@ def test_pixels_are_normalised_once() -> None:
 def test_what_does_not_go_together_is_refused(model: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ModelConfig(**model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augment": AugmentConfig(mirror=0.1)}, "--mirror is of no use to hand_net"),
+        ({"model": {"features_file": Path("kept")}}, "add --views N or --no-augment"),
+        (
+            {"model": {"features_file": Path("kept"), "model": "vgg19", "input": None, "pretrained": "x"}},
+            "vgg19 has dropout among its frozen layers",
+        ),
+    ],
+)
+def test_what_a_run_cannot_use_is_refused(changes: dict[str, Any], message: str) -> None:
+    begun = {"input": "both", "pretrained": "hands", "freeze_backbone": True}
+    model = ModelConfig(**begun | changes.pop("model", {}))
+    with pytest.raises(UserError, match=message):
+        TrainConfig(model=model, **changes)
 
 
 def test_input_chooses_the_model() -> None:

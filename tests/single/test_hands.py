@@ -7,12 +7,15 @@ import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from horovod_asl import hand_bundle
+from horovod_asl.commands import evaluate
 from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.build import PrepareReport, prepare_store
 from horovod_asl.data.decode import decode_photo
@@ -184,6 +187,19 @@ def test_the_middle_of_a_crop_is_the_centre_of_its_box() -> None:
     assert turned[50, 50, :2].tolist() == pytest.approx([119.5, 79.5], abs=1.0)
     right = turned[50, 75, :2].astype(float) - turned[50, 50, :2]
     assert np.arctan2(right[1], right[0]) == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_store_of_another_finder_is_not_scored(prepared: Path) -> None:
+    store = Store.open(prepared)
+    settings = store.require_hands()
+    run: Any = SimpleNamespace(sees="landmarks", facts={"hands": settings})
+    evaluate._require_alike(store, run)
+    for changed in ({"finder": 1}, {"bundle": "of my own"}):
+        run.facts = {"hands": settings | changed}
+        with pytest.raises(
+            UserError, match=r"found by another finder or bundle .* prepare it again with --hands"
+        ):
+            evaluate._require_alike(store, run)
 
 
 # ---- the store -----------------------------------------------------------------------------------------------
