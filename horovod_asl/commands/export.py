@@ -47,7 +47,8 @@ class ExportConfig:
     temperature: float | None = None
     """For a box: in place of the run's own, which has none where it trained on every photo."""
     half: bool = False
-    """For a box: round the weights to float16. The files are half as large, and logits move in the third digit."""
+    """For a box: round the weights to float16. The files are half as large (not the ONNX file of a network with
+    BatchNorm, which is folded into other weights), and logits move in the third digit."""
     notes: Path | None = None
     """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
 
