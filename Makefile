@@ -6,7 +6,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup setup-launch train test test-launch test-long bench model lint doctor ci clean
+.PHONY: help setup setup-launch train test test-launch test-long bench model baselines lint doctor ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s  %s\n' "$$name" "$$text"; done
@@ -32,8 +32,11 @@ test-long: setup-launch ## all tests, those of minutes too
 bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot
 	@$(BIN)/horovod-asl benchmark $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
 
-model: setup ## make the model in the box anew, from the photos in PHOTOS: about an hour on two cores
+model: setup ## make the model in the box anew, from the photos in PHOTOS: 80 minutes on two cores
 	@launch/model.sh $(ARGS)
+
+baselines: setup ## score ResNet-18 and the landmarks alone on the folds of `make model`
+	@launch/baselines.sh $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/mypy
