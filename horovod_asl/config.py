@@ -309,6 +309,9 @@ class TrainConfig:
     """Write down which photos each step saw (rows of the training split), a file per process under ledger/."""
     keep_top: int = 3
     """Keep the weights of this many best epochs."""
+    last_epoch: bool = False
+    """Keep the last epoch's weights, not those of the best on validation: for validation photos that are few, or
+    easier than what is to come."""
     stop_after_steps: Optional[int] = None
     """Save and leave after this many steps in all, as a preempted job would; `--resume` goes on."""
 

@@ -343,6 +343,8 @@ def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None
         display.say("no validation split: the last epoch's weights are kept")
     else:
         display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
+        if trainer.config.last_epoch:
+            display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:
         display.say(
             "frozen backbone: its features are computed once, of "

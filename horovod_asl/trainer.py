@@ -290,7 +290,7 @@ class Trainer:
     def _save_best(self, row: dict[str, Any]) -> None:
         """Without a validation split nothing tells one epoch from another, and the last one is kept."""
         last = row["epoch"] >= self.config.epochs
-        if self.validation is None and not last:
+        if (self.validation is None or self.config.last_epoch) and not last:
             return
         with self.scoring_model() as model:
             if self.backend.rank == 0:

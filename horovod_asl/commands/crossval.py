@@ -12,8 +12,8 @@ table says so.
 
 Each fold is a `train` of its own, with its flags, under any backend. Its validation recording comes from those that
 stay: the last person of a source of people (somebody who is not in training), else the last recording of the source
-with the most, else the last of three sources, else none; --validate-on names others. It chooses the epoch and the
-temperature. Without one, the last epoch's weights are scored as they are.
+with the most, else the last of three sources, else none; --validate-on names others. It chooses the epoch (not with
+--last-epoch) and the temperature. Without one, the last epoch's weights are scored as they are.
 
 The same command again goes on where it was interrupted, and does not train a finished fold again. Told are, per fold:
 accuracy, also without J and Z, which are movements; macro F1; the calibration error before and after temperature

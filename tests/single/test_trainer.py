@@ -443,9 +443,12 @@ def _scored_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
         return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
-    trainer = make_trainer(PLAIN, tmp_path / "run", validation=False)
+@pytest.mark.parametrize("validation", [False, True])
+def test_without_validation_or_when_asked_the_last_epoch_is_kept(validation: bool, tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, last_epoch=validation)
+    trainer = make_trainer(config, tmp_path / "run", validation=validation)
     trainer.run()
+    assert all(("validation_top1" in row) == validation for row in trainer.position.history)
     assert [path.name for path in trainer.folder.best.iterdir()] == [f"epoch-{EPOCHS:05d}"]
     weights = trainer.folder.best_weights()[1]
     assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
