@@ -21,7 +21,7 @@ landmarks of the hand, and the pairs of classes that are confused most, side by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,7 +113,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     from horovod_asl.session import parts_of, photos_of
 
     store = Store.open(config.photos)
-    _require_alike(store, predictor)
+    _require_size(store, predictor)
     split = config.split or "test"
     rows = store.rows(split)
     if len(rows) == 0:
@@ -127,7 +127,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
         scored=parts_of(store, rows),
         seen=[] if seen is None else parts_of(store, rows[seen]),
         photos_in_training=None if seen is None else sum(seen),
-    )
+    ) | {"other_finder": _other_finder(store, predictor)}
     figures = measures(answers, predictor.classes, predictor.temperature) | provenance
 
     def examples() -> tuple[Album, Readings]:
@@ -139,13 +139,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     return figures, examples
 
 
-def _require_alike(store: Store, predictor: Predictor) -> None:
-    trained = predictor.facts.get("hands")
-    if trained is not None and _finder(store.hand_settings) != _finder(trained):
-        raise UserError(
-            f"the hands in {store.path} were found by another finder or bundle than those that the run learned from; "
-            "prepare it again with --hands"
-        )
+def _require_size(store: Store, predictor: Predictor) -> None:
     crops = predictor.sees in ("pixels", "both")
     if predictor.sees == "landmarks" or (crops and store.crop_size is None):
         return  # a store without hands says so when it is asked for them
@@ -160,8 +154,13 @@ def _require_alike(store: Store, predictor: Predictor) -> None:
         )
 
 
-def _finder(settings: Mapping[str, Any] | None) -> tuple[Any, ...]:
-    return () if settings is None else tuple(settings.get(name) for name in ("finder", "bundle"))
+def _other_finder(store: Store, predictor: Predictor) -> str | None:
+    """How the hands in the store were found, and how those that the run learned from, where that differs."""
+    ways = store.hand_settings, predictor.facts.get("hands")
+    if None in ways or predictor.sees == "photos":
+        return None
+    here, there = (f"finder {way['finder']} with bundle {way['bundle'][:12]}" for way in ways if way)
+    return None if here == there else f"{here}, and in training by {there}"
 
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
@@ -243,6 +242,8 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")
     if answer["split_rule"] == "random":
         print("note: the run's split is random: neighbouring frames were in training")
+    if answer.get("other_finder"):
+        print(f"note: hands were found by {answer['other_finder']}")
     print(f"{answer['correct']:,} of {answer['n']:,} right")
     for name in ("top1", "top3", "macro_f1"):
         print(f"  {name:<9} {answer[name]:8.2%}")

@@ -3,7 +3,9 @@
 One look misses many hands: those that fill the picture, dark ones, small ones. So a photo is looked at padded by
 its own border, a little and more, then brightened, then as it is, until a look finds something. What was found late
 or is small is often no hand at all: it must be found once more on the enlarged square around it, which also gives
-finer landmarks. docs/hands.md has the figures.
+finer landmarks. And a hand that is dark, perhaps before a bright wall, is looked for once more in a copy in which the
+hand itself has light, since landmarks in the dark are guesses.
+docs/hands.md has the figures.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from horovod_asl.data.hands import Pixels, Record, crop, hand, no_hand, upright_
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import digest, find_bundle
 
-FINDER_VERSION = 2
+FINDER_VERSION = 3
 """Raise when the same photo would give another record."""
 LOOK_PX = 384
 """The side at which a photo is looked at; the networks within take 192 and 224 px."""
@@ -33,6 +35,10 @@ _SURE_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
 _LATE = 2  # the first attempt whose find is looked at again
 _SECOND_LOOK_MARGIN = 2.0
+_DARK, _LIT = (
+    90,
+    110,
+)  # of 255: a hand darker than the one is looked for again where it is as light as the other
 
 
 class HandFinder:
@@ -46,9 +52,17 @@ class HandFinder:
     def find(self, photo: Pixels) -> Record:
         """The record of the hand in an RGB photo uint8 (S, S, 3): found, doubtful, or `no_hand`."""
         with self._turn:
-            return self._find(photo)
+            record = self._search(photo)
+            light = _light_of(photo, record)
+            if light is None or light >= _DARK:
+                return record
+            again = self._search(_brightened(photo, light, _LIT))
+            if not (again["found"] or (again["doubtful"] and not record["found"])):
+                return record
+            again["attempt"] += len(_ATTEMPTS)
+            return again
 
-    def _find(self, photo: Pixels) -> Record:
+    def _search(self, photo: Pixels) -> Record:
         doubtful = None
         for attempt, (share, change) in enumerate(_ATTEMPTS):
             shown = change(photo)
@@ -175,19 +189,30 @@ def _as_it_is(photo: Pixels) -> Pixels:
     return photo
 
 
-def _brightened(photo: Pixels) -> Pixels:
-    """By the gamma that brings the mean to the middle."""
-    mean = float(photo.mean()) / 255
-    gamma = np.log(0.5) / np.log(np.clip(mean, 0.02, 0.98))
+def _mean_brightened(photo: Pixels) -> Pixels:
+    return _brightened(photo, float(photo.mean()), 127.5)
+
+
+def _brightened(photo: Pixels, light: float, wanted: float) -> Pixels:
+    """By the gamma that makes `light` (0 to 255) of the photo `wanted`."""
+    gamma = np.log(wanted / 255) / np.log(np.clip(light / 255, 0.02, 0.98))
     table = 255 * (np.arange(256) / 255) ** gamma
     brightened: Pixels = table.astype(np.uint8)[photo]
     return brightened
 
 
+def _light_of(photo: Pixels, record: Record) -> float | None:
+    """The median over the landmarks of how light the photo is there, 0 to 255; None without landmarks."""
+    if not (record["found"] or record["doubtful"]):
+        return None
+    x, y = np.clip(record["image"][:, :2] * len(photo), 0, len(photo) - 1).astype(int).T
+    return float(np.median(photo[y, x].mean(1)))
+
+
 _ATTEMPTS: tuple[tuple[float, Callable[[Pixels], Pixels]], ...] = (
     (0.25, _as_it_is),
     (0.5, _as_it_is),
-    (0.25, _brightened),
+    (0.25, _mean_brightened),
     (0.0, _as_it_is),
 )
 """Padding on each edge, and what is done to the photo, of each look."""
