@@ -18,9 +18,7 @@ from torch import nn
 
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, fit_temperature, softmax, threshold_for
-from horovod_asl.data.loader import evaluation_shard
-from horovod_asl.data.transforms import to_input
-from horovod_asl.engine import Photos, autocast
+from horovod_asl.engine import Photos, evaluation_share, forward_passes
 from horovod_asl.labels import MOVEMENTS
 from horovod_asl.metrics import Scores, Tally
 
@@ -65,7 +63,6 @@ class Answers:
         return fit_temperature(self.logits, self.labels)
 
 
-@torch.no_grad()
 def collect(
     model: nn.Module,
     backend: Backend,
@@ -83,17 +80,13 @@ def collect(
 
     The order is by rank, not that of `photos`.
     """
-    model.eval()
-    rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
-    shard = evaluation_shard(len(photos), world_size=world_size, rank=rank)
-    parts = []
-    for start in range(0, len(shard), batch_size):
-        backend.heartbeat()
-        images, _ = photos.batch(shard[start : start + batch_size], backend.device)
-        with autocast(backend.device, precision):
-            parts.append(model(to_input(images, smallest_px=smallest_px)).float().cpu().numpy())
+    rows = evaluation_share(photos, backend, own_share=own_share)
+    passes = forward_passes(
+        model, backend, photos, rows, batch_size=batch_size, precision=precision, smallest_px=smallest_px
+    )
+    parts = [logits.cpu().numpy() for logits, _ in passes]
     own = np.concatenate(parts) if parts else None
-    shares = backend.gather((own, photos.labels[shard]))
+    shares = backend.gather((own, photos.labels[rows]))
     return Answers(
         np.concatenate([logits for logits, _ in shares if logits is not None]),
         np.concatenate([labels for _, labels in shares]),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from horovod_asl.checkpoint import Weights
 from horovod_asl.compact import load_compact, save_compact
 from horovod_asl.config import TrainConfig
+from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
 
@@ -43,7 +43,7 @@ class Box(RunFolder):
         """What `run.json` says of the weights, and the weights; UserError if they are damaged."""
         manifest: dict[str, Any] = self.facts().get("box", {})
         file = self.path / WEIGHTS
-        if not file.is_file() or _sha256(file) != manifest.get("weights_sha256"):
+        if not file.is_file() or file_digest(file) != manifest.get("weights_sha256"):
             raise UserError(f"{file} is missing or damaged: install horovod_asl again, or box the run again")
         return manifest, load_compact(file)
 
@@ -121,7 +121,7 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
         "epoch": manifest.get("epoch"),
         "temperature": temperature,
         "rounded_to": "float16" if half else None,
-        "weights_sha256": _sha256(box / WEIGHTS),
+        "weights_sha256": file_digest(box / WEIGHTS),
     }
     _refuse_large(box / WEIGHTS)
     facts = {name: fact for name, fact in run.facts().items() if name != "store"}
@@ -173,8 +173,3 @@ def _refuse_large(file: Path) -> None:
             f"{file.name} would have {size / 1e6:.1f} MB, and a box takes {LARGEST_BYTES / 1e6:.0f} MB a file: "
             "train a smaller network, or export the ONNX file alone"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
@@ -44,7 +45,7 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     )
     if state is not None:
         torch.save(on_cpu(state), partial / STATE)
-    digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
     manifest = {**facts, "sha256": digests}
     manifest |= {"manifest_sha256": _manifest_digest(manifest)}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -67,7 +68,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        found = {name: _sha256(folder / name) for name in manifest["sha256"]}
+        found = {name: file_digest(folder / name) for name in manifest["sha256"]}
         found[MANIFEST] = _manifest_digest(manifest)
         expected = {**manifest["sha256"], MANIFEST: manifest["manifest_sha256"]}
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -145,11 +146,6 @@ def on_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: on_cpu(item) for key, item in value.items()}
     return [on_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _manifest_digest(manifest: Mapping[str, Any]) -> str:

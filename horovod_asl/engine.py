@@ -268,7 +268,6 @@ def not_finite(when: str) -> UserError:
     )
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     backend: Backend,
@@ -285,17 +284,40 @@ def evaluate(
     Args:
         own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
     """
-    model.eval()
     tally = Tally(num_classes, backend.device)
+    rows = evaluation_share(photos, backend, own_share=own_share)
+    for logits, labels in forward_passes(
+        model, backend, photos, rows, batch_size=batch_size, precision=precision, smallest_px=smallest_px
+    ):
+        tally.add(logits, labels)
+    return tally.scores(backend.sum)
+
+
+def evaluation_share(photos: Photos, backend: Backend, *, own_share: bool) -> npt.NDArray[np.int64]:
+    """The rows that this rank answers for: all of them where they are its `own_share`, else its part of them."""
     rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
-    shard = evaluation_shard(len(photos), world_size=world_size, rank=rank)
-    for indices in _chunks(shard, batch_size):
+    return evaluation_shard(len(photos), world_size=world_size, rank=rank)
+
+
+@torch.no_grad()
+def forward_passes(
+    model: nn.Module,
+    backend: Backend,
+    photos: Photos,
+    rows: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    smallest_px: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits float32 (m, classes) and labels int64 (m,) of these rows, a batch at a time, on the device."""
+    model.eval()
+    for indices in _chunks(rows, batch_size):
         backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
         with autocast(backend.device, precision):
             logits = model(to_input(images, smallest_px=smallest_px))
-        tally.add(logits.float(), labels)
-    return tally.scores(backend.sum)
+        yield logits.float(), labels
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

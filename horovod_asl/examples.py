@@ -144,6 +144,7 @@ class FolderAlbum:
     """Whether what the reader makes holds the hand; else it is looked for here."""
     lack: str | None = None
     _found: dict[str, FoundPhoto] = field(default_factory=dict)
+    _arrays: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     def name(self, photo: int) -> str:
         """Its path in the folder."""
@@ -154,8 +155,10 @@ class FolderAlbum:
         return decode_photo(self._read(photo), LOOK_PX)
 
     def array(self, photo: int) -> NDArray[Any]:
-        """As it was scored."""
-        return self.reader(self._read(photo))
+        """As it was scored; read once, for the reader may have to find the hand."""
+        if photo not in self._arrays:
+            self._arrays[photo] = self.reader(self._read(photo))
+        return self._arrays[photo]
 
     def landmarks(self, photo: int) -> NDArray[np.float32] | None:
         """Those that the network was given; for a network without, those that are found now."""

@@ -71,6 +71,26 @@ def of_photos(
     if kept is not None:
         kept = replace(kept, about={**kept.about, "row": str(extract.dtype)})
     table = _shared_table(backend, views * len(photos), extract.dtype, kept)
+    if not _fill(table, extract, backend, stop, kept, on_progress):
+        return None
+    whole = table["features"] if table.dtype.names == ("features",) else table
+    return Photos(
+        whole.__getitem__,
+        np.tile(photos.labels, views),
+        are_features=True,
+        times=None if photos.times is None else np.tile(photos.times, views),
+    )
+
+
+def _fill(
+    table: npt.NDArray[Any],
+    extract: _Extractor,
+    backend: Backend,
+    stop: StopSignal,
+    kept: Kept | None,
+    on_progress: Callable[[int, int], None],
+) -> bool:
+    """Write what is missing, over all ranks; False where some rank was asked to stop meanwhile."""
     block = _PHOTOS_PER_PASS * backend.world_size
     done = 0 if kept is None else min(backend.gather(kept.rows_done()))
     for number, start in enumerate(range(done, len(table), block)):
@@ -79,7 +99,7 @@ def of_photos(
         if kept is not None and backend.local_rank == 0 and number % _PASSES_PER_NOTE == 0:
             kept.note(start)
         if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
-            return None
+            return False
         rows = np.arange(start, min(start + block, len(table)))
         own = rows[backend.rank :: backend.world_size]
         part = np.zeros(len(rows), table.dtype)
@@ -91,13 +111,7 @@ def of_photos(
     if kept is not None and backend.local_rank == 0:
         kept.note(len(table))
     backend.barrier()
-    whole = table["features"] if table.dtype.names == ("features",) else table
-    return Photos(
-        whole.__getitem__,
-        np.tile(photos.labels, views),
-        are_features=True,
-        times=None if photos.times is None else np.tile(photos.times, views),
-    )
+    return True
 
 
 @dataclass(frozen=True)

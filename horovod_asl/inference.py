@@ -18,9 +18,8 @@ from horovod_asl.boxed import open_run
 from horovod_asl.checkpoint import Weights
 from horovod_asl.data.folder import CropReader, HandReader, PixelReader, Reader
 from horovod_asl.data.transforms import Inputs, to_input, to_tensors
-from horovod_asl.engine import Photos, autocast, each, evaluate
+from horovod_asl.engine import Photos, autocast, each
 from horovod_asl.errors import UserError
-from horovod_asl.metrics import Scores
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,8 @@ class Predictor:
     def _smallest_px(self) -> int:
         return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
 
-    def score(self, photos: Photos, *, own_share: bool = False) -> Scores:
-        """Scores over all ranks of the backend; `own_share`: each rank brings photos of its own."""
-        return evaluate(
-            self.model,
-            self.backend,
-            photos,
-            num_classes=len(self.classes),
-            precision=self.facts["precision"],
-            smallest_px=self._smallest_px,
-            own_share=own_share,
-        )
-
     def answers(self, photos: Photos, *, own_share: bool = False) -> Answers:
-        """The logits of all photos, over all ranks of the backend; `own_share` as for `score`."""
+        """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings photos of its own."""
         return collect(
             models.tail(self.model) if photos.are_features else self.model,
             self.backend,

@@ -120,7 +120,7 @@ def model_card(
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
-        rounded=", rounded to float16" if _rounded(box) else "",
+        rounded=", rounded to float16" if RunFolder(box).facts()["box"]["rounded_to"] else "",
         temperature=f"{temperature:.4g}",
         origin=origin,
         data=_data(run),
@@ -131,10 +131,6 @@ def model_card(
         notes=f"{notes.strip()}\n\n" if notes.strip() else "",
         scores=_table([*_own_scores(run), *scores]),
     )
-
-
-def _rounded(box: Path) -> bool:
-    return RunFolder(box).facts()["box"]["rounded_to"] is not None
 
 
 def _own_scores(run: RunFolder) -> list[Row]:

@@ -35,10 +35,8 @@ _SURE_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
 _LATE = 2  # the first attempt whose find is looked at again
 _SECOND_LOOK_MARGIN = 2.0
-_DARK, _LIT = (
-    90,
-    110,
-)  # of 255: a hand darker than the one is looked for again where it is as light as the other
+_DARK = 90  # of 255: a hand whose median light is below is looked for again
+_LIT = 110  # of 255: in a copy where it has this light
 
 
 class HandFinder:

@@ -110,7 +110,8 @@ def test_the_likeliest_come_first_with_their_names(run: Path) -> None:
 
 def test_scores_are_scikit_learn_s_on_plain_torch_s_probabilities(run: Path) -> None:
     images, labels = photos(60), np.random.default_rng(1).integers(0, NUM_CLASSES, 60)
-    scores = Predictor.from_run(run).score(Photos(gather=lambda rows: images[rows], labels=labels))
+    set_of_photos = Photos(gather=lambda rows: images[rows], labels=labels)
+    scores = Predictor.from_run(run).answers(set_of_photos).scores()
     probabilities = plain_torch(run, 2, images)
     every = list(range(NUM_CLASSES))
     assert scores.n == 60
