@@ -97,7 +97,7 @@ class Predictor:
         return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
 
     def answers(self, photos: Photos, *, own_share: bool = False) -> Answers:
-        """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings photos of its own."""
+        """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings its own."""
         return collect(
             models.tail(self.model) if photos.are_features else self.model,
             self.backend,

@@ -1,4 +1,4 @@
-"""What is in a store: counts per class, recording and split, duplicates across splits, a contact sheet.
+"""What is in a store: counts per class, recording and split, hands, duplicates across splits, a contact sheet.
 
     horovod-asl inspect stores/asl
     horovod-asl inspect stores/asl --contact-sheet sheet.png --json facts.json
@@ -76,6 +76,8 @@ def _print_facts(facts: Inspection, *, verified: bool) -> None:
     )
     console.print(_recordings_table(facts))
     console.print(_classes_table(facts))
+    if facts.hands:
+        console.print(_hands_table(facts))
     _print_duplicates(console, facts)
     for reason, count in facts.left_out.items():
         console.print(f"left out: {count} photos, {reason} (see problems.csv)", markup=False)
@@ -98,16 +100,30 @@ def _classes_table(facts: Inspection) -> Table:
     return table
 
 
+def _hands_table(facts: Inspection) -> Table:
+    table = _table("hands of", "", "photos", "found", "doubtful", "right hands")
+    for row in facts.hands:
+        shares = [_share(row["found"], row["photos"]), _share(row["doubtful"], row["photos"])]
+        table.add_row(
+            row["source"], row["of"], str(row["photos"]), *shares, _share(row["right"], row["found"])
+        )
+    return table
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
-        is_number = heading in (*SPLITS, "classes")
+        is_number = heading in (*SPLITS, "classes", "photos", "found", "doubtful", "right hands")
         table.add_column(heading, justify="right" if is_number else "left")
     return table
 
 
 def _count(number: int) -> str:
     return str(number) if number else "–"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count / of:.1%}" if of else "–"
 
 
 def _print_duplicates(console: Console, facts: Inspection) -> None:

@@ -12,6 +12,7 @@ from horovod_asl.data.leaks import find_leaks
 from horovod_asl.data.recordings import recording_order
 from horovod_asl.data.split import SPLITS
 from horovod_asl.data.store import Store
+from horovod_asl.labels import CLASS_INDEX
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Inspection:
     duplicates: dict[str, Any]
     left_out: dict[str, int]
     """Reason → photos."""
+    hands: list[dict[str, Any]]
+    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful, right (of those found)."""
 
 
 def inspect_store(store: Store) -> Inspection:
@@ -45,6 +48,7 @@ def inspect_store(store: Store) -> Inspection:
         recordings=_per_recording(store),
         duplicates=_duplicates(store),
         left_out=dict(Counter(row["reason"].partition(":")[0] for row in store.problems()).most_common()),
+        hands=_hands(store),
     )
 
 
@@ -68,6 +72,22 @@ def _per_recording(store: Store) -> list[dict[str, Any]]:
             row |= {split: int((store.splits[inside] == split).sum()) for split in SPLITS}
             row["classes"] = len(np.unique(store.labels[inside]))
             table.append(row)
+    return table
+
+
+def _hands(store: Store) -> list[dict[str, Any]]:
+    """Empty for a store without hands. In a photo of `nothing`, what was found is mostly a false find."""
+    if store.hand_settings is None:
+        return []
+    hands, empty = store.hands, store.labels == CLASS_INDEX["nothing"]
+    table: list[dict[str, Any]] = []
+    for source in store.source_names:
+        for of, chosen in (("signs", ~empty), ("nothing", empty)):
+            own = hands[chosen & (store.sources == source)]
+            if len(own):
+                counts = {name: int(own[name].sum()) for name in ("found", "doubtful")}
+                right = int((own["found"] & own["right"]).sum())
+                table.append({"source": source, "of": of, "photos": len(own), **counts, "right": right})
     return table
 
 

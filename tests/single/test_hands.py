@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl import hand_bundle
-from horovod_asl.commands import evaluate
+from horovod_asl.commands import evaluate, inspect
 from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.build import PrepareReport, prepare_store
 from horovod_asl.data.decode import decode_photo
@@ -26,7 +27,7 @@ from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
 from horovod_asl.errors import UserError
-from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.labels import CLASS_INDEX, CLASSES
 
 CLEAR_SIGNS = ("V", "Y")  # drawn hands are not quite hands to it, these most
 
@@ -238,6 +239,27 @@ def test_the_store_holds_hands_and_crops(prepared: Path) -> None:
         look = decode_photo(_png(photo), LOOK_PX)
         assert store.hands[row] == shared_finder().find(look)
         assert np.array_equal(store.gather_crops(np.array([row]))[0], crop(look, store.hands[row]["box"], 64))
+
+
+def test_inspect_counts_the_hands(prepared: Path, tmp_path: Path, capsys) -> None:
+    store = Store.open(prepared)
+    assert inspect.main([str(prepared), "--json", str(tmp_path / "facts.json")]) == 0
+    signs, nothing = json.loads((tmp_path / "facts.json").read_text())["hands"]
+    seen = [
+        hand for hand, label in zip(store.hands, store.labels, strict=True) if CLASSES[label] != "nothing"
+    ]
+    assert signs == {
+        "source": "synthetic",
+        "of": "signs",
+        "photos": 112,
+        "found": sum(bool(hand["found"]) for hand in seen),
+        "doubtful": sum(bool(hand["doubtful"]) for hand in seen),
+        "right": sum(bool(hand["found"] and hand["right"]) for hand in seen),
+    }
+    assert (nothing["of"], nothing["photos"], nothing["found"], nothing["right"]) == ("nothing", 4, 0, 0)
+    printed = capsys.readouterr().out
+    assert f"{signs['found'] / 112:.1%}" in printed
+    assert next(line for line in printed.splitlines() if " nothing " in line).endswith("–")  # a share of none
 
 
 def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Path, monkeypatch) -> None:
