@@ -35,7 +35,7 @@ bench: setup ## measure this machine against the usual ways: half an hour, a tab
 model: setup ## make the model in the box anew, from the photos in PHOTOS: 80 minutes on two cores
 	@launch/model.sh $(ARGS)
 
-baselines: setup ## score ResNet-18 and the landmarks alone on the folds of `make model`
+baselines: setup ## score others on the photos of `make model`: ResNet-18, the landmarks alone, hand_net without a part
 	@launch/baselines.sh $(ARGS)
 
 lint: setup ## ruff and mypy
