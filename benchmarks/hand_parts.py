@@ -16,7 +16,7 @@ from torch import Tensor
 
 from horovod_asl import hand_network
 from horovod_asl.commands import crossval
-from horovod_asl.hand_network import HandHead, Reading, other_side
+from horovod_asl.hand_network import HandHead, Reading
 from horovod_asl.hand_trunk import POOLED
 
 
