@@ -88,15 +88,17 @@ def evaluated(words: list[Any], out: Path) -> dict[str, Any]:
 def test_scores_are_the_same_on_three_ranks_as_on_one(
     launcher: str, run: Path, small_store: Path, tmp_path: Path
 ) -> None:
-    one = evaluated([ASL, "evaluate", run, small_store], tmp_path / "one.json")
-    three = evaluated(
-        [*launcher_words(launcher, 3), ASL, "evaluate", run, small_store], tmp_path / "three.json"
-    )
+    command, reports = [ASL, "evaluate", run, small_store, "--report"], (tmp_path / "one", tmp_path / "three")
+    one = evaluated([*command, reports[0]], tmp_path / "one.json")
+    three = evaluated([*launcher_words(launcher, 3), *command, reports[1]], tmp_path / "three.json")
     assert one["n"] == 58
     for name in ("n", "correct", "confusion", "per_class", "classes", "top1", "top3", "macro_f1"):
         assert three[name] == one[name]
     assert three["nll"] == pytest.approx(one["nll"])
     assert three["ece"] == pytest.approx(one["ece"])
+    for name in ("right.png", "wrong.png", "confused.png"):  # the same photos, in the same order
+        pictures = [np.asarray(Image.open(folder / name).convert("RGB"), np.float32) for folder in reports]
+        assert np.abs(pictures[0] - pictures[1]).mean() < 0.5, name
 
 
 def test_a_folder_scores_as_the_store_and_as_scikit_learn_says(

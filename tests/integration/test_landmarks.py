@@ -26,6 +26,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.timeout(200)
+def test_ranks_find_the_hands_that_one_process_finds(tmp_path: Path) -> None:
+    """3 does not divide 116 photos."""
+    stores = tmp_path / "one", tmp_path / "three"
+    for store, launcher in zip(stores, ([], launcher_words("mpirun", 3)), strict=True):
+        words = ["prepare", "synthetic", store, "--synthetic-photos", "1", "--hands", "--image-size", "48"]
+        workers = [] if launcher else ["--workers", "1"]
+        ok(launch([*launcher, ASL, *words, *workers]))
+    one, three = (Store.open(store, verify=True) for store in stores)
+    assert len(one) == 116
+    assert one.hands["found"].sum() > 90
+    assert three.digest == one.digest  # over every file: hands, crops and photos
+
+
 def train(store: Path, folder: Path, *launcher: str, batch: int) -> RunFolder:
     words = ["train", "--store", store, "--run-folder", folder, "--model", "landmark_mlp", "--epochs", "4"]
     words += ["--batch-size-per-replica", batch, "--learning-rate-scaling", "none", "--warmup-epochs", "0"]
