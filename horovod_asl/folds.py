@@ -198,8 +198,15 @@ def split_codes(store: Store, fold: Fold) -> NDArray[np.uint8]:
     pairs = list(zip(store.sources, store.recordings, strict=True))
     side = {one: code for code, part in enumerate((fold.train, fold.validation, fold.test)) for one in part}
     codes = np.array([side[pair] for pair in pairs], np.uint8)
-    leaks = find_leaks(np.array(SPLITS, object)[codes], store.digests, store.hashes, store.gather)
-    codes[leaks.other] = LEFT_OUT
+    rows = store.rows("all")
+    leaks = find_leaks(
+        np.array(SPLITS, object)[codes[rows]],
+        store.digests[rows],
+        store.hashes[rows],
+        lambda chosen: store.gather(rows[chosen]),
+    )
+    codes[rows[leaks.other]] = LEFT_OUT
+    codes[codes[store.originals] == LEFT_OUT] = LEFT_OUT  # and the copies of these
     return codes
 
 

@@ -6,9 +6,9 @@ over the thumb is written at the fingertips (M, N, T, S), not in where the landm
 features of the landmarks themselves. Where no hand was seen, the crop is the whole picture and its pooled features
 are all there is.
 
-A left hand makes the signs of a right one mirrored, but which of the two a hand is, MediaPipe misreads: in 6 to 13 %
-of the ASL Alphabet's photos, of one person's right hand. So the hand is read twice, as the one and as the other, and
-the logits are averaged: what is said of a hand does not depend on the side that it was taken for.
+A left hand makes the signs of a right one mirrored, but which of the two a hand is, MediaPipe misreads: in 6 %
+of the ASL Alphabet's photos, of one person's right hand (docs/hands.md). So the hand is read twice, as the one and as
+the other, and the logits are averaged: what is said of a hand does not depend on the side that it was taken for.
 
 Where up is, MediaPipe misreads too, of fists that hang down (M, N). So each side passes the trunk in two positions:
 turned up, as the trunk has learned to see hands, and as it is held.
@@ -62,7 +62,7 @@ class HandNet(nn.Module):
 
     def _features(self, pixels: Tensor, hands: Tensor) -> Tensor:
         view = F.grid_sample(pixels, _view_grid(hands), align_corners=False)
-        local, pooled = self.trunk(view)
+        local, pooled = self.trunk(view.contiguous(memory_format=torch.channels_last))
         at_joints = F.grid_sample(local, _points_in_view(hands)[:, :, None], align_corners=False)[..., 0]
         at_joints = at_joints.transpose(1, 2).flatten(1) * hands[:, SEEN_ROW, :1]
         return torch.cat([pooled, at_joints], 1)

@@ -95,7 +95,7 @@ def run_training(
     facts = _facts(trainer, store, threads)
     _announce(facts, display, trainer)
     if backend.rank == 0:
-        _begin_folder(trainer, facts, store.digests[rows["train"]])
+        _begin_folder(trainer, facts, store.digests[rows["train"][~store.copies[rows["train"]]]])
     board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
@@ -239,14 +239,16 @@ def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
 
 
 def _training_rows(config: TrainConfig, store: Store) -> Rows:
-    """The rows of the training split, or of its class-balanced subset where `--samples` asks for one."""
+    """The rows of the training split, or of its class-balanced subset where `--samples` asks for one, with copies."""
     rows, samples = store.rows("train"), config.data.samples
     if samples is None:
         return rows
-    if samples > len(rows):
-        raise UserError(f"--samples {samples}: the training split has only {len(rows)} photos")
-    recordings = list(zip(store.sources[rows], store.recordings[rows], strict=True))
-    return rows[balanced_subset(store.labels[rows], recordings, samples, config.seed)]
+    photos = rows[~store.copies[rows]]
+    if samples > len(photos):
+        raise UserError(f"--samples {samples}: the training split has only {len(photos)} photos")
+    recordings = list(zip(store.sources[photos], store.recordings[photos], strict=True))
+    drawn = photos[balanced_subset(store.labels[photos], recordings, samples, config.seed)]
+    return rows[np.isin(store.originals[rows], drawn)]
 
 
 def _open_folder(

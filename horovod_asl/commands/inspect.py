@@ -70,9 +70,10 @@ def main(argv: list[str]) -> int:
 
 def _print_facts(facts: Inspection, *, verified: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    copies = f" and {facts.copies} poor copies for training" if facts.copies else ""
     checked = ", every digest checked" if verified else ""
     console.print(
-        f"{facts.store}: {facts.photos} photos, {facts.image_size} px, digest {facts.digest[:12]}{checked}"
+        f"{facts.store}: {facts.photos} photos{copies}, {facts.image_size} px, digest {facts.digest[:12]}{checked}"
     )
     console.print(_recordings_table(facts))
     console.print(_classes_table(facts))

@@ -53,6 +53,10 @@ class PrepareConfig:
     crop_size: int = 192
     """Side of the crops in pixels."""
 
+    poor_copies: int = 0
+    """Of each photo so many copies, for training alone, as a poor camera in poor light would have taken it. With
+    --hands the hand is looked for in them too, so that landmarks err in training as they will in the dark."""
+
     group_by: tuple[str, ...] = ("auto",)
     """What a recording is: auto, frames, subfolder, source, or a regular expression whose group names it in
     the path; NAME=RULE for one source."""
@@ -105,7 +109,7 @@ class PrepareConfig:
     """Processes that decode; by default as many as usable cores. Under mpirun the ranks take their place."""
 
     def __post_init__(self) -> None:
-        check_values(self.image_size, self.samples, self.workers, self.crop_size)
+        check_values(self.image_size, self.samples, self.workers, self.crop_size, self.poor_copies)
         _split_rule(self)
         _synthetic(self)
         _tolerance(self)
@@ -122,6 +126,7 @@ def main(argv: list[str]) -> int:
             store=Path(store),
             image_size=config.image_size,
             crop_size=config.crop_size if config.hands else None,
+            poor_copies=config.poor_copies,
             group_by=config.group_by,
             split=_split_rule(config),
             samples=config.samples,
@@ -175,6 +180,8 @@ def _summarise(report: PrepareReport, seconds: float) -> None:
     state = "up to date" if report.up_to_date else "ready"
     splits = ", ".join(f"{count} {name}" for name, count in report.splits.items())
     print(f"{report.store} is {state}: {report.photos} photos ({splits}), digest {report.digest[:12]}")
+    if report.copies:
+        print(f"  and {report.copies} poor copies of them, for training")
     for source in report.sources:
         recordings = ", ".join(f"{name} ({count})" for name, count in source["recordings"].items())
         print(

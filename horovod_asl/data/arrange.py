@@ -18,6 +18,7 @@ from horovod_asl.data.decoding import Decoded
 from horovod_asl.data.leaks import Leaks, Rows, find_leaks
 from horovod_asl.data.sources import Source, SourcePhoto
 from horovod_asl.data.split import SplitRule, random_split, split_recordings
+from horovod_asl.data.store import is_copy, original_of
 from horovod_asl.data.store_writer import IndexRow, Problem
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -35,7 +36,17 @@ def arrange(
 
     UserError if the split cannot be made, or leaks and `drop_duplicates` is off.
     """
-    return _settle_leaks(_rows(photos, decoded, split), decoded.bank, split, drop=drop_duplicates, say=say)
+    rows = _rows(photos, decoded, split)
+    kept, dropped = _settle_leaks(originals(rows), decoded.bank, split, drop=drop_duplicates, say=say)
+    if len(kept) == len(rows):
+        return kept, dropped
+    with_their_copies = {(row.source, row.path) for row in kept}
+    return [row for row in rows if (row.source, original_of(row.path)) in with_their_copies], dropped
+
+
+def originals(rows: Sequence[IndexRow]) -> list[IndexRow]:
+    """The rows but for copies."""
+    return [row for row in rows if not is_copy(row.path)]
 
 
 def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[[str], None]) -> None:
@@ -58,7 +69,7 @@ def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[
 
 def describe_source(source: Source, rows: Sequence[IndexRow]) -> dict[str, Any]:
     """What the store says of a source: its photos in the store, and how they were grouped."""
-    counts = Counter(row.recording for row in rows if row.source == source.name)
+    counts = Counter(row.recording for row in originals(rows) if row.source == source.name)
     recordings = {name: counts[name] for name in source.recordings}
     return {
         "name": source.name,

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.data.arrange import arrange, check_sides, describe_source, describe_split
+from horovod_asl.data.arrange import arrange, check_sides, describe_source, describe_split, originals
 from horovod_asl.data.checks import require_range
+from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
@@ -34,7 +35,7 @@ from horovod_asl.data.workfolder import WorkFolder, work_folder
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
 
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2048
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, MAX_COPIES = 8, 2048, 9
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class PrepareReport:
     decoded: int
     problems: tuple[Problem, ...]
     sources: tuple[dict[str, Any], ...]
+    copies: int
+    """Copies of these photos, for training."""
     hands_found: int | None
     """Photos in which a hand was found; None: nobody looked."""
 
@@ -74,8 +77,8 @@ class PrepareReport:
 
     @property
     def reused(self) -> int:
-        """Photos whose pixels an earlier run had decoded."""
-        return max(0, self.photos - self.decoded)
+        """Photos and copies whose pixels an earlier run had decoded."""
+        return max(0, self.photos + self.copies - self.decoded)
 
 
 def prepare_store(
@@ -84,6 +87,7 @@ def prepare_store(
     store: Path,
     image_size: int = 64,
     crop_size: int | None = None,
+    poor_copies: int = 0,
     group_by: Sequence[str] = ("auto",),
     split: SplitRule = SplitRule(),  # noqa: B008
     samples: int | None = None,
@@ -98,18 +102,19 @@ def prepare_store(
     """Make the store at `store` from `sources`, or find that it is up to date.
 
     `image_size` is the side in pixels; `crop_size` that of the square around the hand, and None looks for no hands;
+    `poor_copies` of each photo are added for training (see `copies`);
     `samples` draws a balanced subset of that many photos; `workers` None
     means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the
     others None. `say` gets lines for the user, `on_progress` photos done and in all, `on_stage` what
     is counted from now on. UserError for whatever the user can mend.
     """
-    check_values(image_size, samples, workers, crop_size)
+    check_values(image_size, samples, workers, crop_size, poor_copies)
     with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
         settings = None if crop_size is None else finder_settings(crop_size)
         opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
-        photos = _photos(opened, samples, split.seed, tolerance, say)
+        photos = list(with_copies(_photos(opened, samples, split.seed, tolerance, say), poor_copies))
         with work_folder(store, say=say) as work:
             existing = _sound_store(store)
             decoded = decode_photos(
@@ -140,7 +145,9 @@ def prepare_store(
             )
             check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
             check_sides(rows, allow_missing=tolerance.allow_missing, say=say)
-            content = _content(rows, [*problems, *dropped], opened, split, samples, image_size, settings)
+            content = _content(
+                rows, [*problems, *dropped], opened, split, samples, image_size, settings, poor_copies
+            )
             up_to_date = is_current(existing, content)
             if not up_to_date:
                 if existing and (changes := what_changes(existing, content)):
@@ -150,12 +157,17 @@ def prepare_store(
 
 
 def check_values(
-    image_size: int, samples: int | None, workers: int | None, crop_size: int | None = None
+    image_size: int,
+    samples: int | None,
+    workers: int | None,
+    crop_size: int | None = None,
+    poor_copies: int = 0,
 ) -> None:
     """UserError for values that no prepare could have."""
     require_range("--image-size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
     require_range("--crop-size", crop_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
     require_range("--samples", samples, 1)
+    require_range("--poor-copies", poor_copies, 0, MAX_COPIES)
     require_range("--workers", workers, 1)
 
 
@@ -218,6 +230,7 @@ def _content(
     samples: int | None,
     image_size: int,
     hands: dict[str, Any] | None,
+    poor_copies: int,
 ) -> Content:
     return Content(
         rows=tuple(rows),
@@ -226,6 +239,7 @@ def _content(
         sources=[describe_source(source, rows) for source in sources],
         split_rule=describe_split(split, samples),
         hands=hands,
+        poor_copies=poor_copies,
     )
 
 
@@ -239,7 +253,7 @@ def _sound_store(path: Path) -> Store | None:
 
 
 def _report(store: Path, content: Content, up_to_date: bool, decoded: int) -> PrepareReport:
-    splits = Counter(row.split for row in content.rows)
+    splits = Counter(row.split for row in originals(content.rows))
     written = Store.open(store)
     return PrepareReport(
         store=store,
@@ -249,5 +263,6 @@ def _report(store: Path, content: Content, up_to_date: bool, decoded: int) -> Pr
         decoded=decoded,
         problems=content.problems,
         sources=tuple(content.sources),
-        hands_found=None if content.hands is None else int(written.hands["found"].sum()),
+        copies=int(written.copies.sum()),
+        hands_found=None if content.hands is None else int(written.hands["found"][~written.copies].sum()),
     )

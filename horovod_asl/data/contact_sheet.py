@@ -68,7 +68,7 @@ def _main_split(splits: NDArray[np.object_]) -> str:
 
 
 def _photo_of(store: Store, label: int, column: Column) -> NDArray[np.uint8] | None:
-    inside = (store.sources == column.source) & (store.recordings == column.recording)
+    inside = (store.sources == column.source) & (store.recordings == column.recording) & ~store.copies
     rows = np.flatnonzero(inside & (store.labels == label))
     if not len(rows):
         return None
@@ -90,7 +90,7 @@ def _column_lefts(columns: list[Column]) -> list[int]:
 def _draw_title(draw: ImageDraw.ImageDraw, store: Store) -> None:
     draw.text((_MARGIN, 30), store.path.resolve().name, _INK, _font(24), anchor="lm")
     after = _MARGIN + draw.textlength(store.path.resolve().name, _font(24)) + 16
-    facts = f"{len(store):,} photos, {store.image_size} px"
+    facts = f"{len(store.rows('all')):,} photos, {store.image_size} px"
     draw.text((after, 32), facts, _INK, _font(15), anchor="lm")
     after += draw.textlength(facts, _font(15)) + 24
     for split, colour in SPLIT_COLOURS.items():

@@ -1,10 +1,12 @@
 """Find the hand in a photo with MediaPipe's Hand Landmarker: the only file that imports mediapipe.
 
 One look misses many hands: those that fill the picture, dark ones, small ones. So a photo is looked at padded by
-its own border, a little and more, then brightened, then as it is, until a look finds something. What was found late
-or is small is often no hand at all: it must be found once more on the enlarged square around it, which also gives
-finer landmarks. And a hand that is dark, perhaps before a bright wall, is looked for once more in a copy in which the
-hand itself has light, since landmarks in the dark are guesses.
+its own border, a little and more, then brightened, then as it is, then brightened and padded more, until a look finds
+something. What was found late or is small is often no hand at all: it must be found once more on the enlarged square
+around it, which also gives finer landmarks. And a hand that is dark, perhaps before a bright wall, is looked for once
+more in a copy in which the hand itself has light, since landmarks in the dark are guesses. Light that is multiplied
+multiplies the camera's noise, which hides more hands than the dark does: so copies are smoothed by how much they were
+brightened.
 docs/hands.md has the figures.
 """
 
@@ -20,12 +22,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from horovod_asl.data.hands import Pixels, Record, crop, hand, no_hand, upright_box
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import digest, find_bundle
 
-FINDER_VERSION = 3
+FINDER_VERSION = 4
 """Raise when the same photo would give another record."""
 LOOK_PX = 384
 """The side at which a photo is looked at; the networks within take 192 and 224 px."""
@@ -37,6 +40,8 @@ _LATE = 2  # the first attempt whose find is looked at again
 _SECOND_LOOK_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is looked for again
 _LIT = 110  # of 255: in a copy where it has this light
+_SMOOTHED, _MOST_SMOOTHED = 0.003, 0.006
+"""How a brightened copy is smoothed: the Gaussian's deviation in sides of the photo, per gain above 1; at most."""
 
 
 class HandFinder:
@@ -192,7 +197,10 @@ def _mean_brightened(photo: Pixels) -> Pixels:
 
 
 def _brightened(photo: Pixels, light: float, wanted: float) -> Pixels:
-    """By the gamma that makes `light` (0 to 255) of the photo `wanted`."""
+    """By the gamma that makes `light` (0 to 255) of the photo `wanted`, smoothed by as much as their ratio asks."""
+    blur_px = min(_SMOOTHED * (wanted / max(light, 1.0) - 1.0), _MOST_SMOOTHED) * len(photo)
+    if blur_px > 0:
+        photo = np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(blur_px)))
     gamma = np.log(wanted / 255) / np.log(np.clip(light / 255, 0.02, 0.98))
     table = 255 * (np.arange(256) / 255) ** gamma
     brightened: Pixels = table.astype(np.uint8)[photo]
@@ -212,5 +220,6 @@ _ATTEMPTS: tuple[tuple[float, Callable[[Pixels], Pixels]], ...] = (
     (0.5, _as_it_is),
     (0.25, _mean_brightened),
     (0.0, _as_it_is),
+    (0.5, _mean_brightened),
 )
 """Padding on each edge, and what is done to the photo, of each look."""

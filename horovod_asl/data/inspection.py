@@ -23,6 +23,8 @@ class Inspection:
     digest: str
     image_size: int
     photos: int
+    copies: int
+    """Of them, for training (`prepare --poor-copies`): nowhere else counted."""
     splits: dict[str, int]
     classes: dict[str, dict[str, int]]
     """Class → split → photos."""
@@ -37,12 +39,13 @@ class Inspection:
 
 def inspect_store(store: Store) -> Inspection:
     """Count everything; the search for near duplicates compares hashes and then thumbnails (see `leaks`)."""
-    splits = Counter(store.splits)
+    splits = Counter(store.splits[store.rows("all")])
     return Inspection(
         store=str(store.path),
         digest=store.digest,
         image_size=store.image_size,
-        photos=len(store),
+        photos=len(store.rows("all")),
+        copies=int(store.copies.sum()),
         splits={name: splits[name] for name in SPLITS},
         classes=_per_class(store),
         recordings=_per_recording(store),
@@ -54,7 +57,10 @@ def inspect_store(store: Store) -> Inspection:
 
 def _per_class(store: Store) -> dict[str, dict[str, int]]:
     counts = {
-        split: np.bincount(store.labels[store.rows(split)], minlength=len(store.classes)) for split in SPLITS
+        split: np.bincount(
+            store.labels[~store.copies & (store.splits == split)], minlength=len(store.classes)
+        )
+        for split in SPLITS
     }
     return {
         name: {split: int(counts[split][label]) for split in SPLITS}
@@ -65,7 +71,7 @@ def _per_class(store: Store) -> dict[str, dict[str, int]]:
 def _per_recording(store: Store) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for source in store.source_names:
-        from_source = store.sources == source
+        from_source = (store.sources == source) & ~store.copies
         for recording in recording_order(store.recordings[from_source].tolist()):
             inside = from_source & (store.recordings == recording)
             row: dict[str, Any] = {"source": source, "recording": recording}
@@ -83,7 +89,7 @@ def _hands(store: Store) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for source in store.source_names:
         for of, chosen in (("signs", ~empty), ("nothing", empty)):
-            own = hands[chosen & (store.sources == source)]
+            own = hands[chosen & (store.sources == source) & ~store.copies]
             if len(own):
                 counts = {name: int(own[name].sum()) for name in ("found", "doubtful")}
                 right = int((own["found"] & own["right"]).sum())
@@ -93,21 +99,23 @@ def _hands(store: Store) -> list[dict[str, Any]]:
 
 def _duplicates(store: Store) -> dict[str, Any]:
     """Photos that repeat bytes of another; and pairs of splits with the same photo on both sides."""
-    repeats = len(store) - len(set(store.digests))
-    leaks = find_leaks(store.splits, store.digests, store.hashes, store.gather)
+    rows = store.rows("all")
+    splits, digests, hashes = store.splits[rows], store.digests[rows], store.hashes[rows]
+    repeats = len(rows) - len(set(digests))
+    leaks = find_leaks(splits, digests, hashes, lambda chosen: store.gather(rows[chosen]))
     across = [
         {
-            "split": store.splits[held],
-            "photo": f"{store.sources[held]}/{store.paths[held]}",
-            "also_in": store.splits[other],
-            "as": f"{store.sources[other]}/{store.paths[other]}",
+            "split": splits[held],
+            "photo": f"{store.sources[rows[held]]}/{store.paths[rows[held]]}",
+            "also_in": splits[other],
+            "as": f"{store.sources[rows[other]]}/{store.paths[rows[other]]}",
             "exact": bool(exact),
         }
         for other, held, exact in zip(leaks.other, leaks.held, leaks.exact, strict=True)
     ]
     return {
         "repeated_bytes": repeats,
-        "across_splits": leaks.summary(store.splits),
+        "across_splits": leaks.summary(splits),
         "exact_pairs": int(leaks.exact.sum()),
         "near_pairs": int((~leaks.exact).sum()),
         "pairs": across,

@@ -17,6 +17,7 @@ def is_current(existing: Store | None, content: Content) -> bool:
         and existing.manifest["decoder"] == DECODER_VERSION
         and existing.image_size == content.image_size
         and existing.hand_settings == content.hands
+        and existing.manifest["poor_copies"] == content.poor_copies
         and existing.manifest["sources"] == content.sources
         and existing.manifest["split_rule"] == content.split_rule
         and (existing.path / INDEX).read_bytes() == index_text(content.rows)
@@ -31,6 +32,7 @@ def what_changes(existing: Store, content: Content) -> list[str]:
         "sources": (_sources(before["sources"]), _sources(after.sources)),
         "split": (_split(before["split_rule"]), _split(after.split_rule)),
         "image size": (f"{existing.image_size} px", f"{after.image_size} px"),
+        "copies": (str(before["poor_copies"]), str(after.poor_copies)),
         "hands": (_hands(existing.hand_settings), _hands(after.hands)),
     }
     changes = [f"{name} {was} → {will}" for name, (was, will) in facts.items() if was != will]

@@ -32,15 +32,28 @@ from numpy.typing import NDArray
 from horovod_asl.data.split import SPLITS
 from horovod_asl.errors import UserError
 
-SCHEMA = 3
+SCHEMA = 4
 SHARD_PHOTOS = 4096
 INDEX_FIELDS = ("source", "path", "sha256", "class", "recording", "split", "phash")
 PROBLEM_FIELDS = ("source", "path", "reason")
 MANIFEST, LABELS, SPLIT_CODES = "store.json", "labels.npy", "splits.npy"
 INDEX, PROBLEMS, HANDS = "index.csv", "problems.csv", "hands.npy"
 
+COPY_MARK = "#poor"
+"""Then a number: what the path of a copy has behind that of its photo (see `copies`)."""
+_COPY = re.compile(rf"(.*){COPY_MARK}\d", re.DOTALL)
 _SHARD = re.compile(r"(images|crops)-\d{5,}\.npy")
-_MANIFEST_KEYS = {"schema", "digest", "image_size", "classes", "counts", "sources", "files", "hands"}
+_MANIFEST_KEYS = {
+    "schema",
+    "digest",
+    "image_size",
+    "classes",
+    "counts",
+    "sources",
+    "files",
+    "hands",
+    "poor_copies",
+}
 
 Strings = NDArray[np.object_]
 
@@ -48,6 +61,17 @@ Strings = NDArray[np.object_]
 def shard_name(number: int, what: str = "images") -> str:
     """`images-00007.npy` for shard 7."""
     return f"{what}-{number:05d}.npy"
+
+
+def is_copy(path: str) -> bool:
+    """Whether this path in a store is a copy's."""
+    return _COPY.fullmatch(path) is not None
+
+
+def original_of(path: str) -> str:
+    """The path of the photo of which this is a copy; of a photo its own."""
+    copied = _COPY.fullmatch(path)
+    return path if copied is None else copied[1]
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -152,12 +176,29 @@ class Store:
         return np.array([int(text, 16) for text in self._column("phash")], np.uint64)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of a split (or `all`), int64, ascending; empty if the store has no such photos."""
+        """Rows of a split (or `all`), int64, ascending; empty if the store has no such photos.
+
+        Copies (`prepare --poor-copies`) are among those of `train` alone: nobody is scored on them.
+        """
         if split == "all":
-            return np.arange(len(self), dtype=np.int64)
+            return np.flatnonzero(~self.copies).astype(np.int64)
         if split not in SPLITS:
             raise UserError(f"{split!r} is no split: use one of {', '.join(SPLITS)} or all")
-        return np.flatnonzero(self.split_codes == SPLITS.index(split)).astype(np.int64)
+        inside = self.split_codes == SPLITS.index(split)
+        return np.flatnonzero(inside if split == "train" else inside & ~self.copies).astype(np.int64)
+
+    @cached_property
+    def copies(self) -> NDArray[np.bool_]:
+        """Which rows are copies of photos for training (see `copies`), bool (n,)."""
+        if self.manifest["poor_copies"] == 0:
+            return np.zeros(len(self), bool)
+        return np.fromiter(map(is_copy, self.paths), bool, len(self))
+
+    @property
+    def originals(self) -> NDArray[np.int64]:
+        """For each row that of the photo of which it is a copy, or its own: a photo's copies stand behind it."""
+        together = 1 + int(self.manifest["poor_copies"])
+        return np.arange(len(self), dtype=np.int64) // together * together
 
     def with_splits(self, codes: NDArray[np.uint8], rule: dict[str, Any]) -> Store:
         """This store with other sides, in memory alone: an index into `SPLITS` per photo, and what they follow."""

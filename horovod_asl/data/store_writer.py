@@ -77,6 +77,8 @@ class Content:
     split_rule: dict[str, Any]
     hands: dict[str, Any] | None = None
     """How the hands were found; None: they were not asked for."""
+    poor_copies: int = 0
+    """Of each photo among the rows (see `copies`)."""
 
 
 def index_text(rows: Iterable[IndexRow]) -> bytes:
@@ -131,6 +133,7 @@ def _manifest(content: Content) -> dict[str, Any]:
         "classes": list(CLASSES),
         "image_size": content.image_size,
         "hands": content.hands,
+        "poor_copies": content.poor_copies,
         "counts": {
             "photos": len(content.rows),
             "problems": len(content.problems),

@@ -90,7 +90,7 @@ def test_a_dark_photo_is_found_by_a_later_look_and_an_empty_one_by_none() -> Non
     dark = shared_finder().find((photo * 0.05).astype(np.uint8))
     assert dark["found"]
     assert (
-        dark["attempt"] >= 4
+        dark["attempt"] >= 5
     )  # the hand that the brightened copy showed is dark itself, and looked for again
     for recording in range(4):
         empty = render_spec(SampleSpec(seed=3, label="nothing", recording=recording, index=0), 256)
@@ -108,6 +108,18 @@ def test_a_hand_in_its_own_shadow_is_found_where_it_is(label: str) -> None:
     backlit = photo * np.clip(0.2 + 6 * (from_hand - 0.08), 0.2, 1.0)[..., None]
     assert backlit.mean() > 60
     record = shared_finder().find(backlit.astype(np.uint8))
+    assert record["found"]
+    apart = np.linalg.norm(record["image"][:, :2] - truth, axis=1)
+    assert np.median(apart) < 0.1 * np.ptp(truth, axis=0).max()
+
+
+@pytest.mark.parametrize(("label", "recording"), [("V", 1), ("W", 1), ("L", 2)])
+def test_a_hand_in_a_dark_and_noisy_photo_is_found_where_it_is(label: str, recording: int) -> None:
+    """An eighth of the light, as a camera that has too little of it: brightened alone, its noise hides the hand."""
+    spec = SampleSpec(seed=3, label=label, recording=recording, index=0)
+    noise = np.random.default_rng(0).normal(0, 5, (256, 256, 3))
+    record = shared_finder().find(np.clip(render_spec(spec, 256) * 0.12 + noise, 0, 255).astype(np.uint8))
+    truth = drawn_joints(spec, 256)
     assert record["found"]
     apart = np.linalg.norm(record["image"][:, :2] - truth, axis=1)
     assert np.median(apart) < 0.1 * np.ptp(truth, axis=0).max()

@@ -156,10 +156,10 @@ def test_a_manifest_that_was_changed_is_told(damaged):
         Store.open(damaged, verify=True)
     older = {key: value for key, value in manifest.items() if key != "hands"}
     (damaged / "store.json").write_text(json.dumps({**older, "schema": 1}))
-    with pytest.raises(UserError, match="schema 1, this version reads 3"):
+    with pytest.raises(UserError, match="schema 1, this version reads 4"):
         Store.open(damaged)
     (damaged / "store.json").write_text(json.dumps({**manifest, "schema": 99}))
-    with pytest.raises(UserError, match="schema 99, this version reads 3"):
+    with pytest.raises(UserError, match="schema 99, this version reads 4"):
         Store.open(damaged)
     for text in ("{", "[]", "{}"):
         (damaged / "store.json").write_text(text)

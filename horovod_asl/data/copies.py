@@ -1,0 +1,71 @@
+"""Copies of photos as a poor camera in poor light would have taken them (`prepare --poor-copies`), for training.
+
+Augmentation in a step changes the pixels of a crop that was found in the good photo. In a dark and noisy photo it is
+the finder that errs: the landmarks are guesses, the side of the hand is misread, the crop is turned and off. A copy
+is decoded and looked at like any other photo, so a network is shown what it will get. It stands behind its photo in
+the same source and recording, under the same path with a mark, and `Store.rows` gives it for training alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from horovod_asl.data.decode import decode_photo
+from horovod_asl.data.photos import Origin
+from horovod_asl.data.sources import SourcePhoto
+from horovod_asl.data.store import COPY_MARK
+
+_DECODED_PX = 256
+_SIDE_PX = (110, 230)
+_DARK_SHARE = 0.6
+_MOST_STOPS_DARKER = 3.0
+_MOST_NOISE = 0.03  # deviation, of full light
+_QUALITY = (25, 85)  # of JPEG, as Pillow counts it
+
+
+@dataclass(frozen=True, slots=True)
+class PoorOrigin:
+    """The `number`-th copy of what `origin` reads; the same bytes whenever it is read, on whichever rank."""
+
+    origin: Origin
+    number: int
+
+    def read(self) -> bytes:
+        """The copy as a JPEG; PhotoError where the photo itself cannot be used."""
+        data = self.origin.read()
+        seed = [*hashlib.sha256(data).digest()[:8], self.number]
+        return poor_copy(decode_photo(data, _DECODED_PX), np.random.default_rng(seed))
+
+
+def with_copies(photos: Iterable[SourcePhoto], copies: int) -> Iterator[SourcePhoto]:
+    """Each photo, and after it so many copies of it."""
+    for photo in photos:
+        yield photo
+        for number in range(1, copies + 1):
+            path, origin = f"{photo.path}{COPY_MARK}{number}", PoorOrigin(photo.origin, number)
+            yield replace(photo, path=path, origin=origin)
+
+
+def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
+    """The JPEG of a photo uint8 (S, S, 3) made small, perhaps dark and blurred, with noise, in other colours."""
+    side = int(draws.integers(*_SIDE_PX))
+    picture = Image.fromarray(photo).resize((side, side), Image.Resampling.BILINEAR)
+    if draws.random() < 0.5:
+        picture = picture.filter(ImageFilter.GaussianBlur(draws.uniform(0.0, 1.2)))
+    is_dark = draws.random() < _DARK_SHARE
+    light = 2.0 ** (-draws.uniform(0.0, _MOST_STOPS_DARKER) if is_dark else draws.uniform(-0.3, 0.5))
+    gamma, colours = 2.0 ** draws.uniform(-0.5, 0.7), draws.uniform(0.9, 1.1, 3)
+    pixels = (np.asarray(picture, np.float32) / 255.0) ** gamma * light * colours
+    pixels += draws.normal(size=pixels.shape) * draws.uniform(0.0, _MOST_NOISE)
+    written = io.BytesIO()
+    Image.fromarray((pixels.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)).save(
+        written, "JPEG", quality=int(draws.integers(*_QUALITY))
+    )
+    return written.getvalue()
