@@ -17,7 +17,7 @@ run() { horovodrun -np "$NP" -H "$HOSTS" horovod-asl "$@"; }
 
 echo "model: 1 of 4, hands found in all photos"
 horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "massey=$OTHERS/massey" \
-    "homes=$OTHERS/homes" "$STORE" --hands --group-by 'massey=/(?P<r>hand\d)' --allow-missing
+    "homes=$OTHERS/homes" "$STORE" --hands --poor-copies 2 --group-by 'massey=/(?P<r>hand\d)' --allow-missing
 
 echo "model: 2 of 4, every source, a recording and every person of massey left out in turn, over $NP rank(s)"
 run crossval "$STORE" "${RECIPE[@]}" --by source --signers massey --out "$WORK/crossval" \

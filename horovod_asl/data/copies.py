@@ -28,6 +28,10 @@ _DARK_SHARE = 0.6
 _MOST_STOPS_DARKER = 3.0
 _MOST_NOISE = 0.03  # deviation, of full light
 _QUALITY = (25, 85)  # of JPEG, as Pillow counts it
+_BLACK, _CUT_OUT_SHARE = 13, 0.3
+"""A photo with so much of it darker than this (of 255) is a hand that was cut out: of our real photos all of `massey`
+and no other."""
+_BACKGROUND_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,13 @@ def with_copies(photos: Iterable[SourcePhoto], copies: int) -> Iterator[SourcePh
 
 
 def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
-    """The JPEG of a photo uint8 (S, S, 3) made small, perhaps dark and blurred, with noise, in other colours."""
+    """The JPEG of a photo uint8 (S, S, 3) made small, perhaps dark and blurred, with noise, in other colours.
+
+    A hand that was cut out on black gets a background, in seven of ten copies.
+    """
     side = int(draws.integers(*_SIDE_PX))
+    if (photo.max(2) < _BLACK).mean() > _CUT_OUT_SHARE and draws.random() < _BACKGROUND_SHARE:
+        photo = _before_a_background(photo, draws)
     picture = Image.fromarray(photo).resize((side, side), Image.Resampling.BILINEAR)
     if draws.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(draws.uniform(0.0, 1.2)))
@@ -69,3 +78,17 @@ def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
         written, "JPEG", quality=int(draws.integers(*_QUALITY))
     )
     return written.getvalue()
+
+
+def _before_a_background(photo: NDArray[np.uint8], draws: np.random.Generator) -> NDArray[np.uint8]:
+    """The photo with soft fields of colour where it is black."""
+    black = Image.fromarray((photo.max(2) < _BLACK).astype(np.uint8) * 255)
+    # Shrunk and then grown, so that dark creases in the hand stay; and by more, since its edge is dark.
+    mask = (
+        black.filter(ImageFilter.MinFilter(5)).filter(ImageFilter.MaxFilter(7)).filter(ImageFilter.BoxBlur(1))
+    )
+    light, contrast = draws.random(2)
+    fields = light + 0.3 * (draws.random(3) - 0.5) + contrast * 0.6 * (draws.random((6, 6, 3)) - 0.5)
+    small = Image.fromarray((fields.clip(0.02, 1.0) * 255).astype(np.uint8))
+    background = small.resize(mask.size, Image.Resampling.BICUBIC)
+    return np.asarray(Image.composite(background, Image.fromarray(photo), mask))

@@ -14,7 +14,7 @@ from PIL import Image
 from horovod_asl.commands import inspect
 from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.data.build import Tolerance, prepare_store
-from horovod_asl.data.copies import PoorOrigin, poor_copy
+from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.photos import FileOrigin
 from horovod_asl.data.split import SplitRule
@@ -53,6 +53,27 @@ def test_copies_are_small_and_from_bright_to_very_dark_and_noisy() -> None:
     assert light.max() > 1.1
     assert 0.2 < (light < 0.5).mean() < 0.6
     assert np.median([np.asarray(copy, np.float32).std((0, 1)).mean() for copy in copies]) > 1
+
+
+def test_a_hand_that_was_cut_out_gets_a_background_and_stays_itself() -> None:
+    """A grey disc on black; a photo of a dark room keeps its dark corner."""
+    y, x = np.mgrid[0:256, 0:256]
+    disc = np.hypot(x - 128, y - 128) < 60
+    cut_out = np.where(disc[..., None], 200, 0).astype(np.uint8).repeat(3, 2)
+    backgrounds = [_before_a_background(cut_out, np.random.default_rng(seed)) for seed in range(20)]
+    inner, outer = np.hypot(x - 128, y - 128) < 54, np.hypot(x - 128, y - 128) > 66
+    assert all((picture[inner] == 200).all() for picture in backgrounds)
+    assert np.median([picture[outer].mean() for picture in backgrounds]) > 60
+    assert len({picture.tobytes() for picture in backgrounds}) == 20
+
+    def corner(photo: np.ndarray, seed: int) -> float:
+        copy = np.asarray(Image.open(io.BytesIO(poor_copy(photo, np.random.default_rng(seed)))))
+        return float(copy[:8, :8].mean())
+
+    room = np.full((256, 256, 3), 120, np.uint8)
+    room[:64, :64] = 0
+    assert max(corner(room, seed) for seed in range(20)) < 40
+    assert max(corner(cut_out, seed) for seed in range(20)) > 100
 
 
 def test_each_photo_has_its_copies_behind_it_in_its_recording(store: Store) -> None:
