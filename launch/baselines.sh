@@ -35,7 +35,7 @@ usual() {
 
 landmarks() {
     run horovod-asl crossval "$STORE" "${FOLDS[@]}" --out "$WORK/landmarks" --only "${SETS[@]}" "${PEOPLE[@]}" \
-        --input landmarks --epochs 25 --batch-size-per-replica 128 --learning-rate 2e-3 --balance 0.6 \
+        --input landmarks --epochs 8 --batch-size-per-replica 128 --learning-rate 2e-3 --balance 0.6 \
         --hands-in-nothing 0.2 --last-epoch
 }
 

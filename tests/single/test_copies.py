@@ -87,6 +87,10 @@ def test_each_photo_has_its_copies_behind_it_in_its_recording(store: Store) -> N
     assert len(set(store.digests)) == len(store)
 
 
+def test_workers_of_another_process_make_the_same_copies(frames: Path, store: Store, tmp_path: Path) -> None:
+    assert prepare([frames], tmp_path / "store", workers=2).digest == store.digest
+
+
 def test_the_pixels_are_the_copys(frames: Path, store: Store) -> None:
     read = PoorOrigin(FileOrigin(str(frames / store.paths[0])), 2).read()
     assert (store.gather(np.array([2]))[0] == decode_photo(read, 32)).all()
