@@ -21,7 +21,7 @@ usual() {
     local usual=$WORK/usual others=$PHOTOS/other_signers set
     horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "$usual/store"
     if [ ! -f "$usual/run/result.json" ]; then
-        local words=(--store "$usual/store" --model resnet18 --epochs 10 --run-folder "$usual/run")
+        local words=(--store "$usual/store" --model resnet18 --epochs 4 --run-folder "$usual/run")
         [ -f "$usual/run/config.yaml" ] && words=(--resume "$usual/run")
         run horovod-asl train "${words[@]}"
     fi
@@ -35,7 +35,7 @@ usual() {
 
 landmarks() {
     run horovod-asl crossval "$STORE" "${FOLDS[@]}" --out "$WORK/landmarks" --only "${SETS[@]}" "${PEOPLE[@]}" \
-        --input landmarks --epochs 8 --batch-size-per-replica 128 --learning-rate 2e-3 --balance 0.6 \
+        --input landmarks --epochs 3 --batch-size-per-replica 128 --learning-rate 2e-3 --balance 0.6 \
         --hands-in-nothing 0.2 --last-epoch
 }
 
