@@ -21,7 +21,7 @@ usual() {
     local usual=$WORK/usual others=$PHOTOS/other_signers set
     horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "$usual/store"
     if [ ! -f "$usual/run/result.json" ]; then
-        local words=(--store "$usual/store" --model resnet18 --epochs 4 --run-folder "$usual/run")
+        local words=(--store "$usual/store" --model resnet18 --epochs 10 --run-folder "$usual/run")
         [ -f "$usual/run/config.yaml" ] && words=(--resume "$usual/run")
         run horovod-asl train "${words[@]}"
     fi
