@@ -114,7 +114,8 @@ def prepare_store(
             return None
         settings = None if crop_size is None else finder_settings(crop_size)
         opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
-        photos = list(with_copies(_photos(opened, samples, split.seed, tolerance, say), poor_copies))
+        chosen = _photos(opened, samples, split.seed, tolerance, say)
+        photos = list(with_copies(chosen, poor_copies, max_megapixels=tolerance.max_megapixels))
         with work_folder(store, say=say) as work:
             existing = _sound_store(store)
             decoded = decode_photos(

@@ -40,20 +40,29 @@ class PoorOrigin:
 
     origin: Origin
     number: int
+    max_megapixels: float
+    """As for the photo itself: where it is used, so are its copies, and where not, not."""
 
     def read(self) -> bytes:
         """The copy as a JPEG; PhotoError where the photo itself cannot be used."""
         data = self.origin.read()
         seed = [*hashlib.sha256(data).digest()[:8], self.number]
-        return poor_copy(decode_photo(data, _DECODED_PX), np.random.default_rng(seed))
+        return poor_copy(
+            decode_photo(data, _DECODED_PX, max_megapixels=self.max_megapixels), np.random.default_rng(seed)
+        )
 
 
-def with_copies(photos: Iterable[SourcePhoto], copies: int) -> Iterator[SourcePhoto]:
+def with_copies(
+    photos: Iterable[SourcePhoto], copies: int, *, max_megapixels: float
+) -> Iterator[SourcePhoto]:
     """Each photo, and after it so many copies of it."""
     for photo in photos:
         yield photo
         for number in range(1, copies + 1):
-            path, origin = f"{photo.path}{COPY_MARK}{number}", PoorOrigin(photo.origin, number)
+            path, origin = (
+                f"{photo.path}{COPY_MARK}{number}",
+                PoorOrigin(photo.origin, number, max_megapixels),
+            )
             yield replace(photo, path=path, origin=origin)
 
 

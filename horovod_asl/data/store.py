@@ -190,9 +190,8 @@ class Store:
     @cached_property
     def copies(self) -> NDArray[np.bool_]:
         """Which rows are copies of photos for training (see `copies`), bool (n,)."""
-        if self.manifest["poor_copies"] == 0:
-            return np.zeros(len(self), bool)
-        return np.fromiter(map(is_copy, self.paths), bool, len(self))
+        copied: NDArray[np.bool_] = self.originals != np.arange(len(self))
+        return copied
 
     @property
     def originals(self) -> NDArray[np.int64]:

@@ -15,10 +15,10 @@ from horovod_asl.commands import inspect
 from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
-from horovod_asl.data.decode import decode_photo
+from horovod_asl.data.decode import MAX_MEGAPIXELS, decode_photo
 from horovod_asl.data.photos import FileOrigin
 from horovod_asl.data.split import SplitRule
-from horovod_asl.data.store import Store
+from horovod_asl.data.store import Store, is_copy, original_of
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.labels import CLASSES
@@ -40,7 +40,10 @@ def store(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_a_copy_has_the_same_bytes_each_time_and_other_bytes_than_the_next(frames: Path) -> None:
     origin = FileOrigin(str(frames / "A" / "A1.jpg"))
-    assert PoorOrigin(origin, 1).read() == PoorOrigin(origin, 1).read() != PoorOrigin(origin, 2).read()
+    first = PoorOrigin(origin, 1, MAX_MEGAPIXELS).read()
+    assert (
+        first == PoorOrigin(origin, 1, MAX_MEGAPIXELS).read() != PoorOrigin(origin, 2, MAX_MEGAPIXELS).read()
+    )
 
 
 def test_copies_are_small_and_from_bright_to_very_dark_and_noisy() -> None:
@@ -92,8 +95,17 @@ def test_workers_of_another_process_make_the_same_copies(frames: Path, store: St
 
 
 def test_the_pixels_are_the_copys(frames: Path, store: Store) -> None:
-    read = PoorOrigin(FileOrigin(str(frames / store.paths[0])), 2).read()
+    read = PoorOrigin(FileOrigin(str(frames / store.paths[0])), 2, MAX_MEGAPIXELS).read()
     assert (store.gather(np.array([2]))[0] == decode_photo(read, 32)).all()
+
+
+def test_a_photo_that_is_too_large_has_no_copies_either(new_frames, tmp_path: Path) -> None:
+    photos = new_frames("large", classes=list(CLASSES), recordings=4, seed=6)
+    Image.new("RGB", (1200, 1200)).save(photos / "A" / "A1.jpg")
+    left = prepare([photos], tmp_path / "store", tolerance=Tolerance(max_megapixels=1.0))
+    assert not any(path.startswith("A/A1.jpg") for path in left.paths)
+    assert [is_copy(path) for path in left.paths] == left.copies.tolist()
+    assert [original_of(path) for path in left.paths] == left.paths[left.originals].tolist()
 
 
 def test_only_training_sees_them(store: Store) -> None:
