@@ -29,7 +29,7 @@ from horovod_asl.data.sources import (
     open_sources,
 )
 from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset
-from horovod_asl.data.store import PROBLEMS, Store
+from horovod_asl.data.store import PROBLEMS, Store, is_copy
 from horovod_asl.data.store_writer import Content, IndexRow, Problem, problems_text, write_store
 from horovod_asl.data.workfolder import WorkFolder, work_folder
 from horovod_asl.errors import UserError
@@ -209,14 +209,15 @@ def _drawn(
 def _problems(
     photos: Sequence[SourcePhoto], decoded: Decoded, max_bad_share: float, work: WorkFolder
 ) -> list[Problem]:
-    """The bad photos; UserError, with the list written beside, if their share is above `max_bad_share`."""
-    problems = [Problem(p.source, p.path, why) for p, why in zip(photos, decoded.reasons, strict=True) if why]
-    if len(problems) > max_bad_share * len(photos):
+    """The bad photos, not their copies too; UserError, with the list written beside, if their share is too large."""
+    told = [(p, why) for p, why in zip(photos, decoded.reasons, strict=True) if not is_copy(p.path)]
+    problems = [Problem(p.source, p.path, why) for p, why in told if why]
+    if len(problems) > max_bad_share * len(told):
         report = work.root / PROBLEMS
         report.write_bytes(problems_text(problems))
         first = problems[0]
         raise UserError(
-            f"{len(problems)} of {len(photos)} photos cannot be used, for example {first.path}: "
+            f"{len(problems)} of {len(told)} photos cannot be used, for example {first.path}: "
             f"{first.reason}; "
             f"the list is in {report}; mend or remove them, or raise --max-bad-share (now {max_bad_share:g})"
         )

@@ -104,6 +104,7 @@ def test_a_photo_that_is_too_large_has_no_copies_either(new_frames, tmp_path: Pa
     Image.new("RGB", (1200, 1200)).save(photos / "A" / "A1.jpg")
     left = prepare([photos], tmp_path / "store", tolerance=Tolerance(max_megapixels=1.0))
     assert not any(path.startswith("A/A1.jpg") for path in left.paths)
+    assert [row["path"] for row in left.problems()] == ["A/A1.jpg"]
     assert [is_copy(path) for path in left.paths] == left.copies.tolist()
     assert [original_of(path) for path in left.paths] == left.paths[left.originals].tolist()
 
