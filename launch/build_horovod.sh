@@ -112,6 +112,8 @@ patch_sources() {
     replace CMakeLists.txt 'set(CMAKE_CXX_STANDARD 14)' 'set(CMAKE_CXX_STANDARD 20)'
     replace horovod/torch/CMakeLists.txt 'set(CMAKE_CXX_STANDARD 14)' 'set(CMAKE_CXX_STANDARD 20)'
     replace horovod/common/ops/cuda/CMakeLists.txt 'set(CMAKE_CUDA_STANDARD 11)' 'set(CMAKE_CUDA_STANDARD 17)'
+    # GCC 13 (Ubuntu 24.04) no longer brings <string> along with <queue>.
+    replace horovod/common/group_table.h '#include <queue>' '#include <queue>\n#include <string>'
     # A CUDA torch makes Horovod look for the CUDA toolkit, GPU operations asked for or not. Not on a machine without GPU.
     if [ "$OPERATIONS" = cpu ]; then
         replace cmake/Modules/FindPytorch.cmake 'string(TOUPPER "${Pytorch_CUDA}" Pytorch_CUDA)' 'set(Pytorch_CUDA FALSE)'
