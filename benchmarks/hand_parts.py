@@ -9,14 +9,13 @@ trained, so all that is changed here is in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from horovod_asl import hand_network
 from horovod_asl.commands import crossval
-from horovod_asl.hand_network import HandHead, Reading
+from horovod_asl.hand_network import HandHead, Reading, _Branch
 from horovod_asl.hand_trunk import POOLED
 
 
@@ -56,14 +55,25 @@ class Together(HandHead):
         return torch.stack(read).mean(0)
 
 
+class _AsTold(_Branch):
+    """A branch that reads the first of the two sides."""
+
+    @classmethod
+    def of(cls, branch: torch.nn.Module) -> _AsTold:
+        branch.__class__ = cls
+        assert isinstance(branch, cls)
+        return branch
+
+    def forward(self, features: Tensor, hands: Tensor) -> Tensor:
+        return self._logits(features[:, 0], hands)
+
+
 class OneSide(HandHead):
     """The hand on the side that the finder took it for; not mirrored and read again."""
 
-    def forward(self, seen: Reading) -> Tensor:
-        features, hands = seen
-        # The other reading is of the other side: with both the same, their mean is the one.
-        as_told = torch.stack([features[:, 0], features[:, 0]], 1)
-        return super().forward((as_told, hands))
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.branches = torch.nn.ModuleList(_AsTold.of(branch) for branch in self.branches)
 
 
 class PooledAlone(HandHead):
@@ -73,10 +83,6 @@ class PooledAlone(HandHead):
         features, hands = seen
         pooled = torch.cat([features[..., :POOLED], torch.zeros_like(features[..., POOLED:])], -1)
         return super().forward((pooled, hands))
-
-
-def _one_side(hands: Tensor) -> Tensor:
-    return hands
 
 
 PARTS: dict[str, type[HandHead]] = {
@@ -95,9 +101,6 @@ def main(argv: list[str]) -> int:
         print(f"hand_parts: {name or 'no part'}: name one of {', '.join(PARTS)}", file=sys.stderr)
         return 2
     hand_network.HandHead = PARTS[name]  # type: ignore[misc]
-    if name == "one-side":
-        side: Callable[[Tensor], Tensor] = _one_side
-        hand_network.other_side = side
     return crossval.main(words)
 
 
