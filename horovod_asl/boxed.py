@@ -76,6 +76,7 @@ def new_box(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` holds other files than a box's, cannot be made, or a file came out too large.
     """
+    folder = folder.absolute()  # `.` has no name
     _refuse_foreign(folder)
     partial, replaced = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "replaced"))
     for left in (partial, replaced):

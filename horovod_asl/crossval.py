@@ -97,7 +97,7 @@ def cross_validate(
     features: Photos | None = None
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
-    _claim(out, _common(config, plan, store), backend)
+    _claim(out, _common(config, plan, store, backend), backend)
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder
         if _row(path, fold, backend) is not None:
@@ -118,13 +118,15 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["held_out"]))
 
 
-def _common(config: TrainConfig, plan: Plan, store: Store) -> dict[str, Any]:
+def _common(config: TrainConfig, plan: Plan, store: Store, backend: Backend) -> dict[str, Any]:
     """What all folds under one folder must share, as JSON."""
     flags: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
         flags |= value if isinstance(value, dict) else {name: value}
     kept = {name: value for name, value in flags.items() if name not in _MAY_CHANGE}
-    about = {"store_digest": store.digest} | {
+    # On other ranks a fold that was begun goes on with its own global batch; one that is new would learn otherwise.
+    replicas = "any" if backend.elastic else backend.num_replicas
+    about = {"store_digest": store.digest, "replicas": replicas} | {
         name: value for name, value in vars(plan).items() if name != "only"
     }
     common: dict[str, Any] = json.loads(json.dumps(about | {"train": kept}, default=str))
@@ -322,7 +324,9 @@ def table_row(row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of a fold under `HEAD`."""
     scores, rest = row["scores"], row["scores"]["without_j_z"]
     least = scores["at_accuracy"]["0.95"]
-    after = f"{scores['ece_calibrated']:.3f}" if row["validation"] else "no validation"
+    after = f"{scores['ece_calibrated']:.3f}"
+    if not row["validation"] or row["validation"]["top1"] == 1.0:  # no mistake, so nothing to fit it on
+        after = "not fitted" if row["validation"] else "no validation"
     others = row["test"] + row["validated_on"]
     validated = (
         f"; validated on {_brief(row['validated_on'], row['trained_on'])}" if row["validated_on"] else ""

@@ -128,23 +128,26 @@ class Kept:
     def rows_done(self) -> int:
         """Rows that are there, 0 for a file that is still to be made; UserError if they are of something else."""
         note = self._note
-        if not (note.is_file() and self.path.is_file()):
+        if not self.path.exists():
             return 0
-        content = json.loads(note.read_text())
-        if content["about"] != json.loads(json.dumps(self.about)):
+        try:
+            content = json.loads(note.read_text())
+            about, rows = content["about"], int(content["rows"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"--features-file {self.path} is there and is none of ours, or what it holds ({note.name}) cannot be "
+                "read: name another file, or remove it"
+            ) from error
+        if about != json.loads(json.dumps(self.about)):
             raise UserError(
                 f"{self.path} holds features of other photos, views or weights: name another file with "
                 f"--features-file, or remove it and {note.name}"
             )
-        return int(content["rows"])
+        return rows
 
     def note(self, rows: int) -> None:
         """Write down that so many rows are there."""
         write_atomically(self._note, json.dumps({"about": self.about, "rows": rows}))
-
-    def forget(self) -> None:
-        """Take back what is written down, before the file is made anew."""
-        self._note.unlink(missing_ok=True)
 
     @property
     def _note(self) -> Path:
@@ -260,7 +263,7 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             path = Path(name)
         else:
             kept.path.parent.mkdir(parents=True, exist_ok=True)
-            kept.forget()
+            kept.note(0)  # first: a file without a note is none of ours
             path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         with os.fdopen(handle, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)

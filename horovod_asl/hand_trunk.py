@@ -1,6 +1,6 @@
 """MediaPipe's hand landmark network as a torch module: a trunk for the pixels of hands that has seen very many.
 
-Its 2.7 M weights come with the Hand Landmarker that finds the hands (Apache-2.0; Zhang et al. 2020,
+Its weights come with the Hand Landmarker that finds the hands (Apache-2.0; Zhang et al. 2020,
 arXiv:2006.10214). The network is a plain EfficientNet-Lite without normalisation layers: inverted residuals, ReLU6,
 SAME padding as TensorFlow has it. Only what lies before its own heads is here.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from horovod_asl.backends import Backend, Serial
 from horovod_asl.boxed import open_run
 from horovod_asl.checkpoint import Weights
 from horovod_asl.data.folder import CropReader, HandReader, PixelReader, Reader
+from horovod_asl.data.hand_finder import finder_identity
 from horovod_asl.data.transforms import Inputs, to_input, to_tensors
 from horovod_asl.engine import Photos, autocast, each
 from horovod_asl.errors import UserError
@@ -91,6 +93,19 @@ class Predictor:
         if self.sees == "landmarks":
             return HandReader()
         return CropReader(self.facts["crop_size"], with_hand=self.sees == "both")
+
+    def other_finder(self, found_with: Mapping[str, Any] | None = None) -> str | None:
+        """How hands are found for it and how they were in training, where that differs; None where it does not.
+
+        Args:
+            found_with: a store's `hand_settings`; None: found here and now.
+        """
+        learned = self.facts.get("hands")
+        if learned is None or self.sees == "photos":
+            return None
+        ways = found_with or finder_identity(), learned
+        here, there = (f"finder {way['finder']} with bundle {way['bundle'][:12]}" for way in ways)
+        return None if here == there else f"{here}, and in training by {there}"
 
     @property
     def _smallest_px(self) -> int:

@@ -35,7 +35,7 @@ $temperature, the temperature $origin. A run's folder is not needed:
 
 $data
 
-Validated on, to choose the epoch: $validated. The SHA-256 of every photo of training begins with a line of
+Validated on: $validated$chosen. The SHA-256 of every photo of training begins with a line of
 `trained_on.sha256`; `evaluate` counts how many of the photos that it scores are among them.
 
 ## How it was made
@@ -125,6 +125,7 @@ def model_card(
         origin=origin,
         data=_data(run),
         validated=", ".join(facts.get("validated_on", [])) or "nothing",
+        chosen=_chosen(config),
         command=_command(facts),
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
         config=config.read_text() if config.is_file() else "# not kept\n",
@@ -201,7 +202,15 @@ def _command(facts: Mapping[str, Any]) -> str:
         "ddp": f"torchrun --nproc-per-node {ranks} --no-python ",
     }
     prefix = launcher.get(settings.get("backend"), "") if ranks > 1 else ""
-    return f"{prefix}horovod-asl train --store STORE --config horovod_asl/box/{CONFIG}"
+    return f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG} --store STORE"
+
+
+def _chosen(config: Path) -> str:
+    """What validation was for, where the config is kept."""
+    if not config.is_file():
+        return ""
+    last = "last_epoch: true" in config.read_text().splitlines()
+    return " (its last epoch was taken, whatever validation said)" if last else ", to choose the epoch"
 
 
 def _short(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def run_training(
     with display.bar():
         outcome = trainer.run()
     if outcome is Outcome.FINISHED:
-        photos["train"] = trainer.train.select(np.arange(len(rows["train"])))  # perhaps features by now
+        own = np.flatnonzero(~store.copies[rows["train"]])  # nobody is scored on copies
+        photos["train"] = trainer.train.select(own)  # perhaps features by now
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
         if config.trains_on_features and len(photos["test"]) and not photos["test"].are_features:
@@ -240,10 +241,9 @@ def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
 
 def _training_rows(config: TrainConfig, store: Store) -> Rows:
     """The rows of the training split, or of its class-balanced subset where `--samples` asks for one, with copies."""
-    rows, samples = store.rows("train"), config.data.samples
+    rows, photos, samples = store.training_rows, store.rows("train"), config.data.samples
     if samples is None:
         return rows
-    photos = rows[~store.copies[rows]]
     if samples > len(photos):
         raise UserError(f"--samples {samples}: the training split has only {len(photos)} photos")
     recordings = list(zip(store.sources[photos], store.recordings[photos], strict=True))

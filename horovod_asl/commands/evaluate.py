@@ -127,7 +127,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
         scored=parts_of(store, rows),
         seen=[] if seen is None else parts_of(store, rows[seen]),
         photos_in_training=None if seen is None else sum(seen),
-    ) | {"other_finder": _other_finder(store, predictor)}
+    ) | {"other_finder": predictor.other_finder(store.hand_settings)}
     figures = measures(answers, predictor.classes, predictor.temperature) | provenance
 
     def examples() -> tuple[Album, Readings]:
@@ -152,15 +152,6 @@ def _require_size(store: Store, predictor: Predictor) -> None:
             f"{store.path} holds {'crops' if crops else 'photos'} of {held} px and the run reads {read} px; "
             f"prepare it again with {flag} {read}"
         )
-
-
-def _other_finder(store: Store, predictor: Predictor) -> str | None:
-    """How the hands in the store were found, and how those that the run learned from, where that differs."""
-    ways = store.hand_settings, predictor.facts.get("hands")
-    if None in ways or predictor.sees == "photos":
-        return None
-    here, there = (f"finder {way['finder']} with bundle {way['bundle'][:12]}" for way in ways if way)
-    return None if here == there else f"{here}, and in training by {there}"
 
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
@@ -192,7 +183,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     name = str(config.photos)
     provenance = _provenance(
         config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
-    )
+    ) | {"other_finder": predictor.other_finder()}
     figures = measures(answers, predictor.classes, predictor.temperature)
 
     def examples() -> tuple[Album, Readings]:

@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
             f"no photos in {', '.join(map(str, photos))}: give a folder or zip of .jpg, .png …, or name "
             "the files one by one"
         )
+    if other := predictor.other_finder():
+        print(f"note: hands were found by {other}", file=sys.stderr)
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
         _print_answers(path, answers, abstain=config.abstain or 0.0, as_json=config.json)
     for path, reason in loaded.problems:

@@ -4,6 +4,7 @@
     horovod-asl prepare archive.zip stores/asl --image-size 96 --samples 10000
     horovod-asl prepare asl=archive.zip massey=~/massey stores/all --test-source massey
     horovod-asl prepare synthetic stores/sample
+    horovod-asl prepare asl=~/asl phone=~/phone stores/hands --hands --poor-copies 2
     mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
 
 A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
@@ -12,6 +13,9 @@ A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as o
 validation if two remain for training. Interrupted, it leaves nothing that looks complete; run again, photos
 that did not change are not decoded twice. Photos that cannot be used are listed in STORE/problems.csv with
 their reason.
+
+With --hands the hand in every photo is looked for, and the store gains its landmarks and a crop around it; with
+--poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for training.
 
 Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where all of them see it.
 """

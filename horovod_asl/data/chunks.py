@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_asl.data.decode import PhotoError, decode_photo
+from horovod_asl.data.decode import PhotoError, check_size, decode_photo
 from horovod_asl.data.hashing import phash
 from horovod_asl.data.photos import Origin
 from horovod_asl.errors import UserError
@@ -64,7 +64,9 @@ def decode_chunk(task: ChunkTask) -> ChunkResult:
             try:
                 data = origin.read()
                 digest = hashlib.sha256(data).hexdigest()
-                if digest not in known and digest not in fresh:
+                if digest in known or digest in fresh:
+                    check_size(data, task.max_megapixels)  # it may have been decoded under another limit
+                else:
                     pixels = decode_photo(data, task.image_size, max_megapixels=task.max_megapixels)
                     records["pixels"][len(fresh)] = pixels
                     fresh[digest] = len(fresh)

@@ -87,6 +87,12 @@ def decode_photo(data: bytes, image_size: int, *, max_megapixels: float = MAX_ME
         return _pad_to_square(fitted, image_size)
 
 
+def check_size(data: bytes, max_megapixels: float) -> None:
+    """Raise PhotoError where `decode_photo` would refuse the photo for its size, or can't read its header."""
+    with _reasons():
+        _open(data, max_megapixels)
+
+
 def _plain_jpeg(data: bytes, image_size: int, max_megapixels: float) -> Image.Image | None:
     """A JPEG that needs no care, in RGB, its longer side `image_size` pixels; None on any doubt."""
     try:

@@ -45,7 +45,10 @@ _SMOOTHED, _MOST_SMOOTHED = 0.003, 0.006
 
 
 class HandFinder:
-    """The models loaded once. `find` may be called for any number of photos; threads take turns."""
+    """The models loaded once. `find` may be called for any number of photos; threads take turns.
+
+    UserError with the remedy where mediapipe, a library that it loads, or the bundle is missing.
+    """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -113,7 +116,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def shared_finder() -> HandFinder:
-    """This process's finder, made by the first thread that asks."""
+    """This process's finder, made by the first thread that asks; UserError as `HandFinder`."""
     with _ONE_AT_A_TIME:
         return _finder()
 
@@ -129,7 +132,15 @@ def finder_settings(crop_size: int) -> dict[str, Any]:
     UserError with the remedy where hands cannot be found: no mediapipe, none of its libraries, no bundle.
     """
     shared_finder()
-    return {"finder": FINDER_VERSION, "bundle": digest(find_bundle()), "crop_size": crop_size}
+    return finder_identity() | {"crop_size": crop_size}
+
+
+def finder_identity() -> dict[str, Any]:
+    """What decides where in a photo a hand is found: our looks' version and the bundle's SHA-256.
+
+    UserError with the remedy where there is no bundle.
+    """
+    return {"finder": FINDER_VERSION, "bundle": digest(find_bundle())}
 
 
 def _landmarker(confidence: float) -> Any:

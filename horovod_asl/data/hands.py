@@ -79,7 +79,7 @@ def hand(
 
 
 def box_of(image: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    """Centre, side and turn of the crop of a hand with these landmarks float (21, 3).
+    """Centre and side (shares of the photo's side) and turn (radians) of the crop of a hand: landmarks float (21, 3).
 
     MediaPipe's own rule but for the size (`HandLandmarksToRectCalculator` and the transformation that follows it in
     its graph, Apache-2.0): up is from the wrist to the middle knuckles.
@@ -97,7 +97,7 @@ def box_of(image: NDArray[np.float32]) -> tuple[float, float, float, float]:
 
 
 def upright_box(image: NDArray[np.float32], margin: float) -> tuple[float, float, float, float]:
-    """The square about landmarks float (21, 3), `margin` times as large as their own box, not turned."""
+    """The square about landmarks float (21, 3), `margin` times as large as their own box, not turned; as `box_of`."""
     low, high = image[:, :2].min(0), image[:, :2].max(0)
     x, y = (low + high) / 2
     return float(x), float(y), float((high - low).max()) * margin, 0.0

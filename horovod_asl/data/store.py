@@ -176,16 +176,17 @@ class Store:
         return np.array([int(text, 16) for text in self._column("phash")], np.uint64)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of a split (or `all`), int64, ascending; empty if the store has no such photos.
-
-        Copies (`prepare --poor-copies`) are among those of `train` alone: nobody is scored on them.
-        """
+        """Rows of a split (or `all`), int64, ascending, without copies; empty if the store has no such photos."""
         if split == "all":
             return np.flatnonzero(~self.copies).astype(np.int64)
         if split not in SPLITS:
             raise UserError(f"{split!r} is no split: use one of {', '.join(SPLITS)} or all")
-        inside = self.split_codes == SPLITS.index(split)
-        return np.flatnonzero(inside if split == "train" else inside & ~self.copies).astype(np.int64)
+        return np.flatnonzero((self.split_codes == SPLITS.index(split)) & ~self.copies).astype(np.int64)
+
+    @property
+    def training_rows(self) -> NDArray[np.int64]:
+        """Rows to train on, int64, ascending: those of `train`, and their copies (`prepare --poor-copies`)."""
+        return np.flatnonzero(self.split_codes == SPLITS.index("train")).astype(np.int64)
 
     @cached_property
     def copies(self) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
 from horovod_asl.data.decode import MAX_MEGAPIXELS, decode_photo
 from horovod_asl.data.photos import FileOrigin
-from horovod_asl.data.split import SplitRule
+from horovod_asl.data.split import SPLITS, SplitRule
 from horovod_asl.data.store import Store, is_copy, original_of
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, plan_folds, recordings_of, split_codes, with_fold
@@ -109,9 +109,20 @@ def test_a_photo_that_is_too_large_has_no_copies_either(new_frames, tmp_path: Pa
     assert [original_of(path) for path in left.paths] == left.paths[left.originals].tolist()
 
 
+def test_a_photo_known_from_a_looser_limit_is_refused_with_its_copies(new_frames, tmp_path: Path) -> None:
+    photos = new_frames("large", classes=list(CLASSES), recordings=4, seed=6)
+    Image.new("RGB", (1200, 1200)).save(photos / "A" / "A1.jpg")
+    whole = prepare([photos], tmp_path / "store")
+    assert "A/A1.jpg" in whole.paths
+    left = prepare([photos], tmp_path / "store", tolerance=Tolerance(max_megapixels=1.0))
+    assert not any(path.startswith("A/A1.jpg") for path in left.paths)
+    assert [is_copy(path) for path in left.paths] == left.copies.tolist()
+    assert len(left) == len(whole) - 1 - COPIES
+
+
 def test_only_training_sees_them(store: Store) -> None:
-    assert store.copies[store.rows("train")].mean() == pytest.approx(COPIES / (1 + COPIES))
-    for split in ("validation", "test", "all"):
+    assert store.copies[store.training_rows].mean() == pytest.approx(COPIES / (1 + COPIES))
+    for split in (*SPLITS, "all"):
         assert len(store.rows(split))
         assert not store.copies[store.rows(split)].any()
 
@@ -145,7 +156,7 @@ def test_a_fold_leaves_a_copied_photo_out_with_its_copies(frames: Path, new_fram
     ]
     split = with_fold(whole, fold, codes)
     assert not whole.copies[split.rows("test")].any()
-    assert not set(split.rows("train")) & set(split.rows("test"))
+    assert not set(split.training_rows) & set(split.rows("test"))
 
 
 def test_inspect_counts_photos_and_tells_of_copies(store: Store, tmp_path: Path, capsys) -> None:

@@ -188,3 +188,19 @@ def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path)
     with pytest.raises(UserError, match="holds features of other photos, views or weights"):
         features.of_photos(model, backend, photos(PHOTOS, 0), config, StopSignal(), kept=other)
     assert (tmp_path / "kept").is_file()
+
+
+@pytest.mark.parametrize("note", [None, "{}", "[1]", "no JSON"])
+def test_a_file_that_holds_no_features_is_left_alone(tmp_path: Path, note: str | None) -> None:
+    config = config_for("small_cnn", tmp_path)
+    model = models.build_model("small_cnn", num_classes=NUM_CLASSES).eval()
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("ten years of work")
+    if note is not None:
+        (tmp_path / "thesis.txt.json").write_text(note)
+    kept = features.Kept(thesis, {"of": "these"})
+    with pytest.raises(UserError, match="is there and is none of ours"):
+        features.of_photos(
+            model, Serial(torch.device("cpu")), photos(PHOTOS, 0), config, StopSignal(), kept=kept
+        )
+    assert thesis.read_text() == "ten years of work"

@@ -241,7 +241,7 @@ def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_st
         assert torch.allclose(weights[0][key], weights[1][key], atol=2e-4), key
 
 
-def test_data_parallel_takes_the_steps_of_one_process(photos: Photos, tmp_path: Path) -> None:
+def test_data_parallel_takes_crops_and_hands(photos: Photos, tmp_path: Path) -> None:
     weights = []
     for name, backend in (("serial", Serial), ("dp", DataParallel)):
         config = config_for(tmp_path / name, views=1)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl import hand_bundle
-from horovod_asl.commands import evaluate, inspect
+from horovod_asl.commands import inspect
 from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.build import PrepareReport, prepare_store
 from horovod_asl.data.decode import decode_photo
@@ -27,6 +27,7 @@ from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
 from horovod_asl.errors import UserError
+from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 
 CLEAR_SIGNS = ("V", "Y")  # drawn hands are not quite hands to it, these most
@@ -224,11 +225,13 @@ def test_a_store_of_another_finder_is_told(prepared: Path) -> None:
     store = Store.open(prepared)
     settings = store.require_hands()
     run: Any = SimpleNamespace(sees="landmarks", facts={"hands": settings})
-    assert evaluate._other_finder(store, run) is None
+    assert Predictor.other_finder(run, store.hand_settings) is None
+    assert Predictor.other_finder(run) is None  # as it is found here and now
     for changed in ({"finder": 1}, {"bundle": "of my own"}):
         run.facts = {"hands": settings | changed}
-        told = evaluate._other_finder(store, run)
+        told = Predictor.other_finder(run, store.hand_settings)
         assert told is not None
+        assert Predictor.other_finder(run) == told
         assert told.endswith(
             f"in training by finder {changed.get('finder', FINDER_VERSION)} with bundle "
             f"{changed.get('bundle', settings['bundle'])[:12]}"
