@@ -233,7 +233,7 @@ def main() -> int:
     device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
     small = {"model": "small_cnn", "precision": "fp32", "batch": 32, "steps": 2, "rounds": 2}
     full = {"model": "resnet50", "precision": "bf16", "batch": 256, "steps": 50, "rounds": 5}
-    job = {"epochs": 2, "job_batch": 32} if arguments.small else {"epochs": 13, "job_batch": 512}
+    job = {"epochs": 2, "job_batch": 32} if arguments.small else {"epochs": 15, "job_batch": 512}
     job["rate"] = 5e-3
     vars(arguments).update((small if arguments.small else full) | job)
     images, labels = photos_from(arguments.store, 320 if arguments.small else 10_000)

@@ -15,4 +15,7 @@ if [ -n "${WHEELS:-}" ]; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl
 fi
 export PYTHONPATH="$PWD${site:+:$site}${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-"$python" benchmarks/gpu.py ${STORE:+--store "$STORE"} --out "${OUT:-.}" "$@"
+# Horovod's own rank: some MPIs do not start without a launcher.
+launcher=()
+if command -v horovodrun >/dev/null && command -v mpirun >/dev/null; then launcher=(horovodrun -np 1); fi
+"${launcher[@]}" "$python" benchmarks/gpu.py ${STORE:+--store "$STORE"} --out "${OUT:-.}" "$@"

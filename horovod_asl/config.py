@@ -223,7 +223,7 @@ class AugmentConfig:
     backgrounds: float = 0.0
     """Probability that a hand cut out on black is put before soft colours."""
     darken: float = 0.0
-    """Probability of a dark room: down to an eighth of the light, with noise."""
+    """Probability of a dark room: pixel values down to an eighth, with noise."""
     jpeg: float = 0.0
     """Probability of a webcam's compression."""
     mixup_alpha: float = 0.0

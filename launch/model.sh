@@ -22,7 +22,7 @@ horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "mass
 # Trainings of one recipe on one store: what an earlier one left of another is neither gone on with nor put into the box.
 recipe() {
     cat "$ROOT/launch/model.yaml"
-    echo "# store $(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["digest"])' "$STORE/manifest.json")"
+    echo "# store $(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json")"
     echo "# $NP rank(s), flags: $*"
 }
 if [ -f "$WORK/recipe.yaml" ] && ! recipe "$@" | diff "$WORK/recipe.yaml" - >&2; then

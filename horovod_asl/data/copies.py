@@ -25,8 +25,10 @@ from horovod_asl.data.store import COPY_MARK
 _DECODED_PX = 256
 _SIDE_PX = (110, 230)
 _DARK_SHARE = 0.6
-_MOST_STOPS_DARKER = 3.0
-_MOST_NOISE = 0.03  # deviation, of full light
+_MOST_HALVINGS = (
+    3.0  # of pixel values, which are gamma-encoded: an eighth of them is a hundredth of the light
+)
+_MOST_NOISE = 0.03  # deviation, of the largest value
 _QUALITY = (25, 85)  # of JPEG, as Pillow counts it
 _BLACK, _CUT_OUT_SHARE = 13, 0.3
 """A photo with so much of it darker than this (of 255) is a hand that was cut out: of our real photos all of `massey`
@@ -78,7 +80,7 @@ def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
     if draws.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(draws.uniform(0.0, 1.2)))
     is_dark = draws.random() < _DARK_SHARE
-    light = 2.0 ** (-draws.uniform(0.0, _MOST_STOPS_DARKER) if is_dark else draws.uniform(-0.3, 0.5))
+    light = 2.0 ** (-draws.uniform(0.0, _MOST_HALVINGS) if is_dark else draws.uniform(-0.3, 0.5))
     gamma, colours = 2.0 ** draws.uniform(-0.5, 0.7), draws.uniform(0.9, 1.1, 3)
     pixels = (np.asarray(picture, np.float32) / 255.0) ** gamma * light * colours
     pixels += draws.normal(size=pixels.shape) * draws.uniform(0.0, _MOST_NOISE)
