@@ -3,8 +3,9 @@
     python benchmarks/darken.py ../shared/data/asl_alphabet_train dark --light 0.35 --recording 3
     horovod-asl evaluate runs/model/crossval/asl-3 dark
 
-Pixel values × `--light` (they are gamma-encoded: 0.35 is about a tenth of the light), a sensor's noise (normal, 1.5 % of full light), a JPEG of quality 85. Unlike the copies of
-`prepare --poor-copies` all are dark, and have no other damage.
+Pixel values × `--light` (they are gamma-encoded: 0.35 is about a tenth of the light), a sensor's noise (normal, 1.5 %
+of the largest value), a JPEG of quality 85. Unlike the copies of `prepare --poor-copies` all are dark, and have no
+other damage.
 """
 
 from __future__ import annotations

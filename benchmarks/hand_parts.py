@@ -65,7 +65,7 @@ class _AsTold(_Branch):
         return branch
 
     def forward(self, features: Tensor, hands: Tensor) -> Tensor:
-        return self._logits(features[:, 0], hands)
+        return self.of_one_side(features[:, 0], hands)
 
 
 class OneSide(HandHead):

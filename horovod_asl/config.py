@@ -29,6 +29,7 @@ ModelName = Literal[
     "landmark_mlp",
     "hand_net",
 ]
+_TUNED_BLOCKS = range(5, 17)
 _MODEL_OF_INPUT: dict[str | None, ModelName] = {
     None: "small_cnn",
     "pixels": "small_cnn",
@@ -107,6 +108,9 @@ class ModelConfig:
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""
+    tuned_blocks: int = 0
+    """With a frozen backbone: train the last so many of hand_net's 16 blocks all the same, at 0.4 of the head's rate;
+    0, or 5 and more."""
     views: Optional[int] = None
     """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
     others augmented; an epoch then sees them all."""
@@ -126,6 +130,16 @@ class ModelConfig:
         _require(
             self.pretrained != "hands" or model == "hand_net",
             "--pretrained hands is for --model hand_net: its pixel network is the hand finder's",
+        )
+        _require(
+            self.tuned_blocks in (0, *_TUNED_BLOCKS),
+            f"--tuned-blocks must be 0 or in {_TUNED_BLOCKS[0]} … {_TUNED_BLOCKS[-1]}, not {self.tuned_blocks}: "
+            "the map that is read at the joints stands before the last five",
+        )
+        _require(
+            self.tuned_blocks == 0 or (model == "hand_net" and self.freeze_backbone),
+            "--tuned-blocks trains the last blocks of hand_net where the others are frozen: --model hand_net "
+            "--freeze-backbone",
         )
         _require(
             self.views is None or self.freeze_backbone,

@@ -153,7 +153,7 @@ def train_step(
         UserError: the gradient is not finite (seen by all ranks, before the weights change).
     """
     for group in learner.optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)
     torch.manual_seed(int(np.random.SeedSequence([options.seed, step, backend.rank]).generate_state(1)[0]))
     learner.optimizer.zero_grad()
     sums = torch.zeros(3, dtype=torch.float64, device=backend.device)

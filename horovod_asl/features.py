@@ -105,7 +105,7 @@ def _fill(
         part = np.zeros(len(rows), table.dtype)
         if len(own):
             part[own - start] = extract(own)
-        summed = backend.sum(torch.from_numpy(part.view(np.float32)).to(backend.device))
+        summed = backend.sum(torch.from_numpy(part.view(np.int32)).to(backend.device))
         if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
             table[rows] = summed.cpu().numpy().view(table.dtype)
     if kept is not None and backend.local_rank == 0:
@@ -166,7 +166,10 @@ class _Extractor:
         self._smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
         first = self._seen(np.zeros(1, np.int64))
         self._names = ("features", "hand")[: len(first)]
-        fields = [(name, np.float32, part.shape[1:]) for name, part in zip(self._names, first, strict=True)]
+        # The maps before tuned blocks are large, and half precision is finer than what the blocks make of them.
+        halved = isinstance(model, HandNet) and model.tuned_blocks > 0
+        kinds = {"features": np.float16 if halved else np.float32, "hand": np.float32}
+        fields = [(name, kinds[name], part.shape[1:]) for name, part in zip(self._names, first, strict=True)]
         self.dtype = np.dtype(fields)
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

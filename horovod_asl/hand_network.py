@@ -12,9 +12,14 @@ the other, and the logits are averaged: what is said of a hand does not depend o
 
 Where up is, MediaPipe misreads too, of fists that hang down (M, N). So each side passes the trunk in two positions:
 turned up, as the trunk has learned to see hands, and as it is held.
+
+The trunk may be frozen, or all but its last blocks (`tuned_blocks`): what it makes of a photo up to there is then
+kept (`features`), and a step trains `TunedTail`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,31 +51,92 @@ class HandNet(nn.Module):
         super().__init__()
         self.trunk = HandTrunk()
         self.tail = HandHead(num_classes)
+        self.tuned_blocks = 0
+        """How many of the trunk's last blocks are trained where the rest of it is frozen."""
 
     @property
     def grad_cam_layer(self) -> nn.Module:
         """The last layer on whose maps all that is read of the pixels depends: the map that is read at the joints."""
         return self.trunk.blocks[LOCAL_FROM]
 
-    def see(self, reading: Reading) -> Reading:
-        """What the pixels give of each side in each position, float (n, 2, 2, 1152 + 21 · 112), and the hands."""
-        crops, hands = reading
-        pixels = to_unit_again(crops)
-        shown = [held for side in (hands, other_side(hands)) for held in (side, as_held(side))]
-        features = torch.stack([self._features(pixels, held) for held in shown], 1)
-        return features.view(-1, SIDES, POSITIONS, features.shape[-1]), hands
+    @property
+    def first_tuned(self) -> int:
+        """The number of the first block that is trained."""
+        return len(self.trunk.blocks) - self.tuned_blocks
 
-    def _features(self, pixels: Tensor, hands: Tensor) -> Tensor:
-        view = F.grid_sample(pixels, _view_grid(hands), align_corners=False)
-        local, pooled = self.trunk(view.contiguous(memory_format=torch.channels_last))
-        at_joints = F.grid_sample(local, _points_in_view(hands)[:, :, None], align_corners=False)[..., 0]
-        at_joints = at_joints.transpose(1, 2).flatten(1) * hands[:, SEEN_ROW, :1]
-        return torch.cat([pooled, at_joints], 1)
+    def see(self, reading: Reading) -> Reading:
+        """What the frozen part of the trunk gives of each side in each position, and the hands.
+
+        Float (n, 2, 2, 1152 + 21 · 112): pooled features and the map's at the landmarks. Where blocks are tuned, what
+        enters the first of them, and where the landmarks lie in the view: float (n, 2, 2, channels · h · w + 21 · 2).
+        """
+        keep = self._before_tuned if self.tuned_blocks else self._after_trunk
+        return self._of_each_look(reading, keep), reading[1]
 
     def forward(self, reading: Reading) -> Tensor:
         """Logits (n, num_classes)."""
-        logits: Tensor = self.tail(self.see(reading))
+        logits: Tensor = self.tail((self._of_each_look(reading, self._after_trunk), reading[1]))
         return logits
+
+    def _of_each_look(self, reading: Reading, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What `read` makes of the view of each side in each position: float (n, 2, 2, width)."""
+        crops, hands = reading
+        pixels = to_unit_again(crops)
+        features = []
+        for held in (held for side in (hands, other_side(hands)) for held in (side, as_held(side))):
+            view = F.grid_sample(pixels, _view_grid(held), align_corners=False)
+            features.append(read(view.contiguous(memory_format=torch.channels_last), held))
+        stacked = torch.stack(features, 1)
+        return stacked.view(-1, SIDES, POSITIONS, stacked.shape[-1])
+
+    def _after_trunk(self, view: Tensor, hands: Tensor) -> Tensor:
+        local, pooled = self.trunk(view)
+        return _joined(local, pooled, _points_in_view(hands), hands)
+
+    def _before_tuned(self, view: Tensor, hands: Tensor) -> Tensor:
+        maps = self.trunk.begin(view, self.first_tuned)
+        return torch.cat([maps.flatten(1), _points_in_view(hands).flatten(1)], 1)
+
+
+def _joined(local: Tensor, pooled: Tensor, points: Tensor, hands: Tensor) -> Tensor:
+    """Pooled features (n, 1152), and those of the map `local` (n, 112, 14, 14) at points (n, 21, 2) in [−1, 1]."""
+    at_joints = F.grid_sample(local, points[:, :, None], align_corners=False)[..., 0]
+    at_joints = at_joints.transpose(1, 2).flatten(1) * hands[:, SEEN_ROW, :1]
+    return torch.cat([pooled, at_joints], 1)
+
+
+class TunedTail(nn.Module):
+    """What `HandNet.see` gives of a network whose last blocks are tuned, to logits (n, num_classes).
+
+    In training a photo is shown on one side, by a draw, and in one position, in turns: four times the photos for the
+    same work. It holds the network's own layers.
+    """
+
+    def __init__(self, network: HandNet) -> None:
+        super().__init__()
+        self.trunk, self.head = network.trunk, network.tail
+        self._first = network.first_tuned
+        self._channels = network.trunk.channels_before(self._first)
+
+    def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        features, hands = seen
+        if not self.head.training:
+            every = features.flatten(0, 2)
+            of_photo = hands.repeat_interleave(SIDES * POSITIONS, 0)
+            read = self._read(every, of_photo).view(len(hands), SIDES, POSITIONS, -1)
+            logits: Tensor = self.head((read, hands))
+            return logits
+        place = torch.arange(len(hands), device=hands.device)
+        other = torch.rand(len(hands)).to(hands.device) < 0.5
+        held = torch.where(other[:, None, None], other_side(hands), hands)
+        return self.head.in_turns(self._read(features[place, other.long(), place % POSITIONS], held), held)
+
+    def _read(self, features: Tensor, hands: Tensor) -> Tensor:
+        maps, points = features[:, : -2 * LANDMARKS].float(), features[:, -2 * LANDMARKS :].float()
+        side = round((maps.shape[1] / self._channels) ** 0.5)
+        maps = maps.view(-1, self._channels, side, side).contiguous(memory_format=torch.channels_last)
+        return _joined(*self.trunk.finish(maps, self._first), points.view(-1, LANDMARKS, 2), hands)
 
 
 class HandHead(nn.Module):
@@ -97,15 +163,34 @@ class HandHead(nn.Module):
         if not self.training:
             read = [branch(features[:, :, index], hands) for index, branch in enumerate(self.branches)]
             return torch.stack(read).mean(0)
-        turns = [slice(first, None, POSITIONS) for first in range(POSITIONS)]
-        parts = [
-            branch(features[turn, :, index], hands[turn])
-            for index, (branch, turn) in enumerate(zip(self.branches, turns, strict=True))
-        ]
-        logits = features.new_empty(len(features), parts[0].shape[1])
-        for part, turn in zip(parts, turns, strict=True):
-            logits[turn] = part
-        return logits
+        return _in_turns(
+            [
+                branch(features[first::POSITIONS, :, first], hands[first::POSITIONS])
+                for first, branch in enumerate(self.branches)
+            ]
+        )
+
+    def in_turns(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Logits (n, num_classes) of photos of which one side and position was read, the positions in turns.
+
+        Args:
+            features: float (n, 1152 + 21 · 112).
+            hands: float (n, 50, 3), as the side that was read.
+        """
+        return _in_turns(
+            [
+                branch.of_one_side(features[first::POSITIONS], hands[first::POSITIONS])  # type: ignore[operator]
+                for first, branch in enumerate(self.branches)
+            ]
+        )
+
+
+def _in_turns(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of each part in turns: the first of the first, the first of the second …"""
+    whole = parts[0].new_empty(sum(map(len, parts)), parts[0].shape[1])
+    for first, part in enumerate(parts):
+        whole[first :: len(parts)] = part
+    return whole
 
 
 class _Branch(nn.Module):
@@ -133,9 +218,10 @@ class _Branch(nn.Module):
     def forward(self, features: Tensor, hands: Tensor) -> Tensor:
         """Features float (n, 2, 1152 + 21 · 112) of both sides to logits (n, num_classes), their mean."""
         one, other = features.unbind(1)
-        return (self._logits(one, hands) + self._logits(other, other_side(hands))) / 2
+        return (self.of_one_side(one, hands) + self.of_one_side(other, other_side(hands))) / 2
 
-    def _logits(self, features: Tensor, hands: Tensor) -> Tensor:
+    def of_one_side(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Features float (n, 1152 + 21 · 112) of the side that `hands` are told as, to logits (n, num_classes)."""
         pooled, local = features[:, :POOLED], features[:, POOLED:]
         local = self.normalise_local(local.view(-1, LANDMARKS, LOCAL))
         at_joints = F.gelu(torch.einsum("njc,jcp->njp", local, self.per_joint)) * hands[:, SEEN_ROW, :1, None]

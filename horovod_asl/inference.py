@@ -22,6 +22,7 @@ from horovod_asl.data.hand_finder import finder_identity
 from horovod_asl.data.transforms import Inputs, to_input, to_tensors
 from horovod_asl.engine import Photos, autocast, each
 from horovod_asl.errors import UserError
+from horovod_asl.hand_network import HandNet
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Predictor:
             raise UserError(
                 f"the weights in {name} do not fit {facts['model']}: {str(error).splitlines()[0]}"
             ) from error
+        if isinstance(model, HandNet):
+            model.tuned_blocks = facts.get("tuned_blocks", 0)  # what kept features are of
         model.to(backend.device).eval()
         classes, epoch = tuple(facts["classes"]), manifest.get("epoch")
         return cls(model, classes, facts["image_size"], epoch, facts, backend, temperature)

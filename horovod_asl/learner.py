@@ -49,7 +49,7 @@ def build_learner(
     pretrained = None if resumed else config.model.pretrained
     model = models.build_model(config.model.name, num_classes=NUM_CLASSES, pretrained=pretrained)
     if config.model.freeze_backbone:
-        models.freeze_backbone(model)
+        models.freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
     execution = config.execution
     if execution.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

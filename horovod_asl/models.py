@@ -11,7 +11,7 @@ from torch import nn
 from horovod_asl.config import ModelName
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
-from horovod_asl.hand_network import HandNet
+from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.landmark_network import LandmarkMLP
 from horovod_asl.torchvision_compat import torchvision_models
 
@@ -20,6 +20,8 @@ HAND_NAMES = ("landmark_mlp", "hand_net")
 NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in HAND_NAMES)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
+TUNED_RATE = 0.4
+"""The learning rate of tuned blocks ÷ that of the head."""
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
@@ -71,7 +73,7 @@ def tail_of(model: nn.Module) -> list[nn.Module]:
 def tail(model: nn.Module) -> nn.Module:
     """The part behind a frozen backbone, from its features to logits; it shares the model's weights."""
     if isinstance(model, HandNet):
-        return model.tail
+        return TunedTail(model) if model.tuned_blocks else model.tail
     *before, last = tail_of(model)
     return nn.Sequential(*before, nn.Flatten(1), last)
 
@@ -84,11 +86,19 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
     setattr(model.get_submodule(parent), leaf, nn.Linear(old.in_features, num_classes))
 
 
-def freeze_backbone(model: nn.Module) -> None:
-    """Leave gradients to the head alone. Pair it with `set_train_mode`, which keeps BatchNorm's statistics."""
+def freeze_backbone(model: nn.Module, *, tuned_blocks: int = 0) -> None:
+    """Leave gradients to the head, and of hand_net to that many of its last blocks.
+
+    Pair it with `set_train_mode`, which keeps BatchNorm's statistics.
+    """
     model.requires_grad_(False)
-    trained = model.tail if isinstance(model, HandNet) else head_of(model)
-    trained.requires_grad_(True)
+    if isinstance(model, HandNet):
+        model.tail.requires_grad_(True)
+        model.tuned_blocks = tuned_blocks
+        for parameter in model.trunk.tuned(tuned_blocks):
+            parameter.requires_grad_(True)
+    else:
+        head_of(model).requires_grad_(True)
 
 
 def set_train_mode(model: nn.Module) -> None:
@@ -101,12 +111,18 @@ def set_train_mode(model: nn.Module) -> None:
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups that spare biases and normalisation layers (He et al. 2019, arXiv:1812.01187)."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
+    """Parameter groups that spare biases and normalisation layers (He et al. 2019, arXiv:1812.01187).
+
+    The tuned blocks of a trunk, which has learned already, get none either, and `TUNED_RATE` of the learning rate.
+    """
+    tuned = list(model.trunk.tuned(model.tuned_blocks)) if isinstance(model, HandNet) else []
+    known = {id(parameter) for parameter in tuned}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    groups: list[dict[str, object]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    return [*groups, {"params": tuned, "weight_decay": 0.0, "rate": TUNED_RATE}] if tuned else groups
 
 
 def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:

@@ -182,6 +182,7 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
     settle_process(config, backend)
     torch.manual_seed(config.seed)
     model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
+    freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
     photos = photos_of(store, np.arange(len(store)), config.model.input)
     return of_photos(
         model.to(backend.device).eval(),
@@ -198,7 +199,6 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
 def _kept(config: TrainConfig, store: Store, model: nn.Module) -> Kept | None:
     if config.model.features_file is None:
         return None
-    freeze_backbone(model)
     frozen = {name: part for name, part in model.named_parameters() if not part.requires_grad}
     about = {
         "version": FEATURES_VERSION,
@@ -294,6 +294,7 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
+        "tuned_blocks": config.model.tuned_blocks,
         "classes": list(CLASSES),
         "image_size": store.image_size,
         "crop_size": store.crop_size,

@@ -24,9 +24,11 @@ from horovod_asl.engine import Photos, augmented
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
-from horovod_asl.hand_trunk import HandTrunk
+from horovod_asl.hand_trunk import HandTrunk, _Depthwise
+from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.models import build_model, freeze_backbone, tail
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.stopping import StopSignal
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -319,3 +321,63 @@ def test_input_chooses_the_model() -> None:
         "both": "hand_net",
     }
     assert ModelConfig(model="hand_net").input == "both"
+
+
+# ---- tuned blocks --------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_depthwise_convolution_passes_the_gradients_of_torchs_own() -> None:
+    for kernel, stride in ((3, 1), (5, 1), (3, 2), (5, 2)):
+        torch.manual_seed(kernel + stride)
+        padding = kernel // 2 if stride == 1 else 0
+        layer = _Depthwise(6, 6, kernel, stride=stride, padding=padding, groups=6).double()
+        gradients = []
+        for trained in (True, False):  # one whose weights are trained goes torch's own way
+            layer.requires_grad_(trained)
+            torch.manual_seed(1)
+            maps = torch.rand(2, 6, 13, 14, dtype=torch.double, requires_grad=True)
+            (layer(maps).sin().sum()).backward()
+            gradients.append(maps.grad)
+        assert torch.allclose(*gradients, rtol=1e-12, atol=1e-12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tuned", [5, 6, 10, 16])
+def test_kept_maps_and_the_tuned_tail_are_the_whole_network(photos: Photos, tuned: int) -> None:
+    model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
+    batch = to_input(photos.batch(np.arange(PHOTOS), torch.device("cpu"))[0])
+    with torch.no_grad():
+        whole = model(batch)
+        freeze_backbone(model, tuned_blocks=tuned)
+        assert torch.equal(model(batch), whole)
+        assert torch.allclose(tail(model)(model.see(batch)), whole, atol=1e-4)  # type: ignore[operator]
+
+
+def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path: Path) -> None:
+    config = config_for(tmp_path / "run", views=1)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, tuned_blocks=10))
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    trainer = Trainer(config, Serial(torch.device("cpu")), folder, photos, photos)
+    before = {name: tensor.clone() for name, tensor in trainer.learner.model.state_dict().items()}
+    assert trainer.run() is Outcome.FINISHED
+    assert trainer.train.are_features
+    changed = {
+        name
+        for name, tensor in trainer.learner.model.state_dict().items()
+        if not torch.equal(tensor, before[name]) and name.startswith("trunk")
+    }
+    assert changed
+    assert all(int(name.split(".")[2]) >= 6 and "depthwise" not in name for name in changed)
+    tuned = {f"trunk.blocks.{block}.expand.weight" for block in range(6, 16)}
+    assert tuned <= changed
+    np.testing.assert_array_equal(  # half precision moves no answer
+        trainer.score(photos).confusion,
+        trainer.score(trainer.validation).confusion,  # type: ignore[arg-type]
+    )
+
+
+def test_tuned_blocks_are_of_hand_net_alone() -> None:
+    with pytest.raises(UserError, match="--tuned-blocks trains the last blocks of hand_net"):
+        ModelConfig(model="resnet18", freeze_backbone=True, tuned_blocks=6)
+    with pytest.raises(UserError, match=r"--tuned-blocks must be 0 or in 5 … 16, not 3"):
+        ModelConfig(model="hand_net", freeze_backbone=True, tuned_blocks=3)
