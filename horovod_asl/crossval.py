@@ -209,7 +209,8 @@ def _train_and_score(
     if not is_trained:
         own = dataclasses.replace(config, run_folder=None if began else path, resume=path if began else None)
         is_of_fold = committed is not None and committed["run_folder"] == str(path)
-        outcome = run_training(own, split, backend, stop, committed if is_of_fold else None, features)
+        began_with = committed if is_of_fold else None
+        outcome = run_training(own, split, backend, stop, began_with, features, scores_training=False)
         if outcome is not Outcome.FINISHED:
             return outcome
     copies = {"copies_left_out": int((codes == LEFT_OUT).sum())}

@@ -53,6 +53,8 @@ def run_training(
     stop: StopSignal | None = None,
     committed: dict[str, Any] | None = None,
     features: Photos | None = None,
+    *,
+    scores_training: bool = True,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -61,6 +63,7 @@ def run_training(
         stop: the signal by which this process may be asked to save and leave.
         committed: what an earlier call committed before ranks came or went; the run goes on from it.
         features: `features_of_store`, for several runs over one store; None: each computes what it needs.
+        scores_training: whether the photos of training are scored at the end, beside the others.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
@@ -107,6 +110,8 @@ def run_training(
             photos["validation"] = trainer.validation
         if config.trains_on_features and len(photos["test"]) and not photos["test"].are_features:
             photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
+        if not scores_training:
+            del photos["train"]
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from horovod_asl import boxed
+from horovod_asl.cli import parse
 from horovod_asl.commands import evaluate, export, predict
 from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
 from horovod_asl.data.hands import SEEN_ROW
@@ -249,6 +250,21 @@ def test_the_card_tells_the_facts(box: Path) -> None:
         assert hashlib.sha256((box / name).read_bytes()).hexdigest() in card
 
 
+def test_a_box_can_be_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with boxed.new_box(Path()) as partial:
+        for name in (boxed.WEIGHTS, boxed.ONNX):
+            (partial / name).write_bytes(b"whole")
+    assert (tmp_path / "here" / boxed.WEIGHTS).read_bytes() == b"whole"
+
+
+def test_the_card_s_command_is_of_the_store_that_it_names(box: Path) -> None:
+    line = next(line for line in (box / "MODEL_CARD.md").read_text().splitlines() if "--store STORE" in line)
+    words = line.replace("horovod_asl/box/config.yaml", str(box / "config.yaml")).split(" train ")[1].split()
+    assert parse(TrainConfig, words, prog="train", description=None).data.store == Path("STORE")
+
+
 def test_a_box_is_made_anew_whole_or_not_at_all(
     run: Path, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +337,35 @@ def test_what_ships_is_small_and_its_onnx_file_agrees(
         logits = run_onnx(boxed.BOX / boxed.ONNX, named_inputs(read), batch=size)
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         assert np.array_equal(logits.argmax(1), expected.argmax(1))
+
+
+def test_of_real_photos_too_its_onnx_file_says_what_torch_says(shipped: Predictor, real_data: Path) -> None:
+    files = sorted((real_data / "asl_alphabet_train").rglob("*.jpg"))[::97][:100]
+    assert len(files) == 100
+    photos = np.stack([shipped.reader(file.read_bytes()) for file in files])
+    logits = shipped.logits(photos, batch_size=25)
+    from_onnx = run_onnx(boxed.BOX / boxed.ONNX, named_inputs(photos))
+    np.testing.assert_allclose(from_onnx, logits, rtol=0, atol=1e-4)
+    assert np.array_equal(from_onnx.argmax(1), logits.argmax(1))
+    assert len(set(logits.argmax(1))) > 20
+
+
+def test_what_ships_shows_why(tmp_path: Path) -> None:
+    """A report of drawn photos: heat and landmarks on them, for right and wrong answers."""
+    for spec in sample_specs(7, 1, 1)[:12]:
+        folder = tmp_path / "photos" / spec.label
+        folder.mkdir(parents=True)
+        Image.fromarray(render_spec(spec, 96)).save(folder / "1.png")
+    report = tmp_path / "report"
+    words = ["default", str(tmp_path / "photos"), "--report", str(report), "--device", "cpu"]
+    assert evaluate.main(words) == 0
+    page = (report / "report.html").read_text()
+    assert "No landmarks" not in page
+    sheets = [file for file in (report / "right.png", report / "wrong.png") if file.is_file()]
+    assert sheets
+    for sheet in sheets:
+        pixels = np.asarray(Image.open(sheet).convert("RGB"), int)
+        assert len(np.unique(pixels[::4, ::4] @ [1, 256, 65536])) > 100
 
 
 @pytest.mark.long

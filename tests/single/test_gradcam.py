@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horovod_asl.data.hands import CROP_SIDE, HAND_SIDE, hand, hand_arrays
 from horovod_asl.gradcam import grad_cam
+from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import build_model, freeze_backbone, head_of
 
 torch.set_num_threads(1)
@@ -184,3 +186,30 @@ def test_a_network_without_pictures_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     with pytest.raises(ValueError, match="no layer with height"):
         grad_cam(model, torch.zeros(1, 3, 2, 2), [0])
+
+
+def test_the_hand_network_s_heat_lies_in_what_it_looked_at() -> None:
+    """Both views of a hand that is not turned are the crop's middle: beyond it no network can find its answer."""
+    generator = np.random.default_rng(0)
+    records = []
+    for _ in range(3):
+        image, world = generator.normal(0.5, 0.1, (2, 21, 3)).astype(np.float32)
+        record = hand(image, world, right=True, score=0.9, attempt=0)
+        record["box"][3] = 0.0
+        records.append(record)
+    torch.manual_seed(0)
+    model = build_model("hand_net", num_classes=NUM_CLASSES).eval()
+    crops = torch.randn(3, 3, 96, 96)
+    inputs = crops, torch.from_numpy(hand_arrays(np.stack(records)))
+    heat = grad_cam(model, inputs, [1, 2, 3], layer=model.grad_cam_layer)  # type: ignore[arg-type]
+    assert heat.shape == (3, 96, 96)
+    margin = int(96 * (1 - HAND_SIDE / CROP_SIDE) / 2) - 1
+    beyond = np.ones((96, 96), bool)
+    beyond[margin:-margin, margin:-margin] = False
+    assert beyond.any()
+    assert (heat[:, beyond] == 0).all()
+    assert (heat.max((1, 2)) == 1).all()
+    for photo in range(3):  # what is changed beyond the views changes nothing, what is changed in them does
+        changed = crops.clone()
+        changed[photo, :, torch.from_numpy(beyond)] += 1.0
+        assert torch.equal(model((changed, inputs[1])), model(inputs))
