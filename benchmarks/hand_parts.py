@@ -2,8 +2,8 @@
 
     python benchmarks/hand_parts.py PART STORE …     further words are those of `horovod-asl crossval`
 
-`launch/baselines.sh parts` runs all of them, under Horovod, on the features that `make model` kept: only the head is
-trained, so all that is changed here is in it.
+`launch/baselines.sh parts` runs all of them, under Horovod. The trunk is frozen, and its features are kept between them:
+only the head is trained, so all that is changed here is in it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> int:
         print(f"hand_parts: {name or 'no part'}: name one of {', '.join(PARTS)}", file=sys.stderr)
         return 2
     hand_network.HandHead = PARTS[name]  # type: ignore[misc]
-    return crossval.main(words)
+    return crossval.main([*words, "--tuned-blocks", "0"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # What the model in the box is held against, on the photos of `make model` (run that first). Words choose:
 #   usual      ResNet-18 on whole photos, trained on the ASL Alphabet alone, as most projects read this alphabet
 #   landmarks  the landmarks alone, on the very folds of `make model`
-#   parts      hand_net with a part of it changed or left out, on four of the folds (benchmarks/hand_parts.py)
+#   parts      hand_net, its trunk frozen, with a part changed or left out, on four of the folds (benchmarks/hand_parts.py)
 #   resnet18   ResNet-18 on whole photos, on the same four folds: an hour on two cores
 # None of them means the first three. WORK as in launch/model.sh; the same command again goes on.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -43,7 +43,8 @@ parts() {
     local part
     for part in turned-up as-held together one-side pooled-alone; do
         run python "$ROOT/benchmarks/hand_parts.py" "$part" "$STORE" "${FOLDS[@]}" --out "$WORK/parts/$part" \
-            --only "${SETS[@]}" --config "$ROOT/launch/model.yaml" --features-file "$WORK/features"
+            --only "${SETS[@]}" --config "$ROOT/launch/model.yaml" --epochs 5 --batch-size-per-replica 128 \
+            --warmup-epochs 0.7 --features-file "$WORK/frozen-features"
     done
 }
 
