@@ -125,7 +125,7 @@ def model_card(
         origin=origin,
         data=_data(run),
         validated=", ".join(facts.get("validated_on", [])) or "nothing",
-        chosen=_chosen(config),
+        chosen=_chosen(config) if facts.get("validated_on") else "",
         command=_command(facts),
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
         config=config.read_text() if config.is_file() else "# not kept\n",
