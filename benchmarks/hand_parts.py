@@ -2,8 +2,8 @@
 
     python benchmarks/hand_parts.py PART STORE …     further words are those of `horovod-asl crossval`
 
-`launch/baselines.sh parts` runs all of them, under Horovod. The trunk is frozen, and its features are kept between them:
-only the head is trained, so all that is changed here is in it.
+`launch/baselines.sh parts` runs all of them, under Horovod. The trunk is frozen, and its features are kept between
+them: only the head is trained, so all that is changed here is in it.
 """
 
 from __future__ import annotations
