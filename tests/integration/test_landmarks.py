@@ -88,8 +88,9 @@ def test_a_cross_validation_on_two_ranks_is_that_of_one(store: Path, tmp_path: P
     # One process scores the two ranks' run to the same counts, and trains nothing.
     (outs[1] / "synthetic-r0" / "fold.json").unlink()
     plan = json.loads((outs[1] / "plan.json").read_text())
+    assert plan["replicas"] == 2  # other folds would learn with another batch under another number
     (outs[1] / "plan.json").write_text(
-        json.dumps(plan | {"train": plan["train"] | {"batch_size_per_replica": 16}})
+        json.dumps(plan | {"replicas": 1, "train": plan["train"] | {"batch_size_per_replica": 16}})
     )
     assert "epoch" not in crossval(store, outs[1], batch=16)
     (again,) = json.loads((outs[1] / "crossval.json").read_text())
