@@ -252,6 +252,12 @@ def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_
         walk(store, out, config=replace(CONFIG, epochs=2))
     with pytest.raises(UserError, match=r"signers a \(now none\)"):
         walk(store, out, plan=Plan("source"))
+    begun = shutil.copytree(out, tmp_path / "on-two-ranks")
+    plan = json.loads((begun / "plan.json").read_text())
+    (begun / "plan.json").write_text(json.dumps(plan | {"replicas": 2}))
+    with pytest.raises(UserError, match=r"replicas 2 \(now 1\)"):
+        walk(store, begun)
+    shutil.rmtree(begun)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds no cross-validation"):
         walk(store, tmp_path)
@@ -267,6 +273,13 @@ def test_the_report_holds_a_row_for_each_and_a_picture(out: Path) -> None:
     assert len({line.count("|") for line in table.splitlines()}) == 1
     assert json.loads((out / "crossval.json").read_text()) == rows_of(out)
     assert (out / "coverage.png").stat().st_size > 5000
+
+
+def test_where_validation_shows_no_mistake_no_temperature_is_said_to_be_fitted(out: Path) -> None:
+    row = rows_of(out)[0]
+    flawless = row | {"validation": row["validation"] | {"top1": 1.0}}
+    assert "not fitted" not in table_row(row)[6]
+    assert table_row(flawless)[6].endswith("→ not fitted")
 
 
 def test_the_report_of_a_network_that_knows_its_signs_and_one_without_validation(out: Path) -> None:
