@@ -102,7 +102,7 @@ class HandTrunk(nn.Module):
     def tuned(self, count: int) -> Iterator[nn.Parameter]:
         """What is trained of the last `count` blocks: their 1×1 convolutions, which hold nearly all of their weights.
 
-        Going back through the weights of a depthwise convolution costs a CPU as much as all the rest.
+        With the weights of the depthwise ones between them a step would take a CPU half as long again.
         """
         for block in self.blocks[len(self.blocks) - count :]:
             for part in (block.expand, block.project):
