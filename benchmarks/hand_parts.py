@@ -58,12 +58,6 @@ class Together(HandHead):
 class _AsTold(_Branch):
     """A branch that reads the first of the two sides."""
 
-    @classmethod
-    def of(cls, branch: torch.nn.Module) -> _AsTold:
-        branch.__class__ = cls
-        assert isinstance(branch, cls)
-        return branch
-
     def forward(self, features: Tensor, hands: Tensor) -> Tensor:
         return self.of_one_side(features[:, 0], hands)
 
@@ -73,7 +67,8 @@ class OneSide(HandHead):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.branches = torch.nn.ModuleList(_AsTold.of(branch) for branch in self.branches)
+        for branch in self.branches:
+            branch.__class__ = _AsTold  # the same layers, read otherwise
 
 
 class PooledAlone(HandHead):

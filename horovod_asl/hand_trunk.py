@@ -102,7 +102,7 @@ class HandTrunk(nn.Module):
     def tuned(self, count: int) -> Iterator[nn.Parameter]:
         """What is trained of the last `count` blocks: their 1×1 convolutions, which hold nearly all of their weights.
 
-        With the weights of the depthwise ones between them a step would take a CPU half as long again.
+        The depthwise ones between them stay: going back to their weights is slow on a CPU.
         """
         for block in self.blocks[len(self.blocks) - count :]:
             for part in (block.expand, block.project):
@@ -166,7 +166,7 @@ def _padding(kernel: int, stride: int) -> int:
 
 
 class _Depthwise(nn.Conv2d):
-    """A depthwise convolution; frozen ones pass gradients back several times as fast as torch's on a CPU."""
+    """A depthwise convolution; frozen ones do not take torch's slow way back on a CPU."""
 
     def forward(self, features: Tensor) -> Tensor:
         if self.weight.requires_grad or not features.requires_grad or features.device.type != "cpu":
@@ -178,7 +178,7 @@ class _Depthwise(nn.Conv2d):
 class _FrozenDepthwise(torch.autograd.Function):
     """The gradient of a depthwise convolution's input is another one, of the gradient, with the kernel turned round.
 
-    torch's own takes a slow path on a CPU: with it, a step through the last ten blocks took four times as long.
+    torch's own takes a slow path on a CPU.
     """
 
     @staticmethod

@@ -209,7 +209,7 @@ def _chosen(config: Path) -> str:
     """What validation was for, where the config is kept."""
     if not config.is_file():
         return ""
-    last = "last_epoch: true" in config.read_text().splitlines()
+    last = RunFolder(config.parent).config().last_epoch
     return " (its last epoch was taken, whatever validation said)" if last else ", to choose the epoch"
 
 

@@ -104,14 +104,15 @@ def run_training(
     with display.bar():
         outcome = trainer.run()
     if outcome is Outcome.FINISHED:
-        own = np.flatnonzero(~store.copies[rows["train"]])  # nobody is scored on copies
-        photos["train"] = trainer.train.select(own)  # perhaps features by now
+        if scores_training:
+            own = np.flatnonzero(~store.copies[rows["train"]])  # nobody is scored on copies
+            photos["train"] = trainer.train.select(own)  # perhaps features by now
+        else:
+            del photos["train"]
         if trainer.validation is not None:
             photos["validation"] = trainer.validation
         if config.trains_on_features and len(photos["test"]) and not photos["test"].are_features:
             photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
-        if not scores_training:
-            del photos["train"]
         _conclude(trainer, photos, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)

@@ -64,9 +64,9 @@ def decode_chunk(task: ChunkTask) -> ChunkResult:
             try:
                 data = origin.read()
                 digest = hashlib.sha256(data).hexdigest()
-                if digest in known or digest in fresh:
+                if digest in known:
                     check_size(data, task.max_megapixels)  # it may have been decoded under another limit
-                else:
+                elif digest not in fresh:
                     pixels = decode_photo(data, task.image_size, max_megapixels=task.max_megapixels)
                     records["pixels"][len(fresh)] = pixels
                     fresh[digest] = len(fresh)
