@@ -82,12 +82,16 @@ class DataConfig:
     hands_in_nothing: float = 1.0
     """Show this share of the photos of `nothing` in which a hand was found: they teach to call hands nothing."""
 
+    epoch_share: float = 1.0
+    """Show this share of the photos in an epoch, drawn anew for each."""
+
     def __post_init__(self) -> None:
         _require_at_least_1(self, "samples")
         _require(
             0 <= self.hands_in_nothing <= 1,
             f"--hands-in-nothing must be in [0, 1], not {self.hands_in_nothing}",
         )
+        _require(0 < self.epoch_share <= 1, f"--epoch-share must be in (0, 1], not {self.epoch_share}")
         _require(0 <= self.balance <= 1, f"--balance must be in [0, 1], not {self.balance}")
 
 
@@ -103,8 +107,9 @@ class ModelConfig:
     """Of a store with hands (`prepare --hands`): the crop around the hand, its landmarks (landmark_mlp), or both
     (hand_net). None: whole photos, or what the model reads."""
     pretrained: Optional[str] = None
-    """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), or a local file of
-    weights (.safetensors, .pt, .pth)."""
+    """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
+    (.safetensors, .pt, .pth), or the folder of a run, whose best weights are taken. For crossval also the folder of
+    another: each fold begins with what the same fold left there."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""

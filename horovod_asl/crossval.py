@@ -41,6 +41,7 @@ from horovod_asl.inference import Predictor
 from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
 from horovod_asl.session import (
     features_of_store,
+    frozen_digest,
     open_equal_stores,
     photos_of,
     run_training,
@@ -94,7 +95,7 @@ def cross_validate(
     """
     settle_process(config, backend)
     stop = stop or StopSignal()
-    features: Photos | None = None
+    features, made_by = None, None
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
     _claim(out, _common(config, plan, store, backend), backend)
@@ -104,12 +105,32 @@ def cross_validate(
             continue
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
-        features = features or features_of_store(config, store, backend, stop)
-        outcome = _train_and_score(config, store, fold, path, backend, stop, committed, features)
+        own = _of_fold(config, fold, backend)
+        if features is None or made_by != frozen_digest(own):
+            features, made_by = features_of_store(own, store, backend, stop), frozen_digest(own)
+        outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features)
         if outcome is not Outcome.FINISHED:
             return outcome
         gc.collect()  # the run's parts refer to each other, and its photos may fill a GPU
     return Outcome.FINISHED
+
+
+def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
+    """The config with the same fold's run of another cross-validation, where --pretrained names that."""
+    begins_with = config.model.pretrained
+    is_crossval = begins_with is not None and (Path(begins_with) / PLAN).is_file()
+    is_crossval, is_there = backend.broadcast(
+        (is_crossval, is_crossval and (Path(str(begins_with)) / fold.folder / ROW).is_file())
+    )
+    if not is_crossval:
+        return config
+    if not is_there:
+        raise UserError(
+            f"--pretrained {begins_with}: that cross-validation has no finished fold {fold.held_out}; "
+            "run it first, with the same --only"
+        )
+    first = str(Path(str(begins_with)) / fold.folder)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=first))
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -239,7 +260,7 @@ def _score(fold: Fold, store: Store, path: Path, backend: Backend, features: Pho
     return {
         "held_out": fold.held_out,
         "test": names_of(fold.test),
-        "trained_on": names_of(fold.train),
+        "trained_on": sorted({*names_of(fold.train), *predictor.facts["trained_on"]}),
         "validated_on": names_of(fold.validation),
         "validation_rule": fold.reason,
         "same_signer_in_training": fold.same_signer,

@@ -13,6 +13,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.landmark_network import LandmarkMLP
+from horovod_asl.runfolder import RunFolder
 from horovod_asl.torchvision_compat import torchvision_models
 
 HAND_NAMES = ("landmark_mlp", "hand_net")
@@ -32,7 +33,7 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
         name: one of `NAMES` or `HAND_NAMES`.
         num_classes: the width of the new head.
         pretrained: None, `imagenet` (torchvision's hub), `hands` (hand_net's trunk from the hand finder's bundle), or
-            a file of weights whose head may differ.
+            a file of weights whose head may differ, or the folder of a run, whose best weights are taken.
 
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
@@ -175,8 +176,10 @@ def _load_matching(model: nn.Module, path: Path) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if path.is_dir():
+        return dict(RunFolder(path).best_weights()[1])
     if not path.is_file():
-        raise UserError(f"no file of weights at {path}")
+        raise UserError(f"no file of weights and no run at {path}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -106,12 +106,19 @@ class RunFolder:
         short = sorted({digest[:_DIGITS] for digest in digests})
         write_atomically(self.path / TRAINED_ON, "".join(f"{digest}\n" for digest in short))
 
-    def were_in_training(self, digests: Iterable[str]) -> list[bool] | None:
-        """Of photos with these SHA-256: which were trained on; None for a run that did not save it."""
+    def training_photos(self) -> list[str] | None:
+        """The lines of `trained_on.sha256`; None for a run that did not save it."""
         try:
-            trained = set((self.path / TRAINED_ON).read_text().split())
+            return (self.path / TRAINED_ON).read_text().split()
         except FileNotFoundError:
             return None
+
+    def were_in_training(self, digests: Iterable[str]) -> list[bool] | None:
+        """Of photos with these SHA-256: which were trained on; None for a run that did not save it."""
+        lines = self.training_photos()
+        if lines is None:
+            return None
+        trained = set(lines)
         return [digest[:_DIGITS] in trained for digest in digests]
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:

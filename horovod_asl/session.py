@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.hands import hand_arrays, readings
 from horovod_asl.data.split import balanced_subset
-from horovod_asl.data.store import Store, Strings
+from horovod_asl.data.store import Store
+from horovod_asl.earlier_run import EarlierRun, earlier_run
 from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
@@ -74,8 +76,11 @@ def run_training(
     if config.data.all_splits:
         store = store.with_splits(np.zeros(len(store), np.uint8), {"kind": "none"})
     display = _display(config, backend)
-    folder = _open_folder(config, store, backend, committed)
     rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
+    held_out = {split: rows[split] for split in SPLITS[1:]}
+    began_in = config.resume if committed is None else Path(committed["run_folder"])
+    earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
+    folder = _open_folder(config, store, backend, committed)
     if features is None and config.model.features_file is not None:
         features = features_of_store(config, store, backend, stop or StopSignal())
         if features is None:
@@ -95,10 +100,11 @@ def run_training(
         on_epoch=lambda row: _record(row, trainer, display, board),
         on_features=display.on_features,
     )
-    facts = _facts(trainer, store, threads)
+    facts = _facts(trainer, store, threads, earlier)
     _announce(facts, display, trainer)
     if backend.rank == 0:
-        _begin_folder(trainer, facts, store.digests[rows["train"][~store.copies[rows["train"]]]])
+        seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
+        _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
     board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
@@ -186,9 +192,7 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
     if not config.trains_on_features:
         return None
     settle_process(config, backend)
-    torch.manual_seed(config.seed)
-    model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
-    freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
+    model = _partly_frozen(config)
     photos = photos_of(store, np.arange(len(store)), config.model.input)
     return of_photos(
         model.to(backend.device).eval(),
@@ -197,28 +201,46 @@ def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop:
         config,
         stop,
         views=config.model.views or 1,
-        kept=_kept(config, store, model),
+        kept=_kept(config, store, _digest_of_frozen(model)),
         on_progress=_display(config, backend).on_features,
     )
 
 
-def _kept(config: TrainConfig, store: Store, model: nn.Module) -> Kept | None:
+def _partly_frozen(config: TrainConfig) -> nn.Module:
+    torch.manual_seed(config.seed)
+    model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
+    freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
+    return model
+
+
+def frozen_digest(config: TrainConfig) -> str | None:
+    """Of the weights that make the features that `config` trains on; None where it trains on none."""
+    return _digest_of_frozen(_partly_frozen(config)) if config.trains_on_features else None
+
+
+def _digest_of_frozen(model: nn.Module) -> str:
+    return checkpoint.weights_digest(
+        {name: part for name, part in model.named_parameters() if not part.requires_grad}
+    )
+
+
+def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
     if config.model.features_file is None:
         return None
-    frozen = {name: part for name, part in model.named_parameters() if not part.requires_grad}
     about = {
         "version": FEATURES_VERSION,
         "store": store.digest,
         "model": config.model.name,
         "input": config.model.input,
         "precision": config.execution.precision,
-        "backbone": checkpoint.weights_digest(frozen),
+        "backbone": frozen,
         "views": config.model.views or 1,
-        "seed": config.seed,
-        "augment": {
-            name: value for name, value in dataclasses.asdict(config.augment).items() if name not in _OF_STEPS
-        },
     }
+    if about["views"] != 1:  # the first is the photo as it is
+        about["seed"] = config.seed
+        about["augment"] = {
+            name: value for name, value in dataclasses.asdict(config.augment).items() if name not in _OF_STEPS
+        }
     return Kept(config.model.features_file, about)
 
 
@@ -285,7 +307,7 @@ def _refuse_another_store(folder: RunFolder, store: Store) -> None:
         )
 
 
-def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Strings) -> None:
+def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str]) -> None:
     """Write what is known before the first step; `digests`: SHA-256 of the photos of training."""
     folder = trainer.folder
     folder.write_facts(facts)
@@ -295,8 +317,9 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Strings) -> 
         folder.create(dataclasses.replace(trainer.config, run_folder=folder.path))
 
 
-def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
+def _facts(trainer: Trainer, store: Store, threads: int, earlier: EarlierRun | None) -> dict[str, Any]:
     config, backend = trainer.config, trainer.backend
+    trained_on = {*parts_of(store, _training_rows(config, store)), *(earlier.trained_on if earlier else ())}
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
@@ -309,7 +332,8 @@ def _facts(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
         "store": str(store.path),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
-        "trained_on": parts_of(store, _training_rows(config, store)),
+        "trained_on": sorted(trained_on),
+        "begun_with": earlier and earlier.facts,
         "validated_on": parts_of(store, store.rows("validation")),
         "settings": {
             "backend": backend.name,
@@ -348,6 +372,8 @@ def parts_of(store: Store, rows: Rows) -> list[str]:
 def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None:
     display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
     display.say(f"train on {len(trainer.train):,} photos: {', '.join(facts['trained_on'])}")
+    if facts["begun_with"] is not None:
+        display.say(f"first weights: those of the run {facts['begun_with']['run']}")
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +72,7 @@ class Trainer:
             config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
         self._views = (config.model.views or 1) if self._passes_backbone else 1
-        self._shown = self._views * len(train.order())  # in an epoch
+        self._shown = math.ceil(config.data.epoch_share * self._views * len(train.order()))  # in an epoch
         self.steps = ShardedSteps(
             self._shown,
             global_batch=self.position.global_batch,
@@ -208,6 +209,8 @@ class Trainer:
         """The shards of the rest of this epoch, each written to the ledger where one is kept."""
         epoch = self.position.epoch
         order = self.train.order()
+        if self._shown < len(order):
+            order = np.random.default_rng([self.config.seed, epoch, 3]).permutation(order)[: self._shown]
         shards = (
             dataclasses.replace(shard, indices=order[shard.indices])
             for shard in self.steps.epoch(epoch, first_photo=self.position.photos)

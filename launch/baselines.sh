@@ -43,8 +43,7 @@ parts() {
     local part
     for part in turned-up as-held together one-side pooled-alone; do
         run python "$ROOT/benchmarks/hand_parts.py" "$part" "$STORE" "${FOLDS[@]}" --out "$WORK/parts/$part" \
-            --only "${SETS[@]}" --config "$ROOT/launch/model.yaml" --epochs 5 --batch-size-per-replica 128 \
-            --warmup-epochs 0.7 --features-file "$WORK/frozen-features"
+            --only "${SETS[@]}" --config "$ROOT/launch/model-head.yaml" --features-file "$WORK/trunk"
     done
 }
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from horovod_asl import models
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Serial
 from horovod_asl.commands import crossval as command
-from horovod_asl.config import AugmentConfig, ExecutionConfig, ModelConfig, TrainConfig
+from horovod_asl.config import AugmentConfig, ExecutionConfig, ModelConfig, OptimizerConfig, TrainConfig
 from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.split import SplitRule
@@ -24,6 +25,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
+from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import features_of_store, photos_of
 from horovod_asl.stopping import Outcome
 from tests.conftest import write_frames
@@ -244,6 +246,53 @@ def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
         held = np.flatnonzero(opened.sources == row["held_out"])
         answers = predictor.answers(photos_of(opened, held, predictor.sees))  # from the pixels
         assert row["scores"]["n"] == len(held)
+        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
+
+
+def test_each_fold_begins_with_what_the_same_fold_of_an_earlier_one_left(
+    store: Path, out: Path, tmp_path: Path
+) -> None:
+    standing_still = replace(
+        CONFIG,
+        model=ModelConfig(pretrained=str(out)),
+        optimizer=OptimizerConfig(learning_rate=1e-12, weight_decay=0.0),
+    )
+    assert walk(store, tmp_path / "out", config=standing_still) is Outcome.FINISHED
+    ends = {}
+    for name in ("a", "b"):
+        first, second = RunFolder(out / name), RunFolder(tmp_path / "out" / name)
+        assert second.facts()["begun_with"]["run"] == str(first.path)
+        before, ends[name] = first.best_weights()[1], second.best_weights()[1]
+        for key, _ in models.build_model("small_cnn", num_classes=29).named_parameters():
+            torch.testing.assert_close(ends[name][key], before[key], atol=1e-7, rtol=0)
+    assert not torch.equal(ends["a"]["head.weight"], ends["b"]["head.weight"])
+    lacking = shutil.copytree(out, tmp_path / "lacking")
+    (lacking / "b" / "fold.json").unlink()
+    other = replace(standing_still, model=ModelConfig(pretrained=str(lacking)))
+    with pytest.raises(UserError, match="has no finished fold b; run it first"):
+        walk(store, tmp_path / "other", config=other)
+
+
+def test_an_earlier_run_that_saw_who_is_held_out_is_refused(store: Path, out: Path, tmp_path: Path) -> None:
+    seen = replace(CONFIG, model=ModelConfig(pretrained=str(out / "a")))  # it was trained on b
+    with pytest.raises(UserError, match=r"10 photos of this run's test split were in its training"):
+        walk(store, tmp_path / "out", config=seen, plan=replace(BY_SOURCE, only=("b",)))
+
+
+def test_features_are_made_anew_where_the_folds_froze_other_weights(
+    store: Path, out: Path, tmp_path: Path
+) -> None:
+    frozen = replace(
+        CONFIG,
+        model=ModelConfig(pretrained=str(out), freeze_backbone=True),
+        augment=AugmentConfig(augment=False),
+    )
+    assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
+    opened = Store.open(store)
+    for row in rows_of(tmp_path / "out"):
+        predictor = Predictor.from_run(tmp_path / "out" / row["folder"])
+        held = np.flatnonzero(opened.sources == row["held_out"])
+        answers = predictor.answers(photos_of(opened, held, predictor.sees))  # from the pixels
         assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
 
 

@@ -214,7 +214,7 @@ def test_a_file_of_something_else_is_refused(value: object, tmp_path: Path) -> N
 def test_names_and_files_that_are_not_there_are_refused() -> None:
     with pytest.raises(UserError, match=r"no model 'resnet19'.*resnet18"):
         models.build_model("resnet19", num_classes=CLASSES)
-    with pytest.raises(UserError, match=r"no file of weights at /none\.pth"):
+    with pytest.raises(UserError, match=r"no file of weights and no run at /none\.pth"):
         models.build_model("small_cnn", num_classes=CLASSES, pretrained="/none.pth")
     with pytest.raises(UserError, match="no ImageNet weights"):
         models.build_model("small_cnn", num_classes=CLASSES, pretrained="imagenet")

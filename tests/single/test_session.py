@@ -16,8 +16,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from horovod_asl.backends import Serial
-from horovod_asl.config import DataConfig, TrainConfig
+from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.folds import LEFT_OUT
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import _Board, _times, run_training
@@ -123,3 +126,41 @@ def test_all_splits_trains_on_every_photo_and_scores_nothing_else(small_store: P
     assert list(result["scores"]) == ["train"]
     assert result["scores"]["train"]["n"] == 29 * 4 * 2
     assert result["temperature"] is None
+
+
+def test_a_run_that_begins_with_another_has_seen_whoever_that_one_saw(
+    small_store: Path, tmp_path: Path
+) -> None:
+    """Where it begins, and where it is resumed, which may be on a machine without the earlier run."""
+    store, serial = Store.open(small_store), Serial(torch.device("cpu"))
+    recordings = np.unique(store.recordings)
+    codes = np.full(len(store), LEFT_OUT, np.uint8)
+    common = TrainConfig(epochs=2, batch_size_per_replica=64)
+
+    def only(recording: str) -> Store:
+        """The store with one recording, in training."""
+        return store.with_splits(np.where(store.recordings == recording, 0, codes), {"kind": "test"})
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_training(replace(common, run_folder=first), only(recordings[0]), serial)
+    begins = replace(common, run_folder=second, model=ModelConfig(pretrained=str(first)))
+    run_training(replace(begins, stop_after_steps=1), only(recordings[1]), serial)
+    seen = np.isin(store.recordings, recordings[:2])
+
+    def told() -> tuple[list[str], list[bool] | None]:
+        return RunFolder(second).facts()["trained_on"], RunFolder(second).were_in_training(store.digests)
+
+    expected = sorted({f"{store.sources[0]}/{name}" for name in recordings[:2]}), seen.tolist()
+    assert told() == expected
+    first.rename(tmp_path / "moved")
+    run_training(replace(begins, run_folder=None, resume=second), only(recordings[1]), serial)
+    assert told() == expected
+    assert RunFolder(second).facts()["begun_with"]["run"] == str(first)
+
+
+def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    config = TrainConfig(run_folder=tmp_path / "run", model=ModelConfig(pretrained=str(tmp_path / "mine")))
+    with pytest.raises(UserError, match="mine holds no run"):
+        run_training(config, small_store, Serial(torch.device("cpu")))
+    assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from horovod_asl import checkpoint
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import AugmentConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 from horovod_asl.data.loader import ShardedSteps
 from horovod_asl.data.transforms import normalise
 from horovod_asl.engine import Photos, StepOptions, fits_on_device, on_device, train_step
@@ -510,6 +510,27 @@ def test_an_epoch_s_line_counts_every_photo_once(tmp_path: Path) -> None:
     assert [(row["epoch"], row["step"], row["photos"]) for row in rows] == [
         (epoch, epoch * STEPS_PER_EPOCH, PHOTOS) for epoch in (1, 2)
     ]
+
+
+def test_an_epoch_may_show_a_share_of_the_photos_drawn_anew_for_each(tmp_path: Path) -> None:
+    config = dataclasses.replace(RICH, data=DataConfig(epoch_share=0.4), ledger=True)
+    whole = make_trainer(config, tmp_path / "whole")
+    whole.run()
+    (ledger,) = (tmp_path / "whole" / "ledger").iterdir()
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    shown = [
+        [photo for line in lines if line["epoch"] == epoch for photo in line["photos"]] for epoch in (0, 1)
+    ]
+    assert [len(set(photos)) for photos in shown] == [len(photos) for photos in shown] == [9, 9]  # of 22
+    assert set(shown[0]) != set(shown[1])
+    assert [row["photos"] for row in whole.position.history] == [9, 9]
+    assert whole.position.step == whole.total_steps == 4
+    for stop in (1, 3):  # within an epoch, and in the next
+        path = tmp_path / f"stopped-{stop}"
+        make_trainer(dataclasses.replace(config, stop_after_steps=stop), path).run()
+        again = resumed(config, path)
+        again.run()
+        assert everything(again) == everything(whole)
 
 
 @pytest.mark.parametrize("block", [5, 4096])

@@ -1,0 +1,97 @@
+"""A run of ours whose weights another one begins with (`--pretrained RUN`), and whom it has seen.
+
+A head that is trained before anything below it is tuned keeps the features that the backbone brought: tuned together
+from the start, a fresh head's first errors distort them, and strangers are read worse (Kumar et al. 2022,
+arXiv:2202.10054). So a training may have two stages, each a run. Whoever was in the training of the first has been
+seen by the second: its facts say so, and it refuses to be scored on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from horovod_asl.backends import Backend
+from horovod_asl.config import TrainConfig
+from horovod_asl.data.store import Store
+from horovod_asl.errors import UserError
+from horovod_asl.runfolder import RunFolder
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What a run must say of the one that it begins with.
+
+    Attributes:
+        trained_on: its recordings, and those of the run that it began with itself.
+        digests: the lines of its `trained_on.sha256`.
+    """
+
+    path: Path
+    trained_on: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What stands as `begun_with` in the facts of the later run."""
+        return {"run": str(self.path), "trained_on": list(self.trained_on)}
+
+
+def is_run(pretrained: str | None) -> bool:
+    """Whether `--pretrained` names a run folder, and not a file or one of the known weights."""
+    return pretrained not in (None, "imagenet", "hands") and Path(str(pretrained)).is_dir()
+
+
+def earlier_run(
+    config: TrainConfig, store: Store, held_out: Mapping[str, Any], backend: Backend, *, began_in: Path | None
+) -> EarlierRun | None:
+    """The run that `config` begins with; None where it begins with something else. Every rank must come here.
+
+    Args:
+        held_out: rows of the store on which the new run will be scored, by the name of their split.
+        began_in: the folder of the new run, where it began before and goes on: it knows what it began with.
+
+    Raises:
+        UserError: the folder holds no trained run, or some of these photos were in its training.
+    """
+    found: EarlierRun | None = None
+    fault = None
+    if backend.rank == 0:
+        try:
+            if began_in is not None:
+                found = _remembered(RunFolder(began_in))
+            elif is_run(config.model.pretrained):
+                found = _read(Path(str(config.model.pretrained)), store, held_out)
+        except UserError as error:
+            fault = str(error)
+    found, fault = backend.broadcast((found, fault))
+    if fault is not None:
+        raise UserError(fault)
+    return found
+
+
+def _read(path: Path, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
+    run = RunFolder(path)
+    run.config()  # says what a folder lacks that holds no run
+    facts = run.facts()
+    for split, rows in held_out.items():
+        seen = run.were_in_training(store.digests[rows])
+        if seen is None:
+            raise UserError(
+                f"--pretrained {path}: it does not say which photos it was trained on: train it anew"
+            )
+        if any(seen):
+            raise UserError(
+                f"--pretrained {path}: {sum(seen):,} photos of this run's {split} split were in its training, so no "
+                "score would be honest: name a run that left them out, or a store with the same split"
+            )
+    return EarlierRun(path, tuple(facts["trained_on"]), tuple(run.training_photos() or ()))
+
+
+def _remembered(run: RunFolder) -> EarlierRun | None:
+    begun = run.facts().get("begun_with")
+    if begun is None:
+        return None
+    return EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), tuple(run.training_photos() or ()))
