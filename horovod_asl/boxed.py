@@ -13,7 +13,6 @@ The name `default` means the one that ships, where there is no folder of that na
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 
 from horovod_asl.checkpoint import Weights
 from horovod_asl.compact import load_compact, save_compact
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import without_folders
 from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
@@ -126,9 +125,11 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
     }
     _refuse_large(box / WEIGHTS)
     facts = {name: fact for name, fact in run.facts().items() if name != "store"}
+    if facts.get("begun_with"):
+        facts["begun_with"] = facts["begun_with"] | {"run": Path(facts["begun_with"]["run"]).name}
     RunFolder(box).write_facts(facts | {"box": known})
     if (run.path / CONFIG).is_file():
-        RunFolder(box).create(_without_paths(run.config()))
+        RunFolder(box).create(without_folders(run.config()))
     if (run.path / TRAINED_ON).is_file():
         shutil.copyfile(run.path / TRAINED_ON, box / TRAINED_ON)
 
@@ -140,17 +141,6 @@ def _rounded(tensor: torch.Tensor) -> torch.Tensor:
     if not rounded.isfinite().all():
         raise UserError("a weight is too large for float16: leave --half out")
     return rounded
-
-
-def _without_paths(config: TrainConfig) -> TrainConfig:
-    """The same without the folders of the machine that trained it, which no other has."""
-    return dataclasses.replace(
-        config,
-        run_folder=None,
-        resume=None,
-        data=dataclasses.replace(config.data, store=None),
-        model=dataclasses.replace(config.model, features_file=None),
-    )
 
 
 def _means_default(path: Path) -> bool:

@@ -376,3 +376,15 @@ class TrainConfig:
             and (not self.augment.augment or self.model.views is not None)
             and self.model.model not in _RANDOM_WITHIN
         )
+
+
+def without_folders(config: TrainConfig) -> TrainConfig:
+    """The same without the folders of the machine that trained it, which no other has; of weights the name alone."""
+    pretrained = config.model.pretrained
+    return replace(
+        config,
+        run_folder=None,
+        resume=None,
+        data=replace(config.data, store=None),
+        model=replace(config.model, features_file=None, pretrained=pretrained and Path(pretrained).name),
+    )

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl.backends import Backend
-from horovod_asl.config import TrainConfig
+from horovod_asl.cli import to_yaml
+from horovod_asl.config import TrainConfig, without_folders
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
@@ -27,16 +28,18 @@ class EarlierRun:
     Attributes:
         trained_on: its recordings, and those of the run that it began with itself.
         digests: the lines of its `trained_on.sha256`.
+        config: its config as YAML, without folders.
     """
 
     path: Path
     trained_on: tuple[str, ...]
     digests: tuple[str, ...]
+    config: str
 
     @property
     def facts(self) -> dict[str, Any]:
         """What stands as `begun_with` in the facts of the later run."""
-        return {"run": str(self.path), "trained_on": list(self.trained_on)}
+        return {"run": str(self.path), "trained_on": list(self.trained_on), "config": self.config}
 
 
 def is_run(pretrained: str | None) -> bool:
@@ -74,24 +77,25 @@ def earlier_run(
 
 def _read(path: Path, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
     run = RunFolder(path)
-    run.config()  # says what a folder lacks that holds no run
-    facts = run.facts()
+    config, facts = run.config(), run.facts()
     for split, rows in held_out.items():
-        seen = run.were_in_training(store.digests[rows])
-        if seen is None:
+        in_training = run.were_in_training(store.digests[rows])
+        if in_training is None:
             raise UserError(
                 f"--pretrained {path}: it does not say which photos it was trained on: train it anew"
             )
-        if any(seen):
+        if any(in_training):
             raise UserError(
-                f"--pretrained {path}: {sum(seen):,} photos of this run's {split} split were in its training, so no "
-                "score would be honest: name a run that left them out, or a store with the same split"
+                f"--pretrained {path}: {sum(in_training):,} photos of this run's {split} split were in its training, "
+                "so no score would be honest: name a run that left them out, or a store with the same split"
             )
-    return EarlierRun(path, tuple(facts["trained_on"]), tuple(run.training_photos() or ()))
+    seen = tuple(run.training_photos() or ())
+    return EarlierRun(path, tuple(facts["trained_on"]), seen, to_yaml(without_folders(config)))
 
 
 def _remembered(run: RunFolder) -> EarlierRun | None:
     begun = run.facts().get("begun_with")
     if begun is None:
         return None
-    return EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), tuple(run.training_photos() or ()))
+    seen = tuple(run.training_photos() or ())
+    return EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), seen, begun["config"])

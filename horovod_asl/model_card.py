@@ -47,7 +47,7 @@ $settings. The config, whole:
 ```yaml
 $config```
 
-$notes## How it scores
+$first$notes## How it scores
 
 $scores
 
@@ -129,6 +129,7 @@ def model_card(
         command=_command(facts),
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
         config=config.read_text() if config.is_file() else "# not kept\n",
+        first=_first(facts),
         notes=f"{notes.strip()}\n\n" if notes.strip() else "",
         scores=_table([*_own_scores(run), *scores]),
     )
@@ -202,7 +203,20 @@ def _command(facts: Mapping[str, Any]) -> str:
         "ddp": f"torchrun --nproc-per-node {ranks} --no-python ",
     }
     prefix = launcher.get(settings.get("backend"), "") if ranks > 1 else ""
-    return f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG} --store STORE"
+    command = f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG} --store STORE"
+    if not facts.get("begun_with"):
+        return command
+    first = f"{prefix}horovod-asl train --config FIRST.yaml --store STORE --run-folder FIRST"
+    return f"{first}\n    {command} --pretrained FIRST"
+
+
+def _first(facts: Mapping[str, Any]) -> str:
+    """The config of the run that this one began with, where it began with one."""
+    begun = facts.get("begun_with")
+    if not begun:
+        return ""
+    config = f"```yaml\n{begun['config']}```"
+    return f"It began with the weights of a run whose config, FIRST.yaml above, is:\n\n{config}\n\n"
 
 
 def _chosen(config: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 
 from horovod_asl import boxed
-from horovod_asl.cli import parse
+from horovod_asl.cli import parse, to_yaml
 from horovod_asl.commands import evaluate, export, predict
 from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
 from horovod_asl.data.hands import SEEN_ROW
@@ -263,6 +264,27 @@ def test_the_card_s_command_is_of_the_store_that_it_names(box: Path) -> None:
     line = next(line for line in (box / "MODEL_CARD.md").read_text().splitlines() if "--store STORE" in line)
     words = line.replace("horovod_asl/box/config.yaml", str(box / "config.yaml")).split(" train ")[1].split()
     assert parse(TrainConfig, words, prog="train", description=None).data.store == Path("STORE")
+
+
+def test_the_card_of_a_run_that_began_with_another_tells_how_both_were_made(
+    run: Path, tmp_path: Path
+) -> None:
+    second, made = shutil.copytree(run, tmp_path / "run"), tmp_path / "box"
+    facts, first = json.loads((second / "run.json").read_text()), TrainConfig(epochs=7)
+    facts["begun_with"] = {"run": "/there/first", "trained_on": ["asl/1"], "config": to_yaml(first)}
+    (second / "run.json").write_text(json.dumps(facts))
+    assert export.main([str(second), "--box", str(made)]) == 0
+    card = (made / "MODEL_CARD.md").read_text()
+    commands = [line.split(" train ")[1] for line in card.splitlines() if "--store STORE" in line]
+    assert [words.split(" --store STORE ")[1] for words in commands] == [
+        "--run-folder FIRST",
+        "--pretrained FIRST",
+    ]
+    (told,) = re.findall(r"FIRST\.yaml above, is:\n\n```yaml\n(.*?)```", card, re.DOTALL)
+    (tmp_path / "FIRST.yaml").write_text(told)
+    words = commands[0].replace("FIRST.yaml", str(tmp_path / "FIRST.yaml")).split()
+    assert parse(TrainConfig, words, prog="train", description=None).epochs == 7
+    assert json.loads((made / "run.json").read_text())["begun_with"]["run"] == "first"
 
 
 def test_a_box_is_made_anew_whole_or_not_at_all(
