@@ -269,6 +269,7 @@ def _score(fold: Fold, store: Store, path: Path, backend: Backend, features: Pho
         "settings": predictor.facts["settings"],
         "scores": measures(held_out, predictor.classes, temperature),
         "validation": _validation_figures(answers.get("validation"), temperature),
+        "temperature_fitted": "validation" in answers and not bool(answers["validation"].right.all()),
         "thresholds_of_validation": _told_by_validation(answers.get("validation"), held_out, temperature),
         "curve": [point._asdict() for point in curve],
     }
@@ -347,7 +348,7 @@ def table_row(row: dict[str, Any]) -> tuple[str, ...]:
     scores, rest = row["scores"], row["scores"]["without_j_z"]
     least = scores["at_accuracy"]["0.95"]
     after = f"{scores['ece_calibrated']:.3f}"
-    if not row["validation"] or row["validation"]["top1"] == 1.0:  # no mistake, so nothing to fit it on
+    if not row["temperature_fitted"]:
         after = "not fitted" if row["validation"] else "no validation"
     others = row["test"] + row["validated_on"]
     validated = (

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What `make model` runs: the model in the box, from photos to horovod_asl/box, and what it is worth on people who are
 # left out. PHOTOS is the folder that holds asl_alphabet_train and other_signers (default: the one beside the project);
-# WORK is where stores and runs go (default: runs/model). Each stage is kept: the same command again goes on. Further
-# words are flags of train, for all trainings. A training has two stages: the head alone (model-head.yaml), and from
-# there the head with the trunk's last blocks (model.yaml).
+# WORK is where stores and runs go (default: runs/model), BOX the folder of the box. Each stage is kept: the same command
+# again goes on. Further words are flags of train, for all trainings. A training has two stages: the head alone
+# (model-head.yaml), and from there the head with the trunk's last blocks (model.yaml).
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model}
+PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model} BOX=${BOX:-$ROOT/horovod_asl/box}
 need horovodrun "run \`make setup\` (it builds Horovod)"
 [ -d "$PHOTOS/asl_alphabet_train" ] || {
     echo "model: $PHOTOS holds no asl_alphabet_train: name the folder of the photos in PHOTOS" >&2
@@ -59,7 +59,7 @@ echo "model: 5 of 5, into the box"
 # (on one that was read without a mistake, none can be fitted).
 temperature=$(python -c '
 import json, statistics, sys
-rows = [row for row in json.load(open(sys.argv[1])) if row["validation"]["top1"] < 1]
+rows = [row for row in json.load(open(sys.argv[1])) if row["temperature_fitted"]]
 print(statistics.median(row["scores"]["temperature"] for row in rows))' "$WORK/crossval/crossval.json")
-horovod-asl export "$WORK/all" --box "$ROOT/horovod_asl/box" --scores "$WORK/crossval/crossval.json" \
+horovod-asl export "$WORK/all" --box "$BOX" --scores "$WORK/crossval/crossval.json" \
     --temperature "$temperature" --half --notes "$ROOT/launch/model.md"
