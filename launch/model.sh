@@ -56,10 +56,10 @@ train_on_all "$WORK/all" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
 
 echo "model: 5 of 5, into the box"
 # Nothing is left to fit its temperature on: it takes the median of those that the folds fitted, each on its validation
-# (on one that was read without a mistake, none can be fitted).
+# (on one that was read without a mistake, none can be fitted; where none was, it is 1).
 temperature=$(python -c '
 import json, statistics, sys
 rows = [row for row in json.load(open(sys.argv[1])) if row["temperature_fitted"]]
-print(statistics.median(row["scores"]["temperature"] for row in rows))' "$WORK/crossval/crossval.json")
+print(statistics.median([row["scores"]["temperature"] for row in rows] or [1.0]))' "$WORK/crossval/crossval.json")
 horovod-asl export "$WORK/all" --box "$BOX" --scores "$WORK/crossval/crossval.json" \
     --temperature "$temperature" --half --notes "$ROOT/launch/model.md"
