@@ -58,7 +58,7 @@ def test_flags_without_prefix_reach_their_group() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ("--epoch 3", "--epoch, 3; perhaps you meant --epochs"),
+        ("--epoch 3", "--epoch, 3; perhaps you meant --epoch-share, --epochs"),
         ("--epochs three", "--epochs"),
         ("--epochs 2.5", "--epochs"),
         ("--epochs", "--epochs"),

@@ -23,7 +23,9 @@ LAYERS: dict[str, int] = {
         1,
     ),
     **dict.fromkeys(("hand_network", "hand_trunk"), 1),
-    **dict.fromkeys(("boxed", "compact", "machine", "memory", "optimizers", "torchvision_compat"), 1),
+    **dict.fromkeys(
+        ("boxed", "compact", "earlier_run", "machine", "memory", "optimizers", "torchvision_compat"), 1
+    ),
     **dict.fromkeys(
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
