@@ -106,8 +106,9 @@ def cross_validate(
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
         own = _of_fold(config, fold, backend)
-        if features is None or made_by != frozen_digest(own):
-            features, made_by = features_of_store(own, store, backend, stop), frozen_digest(own)
+        frozen = frozen_digest(own)
+        if features is None or made_by != frozen:
+            features, made_by = features_of_store(own, store, backend, stop), frozen
         outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features)
         if outcome is not Outcome.FINISHED:
             return outcome

@@ -1,9 +1,9 @@
 """A run of ours whose weights another one begins with (`--pretrained RUN`), and whom it has seen.
 
 A head that is trained before anything below it is tuned keeps the features that the backbone brought: tuned together
-from the start, a fresh head's first errors distort them, and strangers are read worse (Kumar et al. 2022,
-arXiv:2202.10054). So a training may have two stages, each a run. Whoever was in the training of the first has been
-seen by the second: its facts say so, and it refuses to be scored on them.
+from the start, a fresh head's first errors distort them, at the cost of inputs unlike those of training (Kumar et al.
+2022, arXiv:2202.10054). So a training may have two stages, each a run. Whoever was in the training of the first has
+been seen by the second: its facts say so, and it refuses to be scored on them.
 """
 
 from __future__ import annotations
@@ -42,11 +42,6 @@ class EarlierRun:
         return {"run": str(self.path), "trained_on": list(self.trained_on), "config": self.config}
 
 
-def is_run(pretrained: str | None) -> bool:
-    """Whether `--pretrained` names a run folder, and not a file or one of the known weights."""
-    return pretrained not in (None, "imagenet", "hands") and Path(str(pretrained)).is_dir()
-
-
 def earlier_run(
     config: TrainConfig, store: Store, held_out: Mapping[str, Any], backend: Backend, *, began_in: Path | None
 ) -> EarlierRun | None:
@@ -65,7 +60,7 @@ def earlier_run(
         try:
             if began_in is not None:
                 found = _remembered(RunFolder(began_in))
-            elif is_run(config.model.pretrained):
+            elif _is_run(config.model.pretrained):
                 found = _read(Path(str(config.model.pretrained)), store, held_out)
         except UserError as error:
             fault = str(error)
@@ -75,22 +70,24 @@ def earlier_run(
     return found
 
 
+def _is_run(pretrained: str | None) -> bool:
+    """Whether `--pretrained` names a run folder, and not a file or one of the known weights."""
+    return pretrained not in (None, "imagenet", "hands") and Path(str(pretrained)).is_dir()
+
+
 def _read(path: Path, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
     run = RunFolder(path)
-    config, facts = run.config(), run.facts()
+    config, facts, seen = run.config(), run.facts(), run.training_photos()
+    if seen is None:
+        raise UserError(f"--pretrained {path}: it does not say which photos it was trained on: train it anew")
     for split, rows in held_out.items():
-        in_training = run.were_in_training(store.digests[rows])
-        if in_training is None:
-            raise UserError(
-                f"--pretrained {path}: it does not say which photos it was trained on: train it anew"
-            )
+        in_training = run.were_in_training(store.digests[rows]) or []
         if any(in_training):
             raise UserError(
                 f"--pretrained {path}: {sum(in_training):,} photos of this run's {split} split were in its training, "
                 "so no score would be honest: name a run that left them out, or a store with the same split"
             )
-    seen = tuple(run.training_photos() or ())
-    return EarlierRun(path, tuple(facts["trained_on"]), seen, to_yaml(without_folders(config)))
+    return EarlierRun(path, tuple(facts["trained_on"]), tuple(seen), to_yaml(without_folders(config)))
 
 
 def _remembered(run: RunFolder) -> EarlierRun | None:

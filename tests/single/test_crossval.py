@@ -221,6 +221,17 @@ def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path)
     assert digests[0] == digests[1]
 
 
+def assert_rows_are_what_the_pixels_give(store: Path, out: Path) -> None:
+    """Folds that were scored on features, scored once more from the store's photos."""
+    opened = Store.open(store)
+    for row in rows_of(out):
+        predictor = Predictor.from_run(out / row["folder"])
+        held = np.flatnonzero(opened.sources == row["held_out"])
+        answers = predictor.answers(photos_of(opened, held, predictor.sees))
+        assert row["scores"]["n"] == len(held)
+        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
+
+
 def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     store: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,14 +250,7 @@ def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     monkeypatch.setattr("horovod_asl.crossval.features_of_store", counted)
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
     assert passes == [1]
-    for row in rows_of(tmp_path / "out"):
-        folder = tmp_path / "out" / row["folder"]
-        predictor = Predictor.from_run(folder)
-        opened = Store.open(store)
-        held = np.flatnonzero(opened.sources == row["held_out"])
-        answers = predictor.answers(photos_of(opened, held, predictor.sees))  # from the pixels
-        assert row["scores"]["n"] == len(held)
-        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
+    assert_rows_are_what_the_pixels_give(store, tmp_path / "out")
 
 
 def test_each_fold_begins_with_what_the_same_fold_of_an_earlier_one_left(
@@ -288,12 +292,7 @@ def test_features_are_made_anew_where_the_folds_froze_other_weights(
         augment=AugmentConfig(augment=False),
     )
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
-    opened = Store.open(store)
-    for row in rows_of(tmp_path / "out"):
-        predictor = Predictor.from_run(tmp_path / "out" / row["folder"])
-        held = np.flatnonzero(opened.sources == row["held_out"])
-        answers = predictor.answers(photos_of(opened, held, predictor.sees))  # from the pixels
-        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
+    assert_rows_are_what_the_pixels_give(store, tmp_path / "out")
 
 
 def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_path: Path) -> None:
