@@ -183,6 +183,10 @@ class OptimizerConfig:
     """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""
     warmup_epochs: float = 2.0
     """Linear warm-up from the peak rate ÷ replicas (÷ 10 for fewer than ten), at most a quarter of the run."""
+    cycles: int = 1
+    """How often the schedule runs over the epochs, warm-up included, a cycle beginning with the weights of the one
+    before. Of several, the mean of the weights at their ends is scored and kept (Izmailov et al. 2018,
+    arXiv:1803.05407), BatchNorm's statistics likewise."""
     clip_norm: Optional[float] = 5.0
     """Clip the gradient's global L2 norm; `None` never does."""
     ema_decay: float = 0.0
@@ -190,11 +194,16 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         rate, decay = self.learning_rate, self.weight_decay
+        _require_at_least_1(self, "cycles")
         _require_finite(self, "learning_rate", "weight_decay", "warmup_epochs")
         _require(rate is None or rate > 0, f"--learning-rate must be positive, not {rate}")
         _require(decay is None or decay >= 0, f"--weight-decay must not be negative: {decay}")
         _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
         _require(0 <= self.ema_decay < 1, f"--ema-decay must be in [0, 1), not {self.ema_decay}")
+        _require(
+            self.cycles == 1 or self.ema_decay == 0,
+            "--cycles keeps the mean over cycles and --ema-decay a moving average: leave one of the two out",
+        )
         _require(self.warmup_epochs >= 0, f"--warmup-epochs must not be negative: {self.warmup_epochs}")
         _require(
             self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}"
@@ -337,6 +346,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require_at_least_1(self, "epochs", "batch_size_per_replica", "accumulation_steps", "keep_top")
         _require_at_least_1(self, "save_every_steps", "stop_after_steps", "commit_every_steps")
+        _require(
+            self.epochs % self.optimizer.cycles == 0,
+            f"--epochs {self.epochs} cannot be divided into {self.optimizer.cycles} equal --cycles",
+        )
         _require(0 <= self.seed < 2**32, f"--seed must be in [0, 2³²), not {self.seed}")
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),

@@ -242,8 +242,7 @@ def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: i
     backend.apply(optimizer, scaler)
     if scaler is not None:
         scaler.update()
-    if learner.ema is not None:
-        learner.ema.update_parameters(learner.model)
+    learner.after_step()
 
 
 def _skip_if_not_finite(norm: Tensor, learner: Learner, step: int) -> None:

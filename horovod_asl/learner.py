@@ -20,20 +20,39 @@ AveragedModel = torch.optim.swa_utils.AveragedModel
 
 @dataclass
 class Learner:
-    """What a step changes: `module` (the wrapped `model` or its tail), `optimizer`, and `ema`, which follows."""
+    """What a step changes: `module` (the wrapped `model` or its tail), `optimizer`, and `average`, which follows."""
 
     model: nn.Module
     module: nn.Module
     optimizer: Optimizer
-    ema: torch.optim.swa_utils.AveragedModel | None = None
+    average: AveragedModel | None = None
+    """Of the weights: a moving one over the steps, or the mean over the ends of the schedule's cycles."""
+    averages_cycles: bool = False
     scaler: torch.amp.GradScaler | None = None
     skipped: Tensor | None = None
     """On a GPU: how many steps were passed over because their gradient was not finite, float32 () there."""
 
     @property
     def models(self) -> list[nn.Module]:
-        """The model, and its moving average where one is kept."""
-        return [self.model] if self.ema is None else [self.model, self.ema]
+        """The model, and the average of its weights where one is kept."""
+        return [self.model] if self.average is None else [self.model, self.average]
+
+    @property
+    def scored(self) -> nn.Module:
+        """The model that is scored and saved: the average of the weights, once it holds any."""
+        if self.average is None or int(self.average.n_averaged) == 0:
+            return self.model
+        return self.average.module
+
+    def after_step(self) -> None:
+        """Have the moving average follow."""
+        if self.average is not None and not self.averages_cycles:
+            self.average.update_parameters(self.model)
+
+    def after_cycle(self) -> None:
+        """Have the mean over cycles take this one's weights."""
+        if self.average is not None and self.averages_cycles:
+            self.average.update_parameters(self.model)
 
 
 def build_learner(
@@ -54,7 +73,7 @@ def build_learner(
     if execution.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(backend.device)
-    ema = _moving_average(model, config.optimizer.ema_decay)
+    average = _average(model, config.optimizer)
     options = ReductionOptions(
         accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
     )
@@ -63,7 +82,7 @@ def build_learner(
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
-    return Learner(model, module, optimizer, ema, scaler)
+    return Learner(model, module, optimizer, average, config.optimizer.cycles > 1, scaler)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -81,11 +100,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return kind(groups, lr=config.learning_rate_in_force, fused=True)
 
 
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
+def _average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | None:
+    if config.cycles > 1:
+        mean = torch.optim.swa_utils.get_swa_avg_fn()  # type: ignore[no-untyped-call]
+        return AveragedModel(model, avg_fn=mean, use_buffers=True)
+    if config.ema_decay == 0:
         return None
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    moving = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
 
 
 @contextlib.contextmanager

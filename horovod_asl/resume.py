@@ -58,7 +58,7 @@ def capture(learner: Learner, position: Position, buffers: list[list[Tensor]]) -
         "position": asdict(position),
         "optimizer": learner.optimizer.state_dict(),
         "buffers": buffers,
-        "ema": None if learner.ema is None else learner.ema.state_dict(),
+        "ema": None if learner.average is None else learner.average.state_dict(),
         "scaler": None if learner.scaler is None else learner.scaler.state_dict(),
     }
 
@@ -69,8 +69,8 @@ def apply(loaded: State, learner: Learner, backend: Backend) -> None:
     for group in loaded["optimizer"]["param_groups"]:
         group["fused"] = True  # the run may be older than that
     learner.optimizer.load_state_dict(loaded["optimizer"])
-    if learner.ema is not None:
-        learner.ema.load_state_dict(loaded["ema"])
+    if learner.average is not None:
+        learner.average.load_state_dict(loaded["ema"])
     if learner.scaler is not None:
         learner.scaler.load_state_dict(loaded["scaler"])
     if len(loaded["buffers"]) == backend.world_size:

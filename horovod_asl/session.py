@@ -462,10 +462,10 @@ def _answers_of_best(
     final = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(dict(weights))
     digest = checkpoint.weights_digest(dict(model.named_parameters()))
-    trainer.learner.ema, average = None, trainer.learner.ema
+    trainer.learner.average, average = None, trainer.learner.average
     answers = {split: trainer.answers(part) for split, part in photos.items() if len(part)}
     model.load_state_dict(final)
-    trainer.learner.ema = average
+    trainer.learner.average = average
     return manifest, digest, answers
 
 

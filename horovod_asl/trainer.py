@@ -115,9 +115,8 @@ class Trainer:
 
     @contextlib.contextmanager
     def scoring_model(self) -> Iterator[nn.Module]:
-        """The model to score or to save: moving averages where kept, statistics averaged over ranks."""
-        averaged = self.learner.ema
-        model: nn.Module = self.learner.model if averaged is None else averaged.module
+        """The model to score or to save: averaged weights where kept, statistics averaged over ranks."""
+        model = self.learner.scored
         with shared_buffers(self.backend, model):
             yield model
 
@@ -183,6 +182,7 @@ class Trainer:
             peak=optimizer.learning_rate_in_force * factor,
             kind=optimizer.schedule,
             total_steps=self.total_steps,
+            cycles=optimizer.cycles,
             warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
             replicas=self.position.replicas,
         )
@@ -270,6 +270,8 @@ class Trainer:
     def _finish_epoch(self) -> None:
         self._refuse_if_not_finite()
         epoch = self.position.epoch
+        if (epoch + 1) % (self.config.epochs // self.config.optimizer.cycles) == 0:
+            self.learner.after_cycle()
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
         if not math.isfinite(loss):  # in fp16 alone: its scaler skips such steps for as long as they come

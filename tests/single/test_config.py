@@ -114,6 +114,7 @@ NAN, INF = float("nan"), float("inf")
         *((OptimizerConfig, "weight_decay", value) for value in (-1e-9, NAN, INF)),
         *((OptimizerConfig, "momentum", value) for value in (-0.1, 1.0, NAN)),
         *((OptimizerConfig, "ema_decay", value) for value in (-0.1, 1.0, NAN)),
+        (OptimizerConfig, "cycles", 0),
         *((OptimizerConfig, "warmup_epochs", value) for value in (-1.0, NAN, INF)),
         *((OptimizerConfig, "clip_norm", value) for value in (0.0, -1.0, NAN)),
         *((AugmentConfig, name, 1.01) for name in ("mirror", "colour", "blur", "cutout", "label_smoothing")),
@@ -151,6 +152,11 @@ def test_options_that_contradict_each_other_are_refused_with_the_remedy() -> Non
     with pytest.raises(UserError, match="--pretrained"):
         TrainConfig(model=ModelConfig(freeze_backbone=True))
     TrainConfig(execution=adasum, optimizer=OptimizerConfig(clip_norm=None))
+    with pytest.raises(UserError, match="leave one of the two out"):
+        OptimizerConfig(cycles=2, ema_decay=0.9)
+    with pytest.raises(UserError, match="--epochs 3 cannot be divided into 2 equal --cycles"):
+        TrainConfig(epochs=3, optimizer=OptimizerConfig(cycles=2))
+    TrainConfig(epochs=4, optimizer=OptimizerConfig(cycles=2))
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,12 @@ RICH = dataclasses.replace(
     batch_size_per_replica=BATCH // 2,
     accumulation_steps=2,
 )
+CYCLES = dataclasses.replace(
+    PLAIN, optimizer=OptimizerConfig(learning_rate=0.003, warmup_epochs=0.4, cycles=2)
+)
 CONFIGS = {
     "sgd": PLAIN,
+    "the mean of two cycles": CYCLES,
     "adamw, augmented, averaged, accumulated": RICH,
 }
 
@@ -96,7 +100,9 @@ def everything(trainer: Trainer) -> dict[str, Any]:
     ]
     return {
         "model": checkpoint.weights_digest(learner.model.state_dict()),
-        "average": None if learner.ema is None else checkpoint.weights_digest(learner.ema.state_dict()),
+        "average": None
+        if learner.average is None
+        else checkpoint.weights_digest(learner.average.state_dict()),
         "optimizer": checkpoint.weights_digest(
             {
                 str(index): torch.as_tensor(moment)
@@ -331,10 +337,32 @@ def test_the_moving_average_is_its_formula(tmp_path: Path) -> None:
     expected = weights[0]
     for weight in weights[1:]:
         expected = 0.9 * expected + 0.1 * weight
-    assert trainer.learner.ema is not None
-    torch.testing.assert_close(trainer.learner.ema.module.head.weight.detach(), expected)  # type: ignore[union-attr]
+    assert trainer.learner.average is not None
+    torch.testing.assert_close(trainer.learner.average.module.head.weight.detach(), expected)  # type: ignore[union-attr]
     with trainer.scoring_model() as model:
-        assert model is trainer.learner.ema.module
+        assert model is trainer.learner.average.module
+
+
+def test_the_mean_of_the_weights_at_the_cycles_ends_is_what_is_scored_and_kept(tmp_path: Path) -> None:
+    trainer = make_trainer(dataclasses.replace(CYCLES, epochs=2 * EPOCHS, keep_top=1), tmp_path / "run")
+    ends: list[dict[str, torch.Tensor]] = []
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        weights = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+        with trainer.scoring_model() as model:  # before the first cycle's end there is no mean
+            assert (model is trainer.learner.model) is (row["epoch"] == 1)
+        if row["epoch"] % 2 == 0:
+            ends.append(weights)
+
+    trainer.on_epoch = on_epoch
+    trainer.config = dataclasses.replace(trainer.config, last_epoch=True)
+    trainer.run()
+    names = [name for name, value in ends[0].items() if value.is_floating_point()]
+    mean = {name: (ends[0][name] + ends[1][name]) / 2 for name in names}
+    assert not torch.allclose(mean["head.weight"], ends[1]["head.weight"], rtol=1e-3)
+    best = trainer.folder.best_weights()
+    assert best is not None
+    torch.testing.assert_close({name: best[1][name] for name in names}, mean)
 
 
 def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
