@@ -37,13 +37,11 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
-from horovod_asl.inference import Predictor
 from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
 from horovod_asl.session import (
     features_of_store,
     frozen_digest,
     open_equal_stores,
-    photos_of,
     run_training,
     settle_process,
 )
@@ -163,9 +161,7 @@ def _claim(out: Path, common: dict[str, Any], backend: Backend) -> None:
             _claim_here(out, common)
         except (UserError, OSError) as error:
             fault = str(error)
-    fault = backend.broadcast(fault)
-    if fault is not None:
-        raise UserError(fault)
+    _raise_everywhere(fault, backend)
 
 
 def _claim_here(out: Path, common: dict[str, Any]) -> None:
@@ -235,58 +231,53 @@ def _train_and_score(
         outcome = run_training(own, split, backend, stop, began_with, features, scores_training=False)
         if outcome is not Outcome.FINISHED:
             return outcome
-    copies = {"copies_left_out": int((codes == LEFT_OUT).sum())}
-    row = _score(fold, split, path, backend, features) | copies | {"folder": fold.folder}
+    fault = None
     if backend.rank == 0:
-        write_atomically(path / ROW, json.dumps(row, indent=1))
-    backend.barrier()
+        try:
+            row = _row_of(fold, split, RunFolder(path))
+            row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
+            write_atomically(path / ROW, json.dumps(row, indent=1))
+        except (UserError, OSError) as error:
+            fault = str(error)
+    _raise_everywhere(fault, backend)
     return Outcome.FINISHED
 
 
-def _score(fold: Fold, store: Store, path: Path, backend: Backend, features: Photos | None) -> dict[str, Any]:
-    """The row of a fold: what its best weights make of those who were held out."""
-    predictor = _predictor(path, backend)
+def _raise_everywhere(fault: str | None, backend: Backend) -> None:
+    """Have every rank raise what rank 0 found."""
+    fault = backend.broadcast(fault)
+    if fault is not None:
+        raise UserError(fault)
+
+
+def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
+    """The row of a fold that is trained: what its best weights made of those who were held out."""
+    facts, result, arrays = run.facts(), run.result(), run.answers()
     answers = {
-        side: predictor.answers(
-            photos_of(store, rows, predictor.sees)
-            if features is None
-            else features.select(rows, of=len(store))
-        )
+        side: Answers(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
         for side in ("validation", "test")
-        if len(rows := store.rows(side))
+        if f"{side}_logits" in arrays
     }
-    held_out, temperature = answers["test"], predictor.temperature
+    held_out, validation = answers["test"], answers.get("validation")
+    temperature = 1.0 if result["temperature"] is None else float(result["temperature"])
     confidence = held_out.confidence(temperature)
     curve = coverage_curve(confidence, held_out.right, _quantiles(confidence))
     return {
         "held_out": fold.held_out,
         "test": names_of(fold.test),
-        "trained_on": sorted({*names_of(fold.train), *predictor.facts["trained_on"]}),
+        "trained_on": sorted({*names_of(fold.train), *facts["trained_on"]}),
         "validated_on": names_of(fold.validation),
         "validation_rule": fold.reason,
         "same_signer_in_training": fold.same_signer,
         "photos": {side: len(store.rows(side)) for side in ("train", "validation", "test")},
-        "epoch": predictor.epoch,
-        "settings": predictor.facts["settings"],
-        "scores": measures(held_out, predictor.classes, temperature),
-        "validation": _validation_figures(answers.get("validation"), temperature),
-        "temperature_fitted": "validation" in answers and not bool(answers["validation"].right.all()),
-        "thresholds_of_validation": _told_by_validation(answers.get("validation"), held_out, temperature),
+        "epoch": result["epoch"],
+        "settings": facts["settings"],
+        "scores": measures(held_out, facts["classes"], temperature),
+        "validation": _validation_figures(validation, temperature),
+        "temperature_fitted": validation is not None and not bool(validation.right.all()),
+        "thresholds_of_validation": _told_by_validation(validation, held_out, temperature),
         "curve": [point._asdict() for point in curve],
     }
-
-
-def _predictor(path: Path, backend: Backend) -> Predictor:
-    """The best weights of a run that rank 0 alone may be able to read."""
-    parts: tuple[Any, ...] | None = None
-    if backend.rank == 0:
-        folder = RunFolder(path)
-        manifest, weights = folder.best_weights()
-        parts = folder.facts(), manifest, dict(weights), folder.temperature(manifest)
-    parts = backend.broadcast(parts)
-    assert parts is not None
-    facts, manifest, weights, temperature = parts
-    return Predictor.of(facts, manifest, weights, backend, temperature=temperature, name=str(path))
 
 
 def _quantiles(confidence: Any) -> list[float]:

@@ -9,6 +9,8 @@ best/epoch-*             weights of the best epochs on the validation split (`--
 result.json              the scores of the best weights per split, the temperature fitted on validation (null without
                          one), and SHA-256 digests of parameters (statistics of BatchNorm left out):
                          `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
+answers.npz              what the best weights answer to the photos of each split that was scored, in the order of the
+                         store: `test_logits`, float32 (n, classes), and `test_labels`, int64 (n,); `validation_…`
 report.html, *.png       what a person looks at
 """
 
@@ -22,12 +24,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from horovod_asl import checkpoint
 from horovod_asl.cli import flags_of_file, parse, to_yaml
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
+ANSWERS = "answers.npz"
 TRAINED_ON = "trained_on.sha256"
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
 
@@ -129,11 +135,34 @@ class RunFolder:
         """The final scores per split."""
         write_atomically(self.path / RESULT, json.dumps(result, indent=1))
 
+    def result(self) -> dict[str, Any]:
+        """What `write_result` saved of a run that ended."""
+        result: dict[str, Any] = json.loads((self.path / RESULT).read_text())
+        return result
+
+    def write_answers(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Save logits and labels of the splits that were scored."""
+        partial = self.path / f".{ANSWERS}.partial"
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        partial.replace(self.path / ANSWERS)
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """What `write_answers` saved; UserError where an older version trained the run and did not."""
+        try:
+            with np.load(self.path / ANSWERS) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is trained, but its answers cannot be read ({error}): remove that folder, and it is "
+                "trained anew"
+            ) from error
+
     def temperature(self, manifest: Mapping[str, Any]) -> float:
         """The temperature fitted for the weights of this manifest (see `best_weights`); 1 where there is none."""
         fitted = manifest.get("temperature")
         if fitted is None and (self.path / RESULT).is_file():
-            result = json.loads((self.path / RESULT).read_text())
+            result = self.result()
             fitted = result.get("temperature") if result.get("epoch") == manifest.get("epoch") else None
         return 1.0 if fitted is None else float(fitted)
 

@@ -428,7 +428,14 @@ def _conclude(
     if trainer.backend.rank == 0:
         from horovod_asl.report import write_report
 
-        trainer.folder.write_result(result)
+        trainer.folder.write_answers(
+            {
+                f"{split}_{name}": array
+                for split, answer in answers.items()
+                for name, array in vars(answer).items()
+            }
+        )
+        trainer.folder.write_result(result)  # last: a run that has it is finished
         write_report(trainer.folder)
     for split, answer in answers.items():
         score = answer.scores()

@@ -208,6 +208,16 @@ def test_finished_folds_are_read_back_and_an_unscored_one_is_not_trained_again(
     assert json.loads((again / "b" / "fold.json").read_text()) == json.loads(kept)
 
 
+def test_a_fold_of_a_version_that_kept_no_answers_is_refused_with_the_remedy(
+    store: Path, out: Path, tmp_path: Path
+) -> None:
+    again = shutil.copytree(out, tmp_path / "again")
+    for name in ("fold.json", "answers.npz"):
+        (again / "b" / name).unlink()
+    with pytest.raises(UserError, match="remove that folder"):
+        walk(store, again)
+
+
 def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path) -> None:
     stopping = replace(CONFIG, stop_after_steps=1)
     only = Plan("source", signers=("a",), only=("b",))
@@ -221,8 +231,12 @@ def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path)
     assert digests[0] == digests[1]
 
 
+def test_a_row_is_what_the_weights_that_were_kept_make_of_the_photos(store: Path, out: Path) -> None:
+    assert_rows_are_what_the_pixels_give(store, out)
+
+
 def assert_rows_are_what_the_pixels_give(store: Path, out: Path) -> None:
-    """Folds that were scored on features, scored once more from the store's photos."""
+    """Folds, scored once more from the store's photos."""
     opened = Store.open(store)
     for row in rows_of(out):
         predictor = Predictor.from_run(out / row["folder"])
