@@ -140,17 +140,23 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 def _common(config: TrainConfig, plan: Plan, store: Store, backend: Backend) -> dict[str, Any]:
     """What all folds under one folder must share, as JSON."""
-    flags: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
-        flags |= value if isinstance(value, dict) else {name: value}
-    kept = {name: value for name, value in flags.items() if name not in _MAY_CHANGE}
     # On other ranks a fold that was begun goes on with its own global batch; one that is new would learn otherwise.
     replicas = "any" if backend.elastic else backend.num_replicas
     about = {"store_digest": store.digest, "replicas": replicas} | {
         name: value for name, value in vars(plan).items() if name != "only"
     }
-    common: dict[str, Any] = json.loads(json.dumps(about | {"train": kept}, default=str))
+    common: dict[str, Any] = json.loads(json.dumps(about | {"train": _flags(config)}, default=str))
     return common
+
+
+def _flags(config: TrainConfig) -> dict[str, Any]:
+    """The flags of train that decide what a fold learns, as JSON."""
+    flags: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        flags |= value if isinstance(value, dict) else {name: value}
+    kept = {name: value for name, value in flags.items() if name not in _MAY_CHANGE}
+    as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return as_json
 
 
 def _claim(out: Path, common: dict[str, Any], backend: Backend) -> None:
@@ -180,9 +186,14 @@ def _claim_here(out: Path, common: dict[str, Any]) -> None:
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    defaults = _flags(TrainConfig())  # what a flag was that is younger than the folder
+
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
-        flags: dict[str, Any] = plan.get("train", {})
-        return {name: value for name, value in plan.items() if name != "train"} | flags
+        return (
+            {name: value for name, value in plan.items() if name != "train"}
+            | defaults
+            | plan.get("train", {})
+        )
 
     before, now = flat(found), flat(asked)
     return [

@@ -101,7 +101,7 @@ def run_training(
         on_features=display.on_features,
     )
     facts = _facts(trainer, store, threads, earlier)
-    _announce(facts, display, trainer)
+    _announce(facts, parts_of(store, rows["train"]), display, trainer)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
         _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
@@ -369,11 +369,13 @@ def parts_of(store: Store, rows: Rows) -> list[str]:
     return sorted({f"{source}/{recording}" for source, recording in pairs})
 
 
-def _announce(facts: dict[str, Any], display: Display, trainer: Trainer) -> None:
+def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer) -> None:
     display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
-    display.say(f"train on {len(trainer.train):,} photos: {', '.join(facts['trained_on'])}")
-    if facts["begun_with"] is not None:
-        display.say(f"first weights: those of the run {facts['begun_with']['run']}")
+    display.say(f"train on {len(trainer.train):,} photos: {', '.join(trained_on)}")
+    begun_with = facts["begun_with"]
+    if begun_with is not None:
+        seen = ", ".join(begun_with["trained_on"])
+        display.say(f"first weights: those of the run {begun_with['run']}, which was trained on {seen}")
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:

@@ -320,6 +320,12 @@ def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_
     with pytest.raises(UserError, match=r"replicas 2 \(now 1\)"):
         walk(store, begun)
     shutil.rmtree(begun)
+    del plan["train"]["cycles"]  # begun before there was that flag, which has its default now
+    older = shutil.copytree(out, begun)
+    (older / "plan.json").write_text(json.dumps(plan))
+    assert walk(store, older) is Outcome.FINISHED
+    with pytest.raises(UserError, match=r"cycles 1 \(now 2\)"):
+        walk(store, older, config=replace(CONFIG, epochs=2, optimizer=replace(CONFIG.optimizer, cycles=2)))
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds no cross-validation"):
         walk(store, tmp_path)
