@@ -38,14 +38,9 @@ from horovod_asl.folds import (
     with_fold,
 )
 from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
-from horovod_asl.session import (
-    features_of_store,
-    frozen_digest,
-    open_equal_stores,
-    run_training,
-    settle_process,
-)
+from horovod_asl.session import display_of, open_equal_stores, run_training, settle_process
 from horovod_asl.stopping import Outcome, StopSignal
+from horovod_asl.store_photos import features_of_store, frozen_digest
 
 PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
 _CURVE_POINTS = 99
@@ -106,7 +101,8 @@ def cross_validate(
         own = _of_fold(config, fold, backend)
         frozen = frozen_digest(own)
         if features is None or made_by != frozen:
-            features, made_by = features_of_store(own, store, backend, stop), frozen
+            features = features_of_store(own, store, backend, stop, display_of(own, backend).on_features)
+            made_by = frozen
         outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features)
         if outcome is not Outcome.FINISHED:
             return outcome
@@ -189,11 +185,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     defaults = _flags(TrainConfig())  # what a flag was that is younger than the folder
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
-        return (
-            {name: value for name, value in plan.items() if name != "train"}
-            | defaults
-            | plan.get("train", {})
-        )
+        flags: dict[str, Any] = defaults | plan.get("train", {})
+        return {name: value for name, value in plan.items() if name != "train"} | flags
 
     before, now = flat(found), flat(asked)
     return [

@@ -11,41 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
 
 from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
-from horovod_asl.config import DataConfig, TrainConfig
+from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
-from horovod_asl.data.hands import hand_arrays, readings
-from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import EarlierRun, earlier_run
-from horovod_asl.engine import Photos, ResidentPhotos, fits_on_device, on_device
+from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
-from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
-from horovod_asl.labels import CLASS_INDEX, CLASSES
+from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.models import build_model, freeze_backbone
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
+from horovod_asl.store_photos import features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "validation", "test")
-_OF_STEPS = (
-    "label_smoothing",
-    "mixup_alpha",
-    "cutmix_alpha",
-)  # what augmentation does to no photo of its own
-Rows = npt.NDArray[np.int64]
 
 
 def run_training(
@@ -75,18 +64,18 @@ def run_training(
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
     if config.data.all_splits:
         store = store.with_splits(np.zeros(len(store), np.uint8), {"kind": "none"})
-    display = _display(config, backend)
-    rows = {split: store.rows(split) for split in SPLITS} | {"train": _training_rows(config, store)}
+    display = display_of(config, backend)
+    rows = {split: store.rows(split) for split in SPLITS} | {"train": training_rows(config, store)}
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
     folder = _open_folder(config, store, backend, committed)
     if features is None and config.model.features_file is not None:
-        features = features_of_store(config, store, backend, stop or StopSignal())
+        features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
         if features is None:
             return Outcome.PREEMPTED
     photos = {
-        split: _photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
+        split: photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
     }
     trainer = Trainer(
         config,
@@ -126,7 +115,8 @@ def run_training(
     return outcome
 
 
-def _display(config: TrainConfig, backend: Backend) -> Display:
+def display_of(config: TrainConfig, backend: Backend) -> Display:
+    """What this rank shows of a run."""
     return Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
 
 
@@ -150,133 +140,6 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
             f"the store {path} on {', '.join(others)} differs from {digests[0][0]}'s; prepare or copy it again"
         )
     return store
-
-
-def photos_of(store: Store, rows: Rows, sees: str | None) -> Photos:
-    """The photos of these rows of the store as a network that sees `pixels`, `landmarks` or `both` takes them.
-
-    Else (None or `photos`) the whole photos. UserError where it wants hands and the store has none.
-    """
-    labels = store.labels[rows]
-    if sees == "landmarks":
-        return Photos(gather=hand_arrays(store.hands[rows]).__getitem__, labels=labels)
-    if sees == "pixels":
-        store.require_hands()
-        return Photos(gather=lambda indices: store.gather_crops(rows[indices]), labels=labels)
-    if sees == "both":
-        hands = store.hands[rows]
-        return Photos(
-            gather=lambda indices: readings(store.gather_crops(rows[indices]), hands[indices]), labels=labels
-        )
-    return Photos(gather=lambda indices: store.gather(rows[indices]), labels=labels)
-
-
-def _photos_of_split(
-    split: str, rows: Rows, store: Store, config: TrainConfig, backend: Backend, features: Photos | None
-) -> Photos:
-    times = _times(store, rows, config.data) if split == "train" else None
-    if features is None:
-        photos = _placed(photos_of(store, rows, config.model.input), config, backend)
-    else:
-        views = (config.model.views or 1) if split == "train" else 1
-        photos = features.select(rows, views=views, of=len(store))
-        times = None if times is None else np.tile(times, views)
-    return dataclasses.replace(photos, times=times)
-
-
-def features_of_store(config: TrainConfig, store: Store, backend: Backend, stop: StopSignal) -> Photos | None:
-    """What the frozen backbone of `config` makes of every photo of the store, in `--views` versions, for many runs.
-
-    None where it does not train on features, or was asked to stop meanwhile. Every rank must come here.
-    """
-    if not config.trains_on_features:
-        return None
-    settle_process(config, backend)
-    model = _partly_frozen(config)
-    photos = photos_of(store, np.arange(len(store)), config.model.input)
-    return of_photos(
-        model.to(backend.device).eval(),
-        backend,
-        photos,
-        config,
-        stop,
-        views=config.model.views or 1,
-        kept=_kept(config, store, _digest_of_frozen(model)),
-        on_progress=_display(config, backend).on_features,
-    )
-
-
-def _partly_frozen(config: TrainConfig) -> nn.Module:
-    torch.manual_seed(config.seed)
-    model = build_model(config.model.name, num_classes=len(CLASSES), pretrained=config.model.pretrained)
-    freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
-    return model
-
-
-def frozen_digest(config: TrainConfig) -> str | None:
-    """Of the weights that make the features that `config` trains on; None where it trains on none."""
-    return _digest_of_frozen(_partly_frozen(config)) if config.trains_on_features else None
-
-
-def _digest_of_frozen(model: nn.Module) -> str:
-    return checkpoint.weights_digest(
-        {name: part for name, part in model.named_parameters() if not part.requires_grad}
-    )
-
-
-def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
-    if config.model.features_file is None:
-        return None
-    about = {
-        "version": FEATURES_VERSION,
-        "store": store.digest,
-        "model": config.model.name,
-        "input": config.model.input,
-        "precision": config.execution.precision,
-        "backbone": frozen,
-        "views": config.model.views or 1,
-    }
-    if about["views"] != 1:  # the first is the photo as it is
-        about["seed"] = config.seed
-        about["augment"] = {
-            name: value for name, value in dataclasses.asdict(config.augment).items() if name not in _OF_STEPS
-        }
-    return Kept(config.model.features_file, about)
-
-
-def _times(store: Store, rows: Rows, config: DataConfig) -> npt.NDArray[np.int64] | None:
-    """How often an epoch shows each photo (`--balance`, `--hands-in-nothing`); None: once."""
-    if config.balance == 0 and config.hands_in_nothing == 1:
-        return None
-    _, source, sizes = np.unique(store.sources[rows], return_inverse=True, return_counts=True)
-    times: npt.NDArray[np.int64] = np.rint((sizes.max() / sizes) ** config.balance).astype(np.int64)[source]
-    if config.hands_in_nothing < 1:
-        suspects = np.flatnonzero((store.labels[rows] == CLASS_INDEX["nothing"]) & store.hands["found"][rows])
-        # Evenly over the photos, which are in the order of their recordings: whole numbers that add up to the share.
-        shown = np.cumsum(times[suspects]) * config.hands_in_nothing
-        times[suspects] = np.diff(np.floor(shown).astype(np.int64), prepend=0)
-    return times
-
-
-def _placed(photos: Photos, config: TrainConfig, backend: Backend) -> Photos:
-    """On the GPU where there is room for all of them: batches are then made there, and nothing waits for a copy.
-
-    Those that a frozen backbone passes once stay where they are.
-    """
-    worth_it = not config.trains_on_features and fits_on_device(photos, backend.device)
-    return on_device(photos, backend.device) if worth_it else photos
-
-
-def _training_rows(config: TrainConfig, store: Store) -> Rows:
-    """The rows of the training split, or of its class-balanced subset where `--samples` asks for one, with copies."""
-    rows, photos, samples = store.training_rows, store.rows("train"), config.data.samples
-    if samples is None:
-        return rows
-    if samples > len(photos):
-        raise UserError(f"--samples {samples}: the training split has only {len(photos)} photos")
-    recordings = list(zip(store.sources[photos], store.recordings[photos], strict=True))
-    drawn = photos[balanced_subset(store.labels[photos], recordings, samples, config.seed)]
-    return rows[np.isin(store.originals[rows], drawn)]
 
 
 def _open_folder(
@@ -319,7 +182,7 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
 
 def _facts(trainer: Trainer, store: Store, threads: int, earlier: EarlierRun | None) -> dict[str, Any]:
     config, backend = trainer.config, trainer.backend
-    trained_on = {*parts_of(store, _training_rows(config, store)), *(earlier.trained_on if earlier else ())}
+    trained_on = {*parts_of(store, training_rows(config, store)), *(earlier.trained_on if earlier else ())}
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
@@ -361,12 +224,6 @@ def _facts(trainer: Trainer, store: Store, threads: int, earlier: EarlierRun | N
             "python": platform.python_version(),
         },
     }
-
-
-def parts_of(store: Store, rows: Rows) -> list[str]:
-    """The recordings of photos, as `source/recording`."""
-    pairs = zip(store.sources[rows], store.recordings[rows], strict=True)
-    return sorted({f"{source}/{recording}" for source, recording in pairs})
 
 
 def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer) -> None:

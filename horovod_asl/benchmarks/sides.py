@@ -125,7 +125,8 @@ def _trainer(
     from horovod_asl.data.store import Store
     from horovod_asl.engine import Photos
     from horovod_asl.runfolder import RunFolder
-    from horovod_asl.session import photos_of, settle_process
+    from horovod_asl.session import settle_process
+    from horovod_asl.store_photos import photos_of
     from horovod_asl.trainer import Trainer
 
     settle_process(config, backend)
@@ -373,7 +374,7 @@ def grow(photos: str, store: str) -> Answer:
 def open_store(store: str) -> Answer:
     """Open a store, find its training photos, read a batch of 32; and what it takes of memory beside the map."""
     from horovod_asl.data.store import Store
-    from horovod_asl.session import photos_of
+    from horovod_asl.store_photos import photos_of
 
     started = time.perf_counter()
     opened = Store.open(store)

@@ -110,7 +110,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.data.store import Store
-    from horovod_asl.session import parts_of, photos_of
+    from horovod_asl.store_photos import parts_of, photos_of
 
     store = Store.open(config.photos)
     _require_size(store, predictor)

@@ -22,7 +22,7 @@ from horovod_asl.data.store import Store, is_copy, original_of
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.labels import CLASSES
-from horovod_asl.session import _training_rows
+from horovod_asl.store_photos import training_rows
 
 COPIES = 2
 
@@ -128,7 +128,7 @@ def test_only_training_sees_them(store: Store) -> None:
 
 
 def test_a_subset_takes_photos_with_their_copies(store: Store) -> None:
-    rows = _training_rows(TrainConfig(data=DataConfig(samples=29)), store)
+    rows = training_rows(TrainConfig(data=DataConfig(samples=29)), store)
     assert len(rows) == 29 * (1 + COPIES)
     assert (~store.copies[rows]).sum() == 29
     assert set(store.originals[rows]) == set(rows[~store.copies[rows]])

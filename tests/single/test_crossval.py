@@ -26,8 +26,8 @@ from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_o
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.session import features_of_store, photos_of
 from horovod_asl.stopping import Outcome
+from horovod_asl.store_photos import features_of_store, photos_of
 from tests.conftest import write_frames
 
 torch.set_num_threads(1)

@@ -23,7 +23,8 @@ from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.session import _Board, _times, run_training
+from horovod_asl.session import _Board, run_training
+from horovod_asl.store_photos import times_shown
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
 
@@ -82,7 +83,7 @@ def test_the_next_commands_name_this_run_and_a_program_that_is_there(
 
 
 def _photos_of(sources: list[str], labels: list[int], found: list[bool]) -> Any:
-    """What `_times` asks of a store."""
+    """What `times_shown` asks of a store."""
     return SimpleNamespace(
         sources=np.array(sources), labels=np.array(labels), hands={"found": np.array(found)}
     )
@@ -91,12 +92,12 @@ def _photos_of(sources: list[str], labels: list[int], found: list[bool]) -> Any:
 def test_small_sources_are_shown_oftener() -> None:
     store = _photos_of(["a"] * 90 + ["b"] * 10, [0] * 100, [True] * 100)
     rows = np.arange(100)
-    assert _times(store, rows, DataConfig()) is None
+    assert times_shown(store, rows, DataConfig()) is None
     for power, times in ((1.0, 9), (0.5, 3)):
-        shown = _times(store, rows, DataConfig(balance=power))
+        shown = times_shown(store, rows, DataConfig(balance=power))
         assert shown is not None
         assert shown.tolist() == [1] * 90 + [times] * 10
-    part = _times(store, rows[85:], DataConfig(balance=1.0))  # of the photos of training alone
+    part = times_shown(store, rows[85:], DataConfig(balance=1.0))  # of the photos of training alone
     assert part is not None
     assert part.tolist() == [2] * 5 + [1] * 10
 
@@ -104,12 +105,12 @@ def test_small_sources_are_shown_oftener() -> None:
 def test_nothing_with_hands_in_it_is_shown_less() -> None:
     nothing = CLASS_INDEX["nothing"]
     store = _photos_of(["a"] * 40, [nothing] * 20 + [0] * 20, [True] * 10 + [False] * 10 + [True] * 20)
-    shown = _times(store, np.arange(40), DataConfig(hands_in_nothing=0.3))
+    shown = times_shown(store, np.arange(40), DataConfig(hands_in_nothing=0.3))
     assert shown is not None
     assert shown[:10].sum() == 3
     assert set(shown[:10].tolist()) == {0, 1}
     assert shown[10:].tolist() == [1] * 30
-    none = _times(store, np.arange(40), DataConfig(hands_in_nothing=0.0))
+    none = times_shown(store, np.arange(40), DataConfig(hands_in_nothing=0.0))
     assert none is not None
     assert none.tolist() == [0] * 10 + [1] * 30
 
