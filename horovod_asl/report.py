@@ -201,7 +201,7 @@ def plot_coverage(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     `rows`: of each its name `held_out`, and `curve`, points {coverage, accuracy}.
     """
-    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     styles = ("-", "--", ":", "-.")
     for index, row in enumerate(rows):
@@ -220,7 +220,7 @@ def plot_coverage(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     )
     axes.set_title("Held out, surest answers first", loc="left", fontsize=11)
     _plain_axes(axes)
-    axes.legend(frameon=False, loc="lower left", fontsize=9)
+    figure.legend(frameon=False, loc="outside right center", fontsize=9)  # beside the lines, however many
     _save(figure, path)
 
 
