@@ -263,7 +263,7 @@ def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
         if f"{side}_logits" in arrays
     }
     held_out, validation = answers["test"], answers.get("validation")
-    temperature = 1.0 if result["temperature"] is None else float(result["temperature"])
+    temperature = result["temperature"] or 1.0
     confidence = held_out.confidence(temperature)
     curve = coverage_curve(confidence, held_out.right, _quantiles(confidence))
     return {

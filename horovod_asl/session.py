@@ -89,8 +89,9 @@ def run_training(
         on_epoch=lambda row: _record(row, trainer, display, board),
         on_features=display.on_features,
     )
-    facts = _facts(trainer, store, threads, earlier)
-    _announce(facts, parts_of(store, rows["train"]), display, trainer)
+    trained_on = parts_of(store, rows["train"])
+    facts = _facts(trainer, store, trained_on, threads, earlier)
+    _announce(facts, trained_on, display, trainer)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
         _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
@@ -180,9 +181,10 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
         folder.create(dataclasses.replace(trainer.config, run_folder=folder.path))
 
 
-def _facts(trainer: Trainer, store: Store, threads: int, earlier: EarlierRun | None) -> dict[str, Any]:
+def _facts(
+    trainer: Trainer, store: Store, trained_on: list[str], threads: int, earlier: EarlierRun | None
+) -> dict[str, Any]:
     config, backend = trainer.config, trainer.backend
-    trained_on = {*parts_of(store, training_rows(config, store)), *(earlier.trained_on if earlier else ())}
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
@@ -195,7 +197,7 @@ def _facts(trainer: Trainer, store: Store, threads: int, earlier: EarlierRun | N
         "store": str(store.path),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
-        "trained_on": sorted(trained_on),
+        "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
         "begun_with": earlier and earlier.facts,
         "validated_on": parts_of(store, store.rows("validation")),
         "settings": {

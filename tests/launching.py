@@ -47,9 +47,8 @@ def launch(
     command: list[str | Path], *, timeout: float = 150, cwd: Path | None = None, **extra: str
 ) -> Finished:
     """Run `command` to its end; after `timeout` seconds its process group is killed and the test fails."""
-    with tempfile.TemporaryFile(
-        "w+", errors="replace"
-    ) as log:  # ranks may cut each other's characters in two
+    # Ranks may cut each other's characters in two.
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
