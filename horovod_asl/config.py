@@ -116,6 +116,9 @@ class ModelConfig:
     tuned_blocks: int = 0
     """With a frozen backbone: train the last so many of hand_net's 16 blocks all the same, at 0.4 of the head's rate;
     0, or 5 and more."""
+    mix_styles: float = 0.0
+    """With tuned blocks: the probability that what enters them of a photo gets the mean and deviation of its channels
+    mixed with those of another photo of the batch (MixStyle: Zhou et al. 2021)."""
     views: Optional[int] = None
     """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
     others augmented; an epoch then sees them all."""
@@ -123,6 +126,9 @@ class ModelConfig:
     features_file: Optional[Path] = None
     """Keep there what the frozen backbone makes of the store's photos, for other runs with the same views of the same
     store. None: a temporary file."""
+    keep_maps: int = 0
+    """Of a frozen hand_net: pass its trunk in two parts, and keep also what enters its last so many blocks, in half
+    precision, in FEATURES_FILE.maps: the features file of runs with as many --tuned-blocks. 0: in one part."""
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "views")
@@ -136,15 +142,26 @@ class ModelConfig:
             self.pretrained != "hands" or model == "hand_net",
             "--pretrained hands is for --model hand_net: its pixel network is the hand finder's",
         )
-        _require(
-            self.tuned_blocks in (0, *_TUNED_BLOCKS),
-            f"--tuned-blocks must be 0 or in {_TUNED_BLOCKS[0]} … {_TUNED_BLOCKS[-1]}, not {self.tuned_blocks}: "
-            "the map that is read at the joints stands before the last five",
-        )
+        for name, blocks in (("tuned-blocks", self.tuned_blocks), ("keep-maps", self.keep_maps)):
+            _require(
+                blocks in (0, *_TUNED_BLOCKS),
+                f"--{name} must be 0 or in {_TUNED_BLOCKS[0]} … {_TUNED_BLOCKS[-1]}, not {blocks}: "
+                "the map that is read at the joints stands before the last five",
+            )
         _require(
             self.tuned_blocks == 0 or (model == "hand_net" and self.freeze_backbone),
             "--tuned-blocks trains the last blocks of hand_net where the others are frozen: --model hand_net "
             "--freeze-backbone",
+        )
+        _require(0 <= self.mix_styles <= 1, f"--mix-styles must be in [0, 1], not {self.mix_styles}")
+        _require(
+            self.mix_styles == 0 or self.tuned_blocks > 0,
+            "--mix-styles mixes what enters the trunk's tuned blocks: add --tuned-blocks N",
+        )
+        _require(
+            self.keep_maps == 0 or (model == "hand_net" and self.freeze_backbone and self.tuned_blocks == 0),
+            "--keep-maps is for a hand_net whose whole trunk is frozen: --model hand_net --freeze-backbone, without "
+            "--tuned-blocks (which keeps such maps itself)",
         )
         _require(
             self.views is None or self.freeze_backbone,
@@ -372,6 +389,10 @@ class TrainConfig:
             "--features-file keeps what every epoch sees again: add --views N or --no-augment"
             if self.model.model not in _RANDOM_WITHIN
             else f"--features-file: {self.model.model} has dropout among its frozen layers; leave it out",
+        )
+        _require(
+            self.model.mix_styles == 0 or self.trains_on_features,
+            "--mix-styles mixes what is kept of photos before the tuned blocks: add --views N or --no-augment",
         )
         _require(
             self.model.model != "hand_net" or self.augment.mirror == 0,

@@ -34,7 +34,7 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, autocast, each
 from horovod_asl.errors import UserError
-from horovod_asl.hand_network import HandNet
+from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.runfolder import write_atomically
 from horovod_asl.stopping import StopSignal
 
@@ -62,6 +62,7 @@ def of_photos(
     Every rank must come here. None where some rank was asked to stop meanwhile.
 
     Args:
+        model: the network; or, of photos that are what enters hand_net's last blocks, its `TunedTail`.
         kept: a file in which they stay for other runs, and from which an interrupted pass goes on.
 
     Raises:
@@ -161,7 +162,7 @@ class _Extractor:
     """
 
     def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig, photos: Photos) -> None:
-        self._see = model.see if isinstance(model, HandNet) else _Folded(model)
+        self._see = model.see if isinstance(model, (HandNet, TunedTail)) else _Folded(model)
         self._device, self._config, self._photos = device, config, photos
         self._smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
         first = self._seen(np.zeros(1, np.int64))

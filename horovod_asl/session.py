@@ -70,7 +70,7 @@ def run_training(
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
     folder = _open_folder(config, store, backend, committed)
-    if features is None and config.model.features_file is not None:
+    if features is None and (config.model.features_file is not None or config.model.keep_maps):
         features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
         if features is None:
             return Outcome.PREEMPTED

@@ -20,7 +20,7 @@ from horovod_asl.engine import Photos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES
-from horovod_asl.models import build_model, freeze_backbone
+from horovod_asl.models import build_model, freeze_backbone, tail
 from horovod_asl.stopping import StopSignal
 
 # What augmentation does to no photo of its own.
@@ -109,18 +109,39 @@ def features_of_store(
     """
     if not config.trains_on_features:
         return None
-    model = _partly_frozen(config)
+    model, views = _partly_frozen(config), config.model.views or 1
     photos = photos_of(store, np.arange(len(store)), config.model.input)
+    kept = _kept(config, store, _digest_of_frozen(model))
+    if config.model.keep_maps:
+        before = _keeping_maps(config)
+        maps = features_of_store(before, store, backend, stop, on_progress)
+        if maps is None:
+            return None
+        photos, views = maps, 1  # they are of all views
+        freeze_backbone(model, tuned_blocks=before.model.tuned_blocks)
+        model = tail(model)
     return of_photos(
         model.to(backend.device).eval(),
         backend,
         photos,
         config,
         stop,
-        views=config.model.views or 1,
-        kept=_kept(config, store, _digest_of_frozen(model)),
+        views=views,
+        kept=kept,
         on_progress=on_progress,
     )
+
+
+def _keeping_maps(config: TrainConfig) -> TrainConfig:
+    """Of the run that would tune as many of the trunk's last blocks as `config` keeps maps for."""
+    file = config.model.features_file
+    model = dataclasses.replace(
+        config.model,
+        tuned_blocks=config.model.keep_maps,
+        keep_maps=0,
+        features_file=file and file.with_name(f"{file.name}.maps"),
+    )
+    return dataclasses.replace(config, model=model)
 
 
 def frozen_digest(config: TrainConfig) -> str | None:
@@ -153,6 +174,8 @@ def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
         "backbone": frozen,
         "views": config.model.views or 1,
     }
+    if config.model.keep_maps:  # they passed through half precision
+        about["maps"] = config.model.keep_maps
     if about["views"] != 1:  # the first is the photo as it is
         about["seed"] = config.seed
         about["augment"] = {

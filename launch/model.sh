@@ -13,7 +13,7 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
 }
 OTHERS=$PHOTOS/other_signers STORE=$WORK/store
 HEAD=(--config "$ROOT/launch/model-head.yaml" --features-file "$WORK/trunk")
-TUNED=(--config "$ROOT/launch/model.yaml" --features-file "$WORK/features")
+TUNED=(--config "$ROOT/launch/model.yaml" --features-file "$WORK/trunk.maps") # model-head.yaml's keep_maps
 FOLDS=(--by source --signers massey
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
 

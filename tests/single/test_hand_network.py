@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 
-from horovod_asl import features, models
+from horovod_asl import features, models, store_photos
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
 from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
@@ -23,7 +24,7 @@ from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
 from horovod_asl.engine import Photos, augmented
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
-from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
+from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held, mix_styles
 from horovod_asl.hand_trunk import HandTrunk, _Depthwise
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import build_model, freeze_backbone, tail
@@ -287,6 +288,18 @@ def test_pixels_are_normalised_once() -> None:
         ({"model": "resnet18", "pretrained": "hands"}, "--pretrained hands is for --model hand_net"),
         ({"views": 3}, "add --freeze-backbone"),
         ({"views": 0, "freeze_backbone": True}, "--views must be at least 1"),
+        ({"input": "both", "freeze_backbone": True, "mix_styles": 0.5}, "add --tuned-blocks N"),
+        ({"input": "both", "mix_styles": 1.5}, r"--mix-styles must be in \[0, 1\], not 1.5"),
+        ({"model": "resnet18", "freeze_backbone": True, "keep_maps": 10}, "--keep-maps is for a hand_net"),
+        (
+            {"input": "both", "freeze_backbone": True, "keep_maps": 4},
+            "--keep-maps must be 0 or in 5 … 16, not 4",
+        ),
+        ({"input": "both", "keep_maps": 10}, "--keep-maps is for a hand_net whose whole trunk is frozen"),
+        (
+            {"input": "both", "freeze_backbone": True, "keep_maps": 10, "tuned_blocks": 10},
+            r"without --tuned-blocks \(which keeps such maps itself\)",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(model: dict[str, object], message: str) -> None:
@@ -299,6 +312,10 @@ def test_what_does_not_go_together_is_refused(model: dict[str, object], message:
     [
         ({"augment": AugmentConfig(mirror=0.1)}, "--mirror is of no use to hand_net"),
         ({"model": {"features_file": Path("kept")}}, "add --views N or --no-augment"),
+        (
+            {"model": {"tuned_blocks": 10, "mix_styles": 0.5}},
+            "--mix-styles mixes what is kept of photos before",
+        ),
         (
             {"model": {"features_file": Path("kept"), "model": "vgg19", "input": None, "pretrained": "x"}},
             "vgg19 has dropout among its frozen layers",
@@ -350,6 +367,92 @@ def test_kept_maps_and_the_tuned_tail_are_the_whole_network(photos: Photos, tune
         freeze_backbone(model, tuned_blocks=tuned)
         assert torch.equal(model(batch), whole)
         assert torch.allclose(tail(model)(model.see(batch)), whole, atol=1e-4)  # type: ignore[operator]
+
+
+class _StoreOfPhotos:
+    """What `features_of_store` asks of a store, beside its photos."""
+
+    digest = "of these photos"
+
+    def __len__(self) -> int:
+        return PHOTOS
+
+
+def test_maps_are_kept_by_the_way_for_runs_with_tuned_blocks(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[int] = []
+
+    def gather(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+        gathered.extend(rows)
+        return photos.gather(rows)
+
+    monkeypatch.setattr(store_photos, "photos_of", lambda *_: Photos(gather, photos.labels))
+
+    def features_for(**model: object) -> Photos:
+        config = config_for(tmp_path / "run", views=2, **model)
+        backend = Serial(torch.device("cpu"))
+        made = store_photos.features_of_store(config, _StoreOfPhotos(), backend, StopSignal())  # type: ignore[arg-type]
+        assert made is not None
+        return made
+
+    rows = np.arange(2 * PHOTOS)
+    at_once = features_for(features_file=tmp_path / "at-once").gather(rows)
+    by_the_way = features_for(features_file=tmp_path / "trunk", keep_maps=10).gather(rows)
+    assert by_the_way.dtype == at_once.dtype
+    np.testing.assert_array_equal(by_the_way["hand"], at_once["hand"])
+    np.testing.assert_allclose(by_the_way["features"], at_once["features"], atol=0.05)
+    assert not np.array_equal(by_the_way["features"], at_once["features"])  # half precision stood between
+    gathered.clear()
+    maps = features_for(features_file=tmp_path / "trunk.maps", tuned_blocks=10)
+    again = features_for(features_file=tmp_path / "trunk", keep_maps=10)
+    assert set(gathered) == {0}  # whose record's shape is asked for
+    np.testing.assert_array_equal(again.gather(rows), by_the_way)
+    model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
+    freeze_backbone(model, tuned_blocks=10)
+    seen, _ = tail(model).see(to_tensors(maps.gather(rows)))  # type: ignore[operator]
+    np.testing.assert_allclose(seen.detach().numpy(), by_the_way["features"], atol=1e-4)
+    with pytest.raises(UserError, match="holds features of other photos, views or weights"):
+        features_for(features_file=tmp_path / "at-once", keep_maps=10)
+
+
+def test_a_mixed_style_is_another_photos_and_what_it_shows_stays() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(6, 3, 5, 5) * torch.rand(6, 3, 1, 1).add(0.5) + torch.randn(6, 3, 1, 1)
+    torch.testing.assert_close(mix_styles(maps, 0.0), maps)
+    half = mix_styles(maps, 1.0, alpha=1e6)  # where Beta draws nothing but a half
+    torch.testing.assert_close(_normalised(half), _normalised(maps), atol=1e-4, rtol=0)
+    mean = maps.mean((2, 3))
+    deviation = maps.std((2, 3))
+    for one, (own_mean, own_deviation) in zip(half, zip(mean, deviation, strict=True), strict=True):
+        halfway = torch.cat([(mean + own_mean) / 2, (deviation + own_deviation) / 2], 1)
+        apart = (halfway - torch.cat([one.mean((1, 2)), one.std((1, 2))])).abs().amax(1)
+        assert apart.min() < 1e-3
+    drawn = mix_styles(maps.repeat(500, 1, 1, 1), 0.5)
+    moved = (drawn - maps.repeat(500, 1, 1, 1)).abs().amax((1, 2, 3)) > 1e-3
+    assert 0.3 < moved.float().mean() < 0.5  # half are chosen, and some of these draw their own or one alike
+
+
+def _normalised(maps: torch.Tensor) -> torch.Tensor:
+    deviation, mean = torch.std_mean(maps, (2, 3), keepdim=True)
+    return (maps - mean) / deviation
+
+
+def test_styles_are_mixed_in_training_alone(photos: Photos) -> None:
+    model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands")
+    freeze_backbone(model, tuned_blocks=10)
+    with torch.no_grad():
+        seen = model.see(to_input(photos.batch(np.arange(PHOTOS), torch.device("cpu"))[0]))  # type: ignore[operator]
+        plain, mixed = tail(model), tail(model, mix_styles=1.0)
+        assert torch.equal(plain.eval()(seen), mixed.eval()(seen))
+        for dropout in (part for part in model.modules() if isinstance(part, torch.nn.Dropout)):
+            dropout.p = 0.0
+        answers = []
+        for one in (plain, plain, mixed):
+            torch.manual_seed(3)  # for which side of a hand is shown
+            answers.append(one.train()(seen))
+    assert torch.equal(answers[0], answers[1])
+    assert (answers[2] - answers[0]).abs().max() > 0.01
 
 
 def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path: Path) -> None:
