@@ -116,9 +116,6 @@ class ModelConfig:
     tuned_blocks: int = 0
     """With a frozen backbone: train the last so many of hand_net's 16 blocks all the same, at 0.4 of the head's rate;
     0, or 5 and more."""
-    mix_styles: float = 0.0
-    """With tuned blocks: the probability that what enters them of a photo gets the mean and deviation of its channels
-    mixed with those of another photo of the batch (MixStyle: Zhou et al. 2021)."""
     views: Optional[int] = None
     """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
     others augmented; an epoch then sees them all."""
@@ -152,11 +149,6 @@ class ModelConfig:
             self.tuned_blocks == 0 or (model == "hand_net" and self.freeze_backbone),
             "--tuned-blocks trains the last blocks of hand_net where the others are frozen: --model hand_net "
             "--freeze-backbone",
-        )
-        _require(0 <= self.mix_styles <= 1, f"--mix-styles must be in [0, 1], not {self.mix_styles}")
-        _require(
-            self.mix_styles == 0 or self.tuned_blocks > 0,
-            "--mix-styles mixes what enters the trunk's tuned blocks: add --tuned-blocks N",
         )
         _require(
             self.keep_maps == 0 or (model == "hand_net" and self.freeze_backbone and self.tuned_blocks == 0),
@@ -389,10 +381,6 @@ class TrainConfig:
             "--features-file keeps what every epoch sees again: add --views N or --no-augment"
             if self.model.model not in _RANDOM_WITHIN
             else f"--features-file: {self.model.model} has dropout among its frozen layers; leave it out",
-        )
-        _require(
-            self.model.mix_styles == 0 or self.trains_on_features,
-            "--mix-styles mixes what is kept of photos before the tuned blocks: add --views N or --no-augment",
         )
         _require(
             self.model.model != "hand_net" or self.augment.mirror == 0,

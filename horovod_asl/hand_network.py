@@ -110,17 +110,13 @@ class TunedTail(nn.Module):
 
     In training a photo is shown on one side, by a draw, and in one position, in turns: four times the photos for the
     same work. It holds the network's own layers.
-
-    Args:
-        mix_styles: in training, the probability that a photo's maps get a mixed style (`mix_styles`).
     """
 
-    def __init__(self, network: HandNet, *, mix_styles: float = 0.0) -> None:
+    def __init__(self, network: HandNet) -> None:
         super().__init__()
         self.trunk, self.head = network.trunk, network.tail
         self._first = network.first_tuned
         self._channels = network.trunk.channels_before(self._first)
-        self._mix_styles = mix_styles
 
     def forward(self, seen: Reading) -> Tensor:
         """Logits (n, num_classes)."""
@@ -145,10 +141,7 @@ class TunedTail(nn.Module):
     def _read(self, features: Tensor, hands: Tensor) -> Tensor:
         maps, points = features[:, : -2 * LANDMARKS].float(), features[:, -2 * LANDMARKS :].float()
         side = round((maps.shape[1] / self._channels) ** 0.5)
-        maps = maps.view(-1, self._channels, side, side)
-        if self.head.training and self._mix_styles > 0:
-            maps = mix_styles(maps, self._mix_styles)
-        maps = maps.contiguous(memory_format=torch.channels_last)
+        maps = maps.view(-1, self._channels, side, side).contiguous(memory_format=torch.channels_last)
         return _joined(*self.trunk.finish(maps, self._first), points.view(-1, LANDMARKS, 2), hands)
 
 
@@ -242,23 +235,6 @@ class _Branch(nn.Module):
         joined = torch.cat([self.normalise_pooled(pooled), at_joints.flatten(1), landmarks], 1)
         logits: Tensor = self.head(self.body(joined))
         return logits
-
-
-def mix_styles(maps: Tensor, probability: float, *, alpha: float = 0.1) -> Tensor:
-    """Maps float (n, channels, h, w), some in the style of another photo of the batch, where what they show stays.
-
-    MixStyle (Zhou et al. 2021, arXiv:2104.02008): the mean and the deviation of a channel over a map tell the light,
-    the camera and the room rather than the sign. With `probability` a photo's are mixed with those of another, by a
-    share drawn from Beta(alpha, alpha): mostly nearly its own or nearly the other's.
-    """
-    deviation, mean = torch.std_mean(maps, (2, 3), keepdim=True)
-    deviation = deviation + 1e-6
-    count = len(maps)
-    own = torch.distributions.Beta(alpha, alpha).sample((count,))  # drawn on the CPU, alike on every device
-    own = torch.where(torch.rand(count) < probability, own, 1.0).to(maps)[:, None, None, None]
-    other = torch.randperm(count).to(maps.device)
-    wanted_mean, wanted_deviation = (own * part + (1 - own) * part[other] for part in (mean, deviation))
-    return (maps - mean) / deviation * wanted_deviation + wanted_mean
 
 
 def other_side(hands: Tensor) -> Tensor:

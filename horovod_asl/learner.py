@@ -77,7 +77,7 @@ def build_learner(
     options = ReductionOptions(
         accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
     )
-    called = models.tail(model, mix_styles=config.model.mix_styles) if config.trains_on_features else model
+    called = models.tail(model) if config.trains_on_features else model
     module, optimizer = backend.wrap(called, build_optimizer(model, config.optimizer), options)
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]

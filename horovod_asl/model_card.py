@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from horovod_asl.boxed import ONNX, WEIGHTS
+from horovod_asl.data.recordings import summed_up
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import CONFIG, RESULT, RunFolder
@@ -174,8 +175,8 @@ def _data(run: RunFolder) -> str:
     facts = run.facts()
     counts = _counts(run, facts)
     rows = [
-        f"| {part} | {_thousands(counts[part]) if counts else 'not known'} |"
-        for part in facts.get("trained_on", [])
+        f"| {name} | {_thousands(sum(counts[part] for part in parts)) if counts else 'not known'} |"
+        for name, parts in summed_up(facts.get("trained_on", [])).items()
     ]
     total = f"| all | {_thousands(sum(counts.values()))} |" if counts else "| all | not known |"
     digest = f"A store of photos with the digest `{facts.get('store_digest', 'unknown')}`:"

@@ -71,14 +71,10 @@ def tail_of(model: nn.Module) -> list[nn.Module]:
     return leaves[head - 1 : head + 1] if isinstance(leaves[head - 1], nn.Dropout) else [leaves[head]]
 
 
-def tail(model: nn.Module, *, mix_styles: float = 0.0) -> nn.Module:
-    """The part behind a frozen backbone, from its features to logits; it shares the model's weights.
-
-    Args:
-        mix_styles: for hand_net's tuned blocks, see `hand_network.TunedTail`.
-    """
+def tail(model: nn.Module) -> nn.Module:
+    """The part behind a frozen backbone, from its features to logits; it shares the model's weights."""
     if isinstance(model, HandNet):
-        return TunedTail(model, mix_styles=mix_styles) if model.tuned_blocks else model.tail
+        return TunedTail(model) if model.tuned_blocks else model.tail
     *before, last = tail_of(model)
     return nn.Sequential(*before, nn.Flatten(1), last)
 

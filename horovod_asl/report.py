@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from horovod_asl.data.recordings import listed
 from horovod_asl.runfolder import METRICS, RESULT, RunFolder, write_atomically
 
 _NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
@@ -294,7 +295,7 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"),
             [score_row(_NAMES[name], row) for name, row in result["scores"].items()],
         ),
-        trained_on=html.escape(", ".join(facts["trained_on"])),
+        trained_on=html.escape(listed(facts["trained_on"])),
         honesty=honesty,
         split=html.escape(_NAMES[split]),
         confused=table(

@@ -19,6 +19,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
+from horovod_asl.data.recordings import listed
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import EarlierRun, earlier_run
 from horovod_asl.engine import Photos, ResidentPhotos
@@ -230,15 +231,15 @@ def _facts(
 
 def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer) -> None:
     display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
-    display.say(f"train on {len(trainer.train):,} photos: {', '.join(trained_on)}")
+    display.say(f"train on {len(trainer.train):,} photos: {listed(trained_on)}")
     begun_with = facts["begun_with"]
     if begun_with is not None:
-        seen = ", ".join(begun_with["trained_on"])
+        seen = listed(begun_with["trained_on"])
         display.say(f"first weights: those of the run {begun_with['run']}, which was trained on {seen}")
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:
-        display.say(f"validate on {len(trainer.validation):,} photos: {', '.join(facts['validated_on'])}")
+        display.say(f"validate on {len(trainer.validation):,} photos: {listed(facts['validated_on'])}")
         if trainer.config.last_epoch:
             display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:

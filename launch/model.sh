@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # What `make model` runs: the model in the box, from photos to horovod_asl/box, and what it is worth on people who are
 # left out. PHOTOS is the folder that holds asl_alphabet_train and other_signers (default: the one beside the project);
-# WORK is where stores and runs go (default: runs/model), BOX the folder of the box. Each stage is kept: the same command
-# again goes on. Further words are flags of train, for all trainings. A training has two stages: the head alone
-# (model-head.yaml), and from there the head with the trunk's last blocks (model.yaml).
+# WORK is where stores and runs go (default: runs/model), BOX the folder of the box; DRAWN says how many signers are drawn
+# beside those in the photos. Each stage is kept: the same command again goes on. Further words are flags of train, for
+# all trainings. A training has two stages: the head alone (model-head.yaml), and from there the head with the trunk's
+# last blocks (model.yaml).
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model} BOX=${BOX:-$ROOT/horovod_asl/box}
+DRAWN=${DRAWN:-40}
 need horovodrun "run \`make setup\` (it builds Horovod)"
 [ -d "$PHOTOS/asl_alphabet_train" ] || {
     echo "model: $PHOTOS holds no asl_alphabet_train: name the folder of the photos in PHOTOS" >&2
@@ -14,7 +16,8 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
 OTHERS=$PHOTOS/other_signers STORE=$WORK/store
 HEAD=(--config "$ROOT/launch/model-head.yaml" --features-file "$WORK/trunk")
 TUNED=(--config "$ROOT/launch/model.yaml" --features-file "$WORK/trunk.maps") # model-head.yaml's keep_maps
-FOLDS=(--by source --signers massey
+# Drawn hands are in every training: they validate nobody, and nobody is scored on them.
+FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
 
 run() { horovodrun -np "$NP" -H "$HOSTS" horovod-asl "$@"; }
@@ -29,7 +32,8 @@ train_on_all() {
 
 echo "model: 1 of 5, hands found in all photos"
 horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "massey=$OTHERS/massey" \
-    "homes=$OTHERS/homes" "$STORE" --hands --poor-copies 2 --group-by 'massey=/(?P<r>hand\d)' --allow-missing
+    "homes=$OTHERS/homes" drawn=synthetic "$STORE" --hands --poor-copies 2 --group-by 'massey=/(?P<r>hand\d)' \
+    --synthetic-recordings "$DRAWN" --synthetic-photos 2 --synthetic-size 200 --synthetic-variety 1 --allow-missing
 
 # Trainings of one recipe on one store: what an earlier one left of another is neither gone on with nor put into the box.
 recipe() {

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from horovod_asl.cli import parse, require_writable, write_text
+from horovod_asl.data.recordings import listed
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _provenance(
 
 def _show(answer: dict[str, Any]) -> None:
     print(f"scored    {', '.join(answer['scored'])}")
-    print(f"trained on {', '.join(answer['trained_on'])}")
+    print(f"trained on {listed(answer['trained_on'])}")
     count = answer["photos_in_training"]
     if count is None:
         print(

@@ -94,6 +94,13 @@ class PrepareConfig:
     synthetic_photos: int = 40
     """Photos of the synthetic sample, per class and recording."""
 
+    synthetic_size: int | None = None
+    """Side of its photos in pixels before they are treated as all are; None: --image-size."""
+
+    synthetic_variety: float = 0.0
+    """How much the sample's signers differ in how they sign: where the camera stands, how fingers bend, at which
+    moment of J and Z they are drawn. 0: in their looks alone; 1: as people do."""
+
     allow_missing: bool = False
     """Go on although some classes have no photo."""
 
@@ -167,7 +174,13 @@ def _split_rule(config: PrepareConfig) -> SplitRule:
 
 
 def _synthetic(config: PrepareConfig) -> SyntheticOptions:
-    return SyntheticOptions(config.synthetic_recordings, config.synthetic_photos, config.seed)
+    return SyntheticOptions(
+        config.synthetic_recordings,
+        config.synthetic_photos,
+        config.seed,
+        config.synthetic_size,
+        config.synthetic_variety,
+    )
 
 
 def _tolerance(config: PrepareConfig) -> Tolerance:

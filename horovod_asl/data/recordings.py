@@ -29,6 +29,8 @@ PHOTOS_PER_PERSON_AND_CLASS = 2
 MOST_SHARE = 0.9
 """If a rule fits this share of the photos, the others are strays and not a reason to take another rule."""
 
+_MOST_LISTED = 8
+
 
 def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[list[str], str]:
     """A recording name for each photo, and the rule that gave it (as `auto` chose).
@@ -49,6 +51,23 @@ def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[
 def recording_order(names: Sequence[str]) -> list[str]:
     """The different recordings in their order: numbers by value, so that hand2 comes before hand10."""
     return sorted(set(names), key=_natural_key)
+
+
+def summed_up(parts: Sequence[str]) -> dict[str, list[str]]:
+    """`source/recording`s by what to call them: each by itself, those of a source that has many by one name."""
+    by_source: dict[str, list[str]] = {}
+    for part in parts:
+        by_source.setdefault(part.partition("/")[0], []).append(part)
+    called: dict[str, list[str]] = {}
+    for source, own in by_source.items():
+        many = len(own) > _MOST_LISTED
+        called |= {f"{source} ({len(own)} recordings)": own} if many else {part: [part] for part in own}
+    return called
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`source/recording`s for a line of text."""
+    return ", ".join(summed_up(parts))
 
 
 def _by_first_that_fits(photos: Sequence[FoundPhoto]) -> tuple[list[str], str]:

@@ -23,8 +23,8 @@ class SpecOrigin:
 
 
 def rendered_photos(
-    image_size: int, *, recordings: int, photos_per_class_per_recording: int, seed: int
+    image_size: int, *, recordings: int, photos_per_class_per_recording: int, seed: int, variety: float
 ) -> Iterator[tuple[str, str, str, SpecOrigin]]:
     """Path, class name, recording and origin of each photo of the sample."""
-    for spec in sample_specs(seed, recordings, photos_per_class_per_recording):
+    for spec in sample_specs(seed, recordings, photos_per_class_per_recording, variety):
         yield f"{spec.name}.ppm", spec.label, f"r{spec.recording}", SpecOrigin(spec, image_size)

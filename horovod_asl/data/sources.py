@@ -25,8 +25,14 @@ class SyntheticOptions:
     recordings: int = 4
     photos_per_class_per_recording: int = 40
     seed: int = 0
+    image_px: int | None = None
+    """Side of a drawn photo; None: that of the store's pictures."""
+    variety: float = 0.0
+    """How much its signers differ in how they sign, see `signers`."""
 
     def __post_init__(self) -> None:
+        require_range("--synthetic-size", self.image_px, 8, 2048, unit="pixels")
+        require_range("--synthetic-variety", self.variety, 0, 2)
         require_range("--synthetic-recordings", self.recordings, 1)
         require_range("--synthetic-photos", self.photos_per_class_per_recording, 1)
         require_range("--seed", self.seed, 0)
@@ -182,10 +188,11 @@ def _synthetic_source(name: str, image_size: int, options: SyntheticOptions) -> 
     photos = [
         SourcePhoto(name, path, CLASS_INDEX[label], recording, origin)
         for path, label, recording, origin in rendered_photos(
-            image_size,
+            options.image_px or image_size,
             recordings=options.recordings,
             photos_per_class_per_recording=options.photos_per_class_per_recording,
             seed=options.seed,
+            variety=options.variety,
         )
     ]
     return Source(name, tuple(sorted(photos, key=lambda photo: photo.path)), "drawn", {})

@@ -15,7 +15,8 @@ from PIL import Image
 
 from horovod_asl.data import rooms
 from horovod_asl.data.flesh import flesh_out
-from horovod_asl.data.hand import POSES, Proportions, Skeleton, jittered, pose_skeleton, rotation_matrix
+from horovod_asl.data.hand import POSES, Pose, Proportions, Skeleton, jittered, pose_skeleton, rotation_matrix
+from horovod_asl.data.signers import pose_of
 from horovod_asl.data.skin import RGB, Light, Skin, paint
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 
@@ -77,6 +78,8 @@ class SampleSpec:
     label: str
     recording: int
     index: int
+    variety: float = 0.0
+    """How much signers differ in how they sign, see `signers`; 0: in their looks alone."""
 
     @property
     def name(self) -> str:
@@ -84,10 +87,12 @@ class SampleSpec:
         return f"{self.label}/{self.label}_r{self.recording}_{self.index:04d}"
 
 
-def sample_specs(seed: int, recordings: int, photos_per_class_per_recording: int) -> list[SampleSpec]:
+def sample_specs(
+    seed: int, recordings: int, photos_per_class_per_recording: int, variety: float = 0.0
+) -> list[SampleSpec]:
     """Every photo of a sample, recording by recording, class by class."""
     return [
-        SampleSpec(seed, label, recording, index)
+        SampleSpec(seed, label, recording, index, variety)
         for recording in range(recordings)
         for label in CLASSES
         for index in range(photos_per_class_per_recording)
@@ -97,7 +102,8 @@ def sample_specs(seed: int, recordings: int, photos_per_class_per_recording: int
 def render_spec(spec: SampleSpec, image_size: int) -> NDArray[np.uint8]:
     """Draw one photo: (image_size, image_size, 3) uint8 sRGB, the same bytes for the same spec."""
     rng = np.random.default_rng([spec.seed, spec.recording, CLASS_INDEX[spec.label], spec.index])
-    return render(spec.label, look_of(spec.seed, spec.recording), rng, image_size)
+    pose = pose_of(spec.label, rng, seed=spec.seed, recording=spec.recording, variety=spec.variety)
+    return render(spec.label, look_of(spec.seed, spec.recording), rng, image_size, pose=pose)
 
 
 def _rgb(values: NDArray[np.float64]) -> RGB:
@@ -152,9 +158,15 @@ def _room(look: Look, size: int) -> Image.Image:
     return rooms.paint_room(look.room, look.room_colours, look.room_seed, size)
 
 
-def posed(label: str, look: Look, rng: np.random.Generator) -> tuple[Skeleton, NDArray[np.float64]]:
-    """One person's hand in one sign for one photo, in the camera's frame; the forearm's direction (3,)."""
-    pose = jittered(POSES[label], rng, degrees=_JOINT_SIGMA_DEG)
+def posed(
+    label: str, look: Look, rng: np.random.Generator, *, pose: Pose | None = None
+) -> tuple[Skeleton, NDArray[np.float64]]:
+    """One person's hand in one sign for one photo, in the camera's frame; the forearm's direction (3,).
+
+    Args:
+        pose: how that person signs; None: as everybody does.
+    """
+    pose = jittered(pose or POSES[label], rng, degrees=_JOINT_SIGMA_DEG)
     yaw, pitch, roll = pose.view + rng.normal(0.0, _VIEW_SIGMA_DEG)
     turn = rotation_matrix(0.0, 0.0, roll - pose.view[2])
     skeleton = pose_skeleton(pose, look.proportions).turned(rotation_matrix(yaw, pitch, roll))
@@ -195,12 +207,14 @@ def _wall_shadow(coverage: NDArray[np.float32], light: Light) -> NDArray[np.floa
     return np.asarray(1 - np.float32(0.4) * np.clip(np.asarray(moved), 0, 1))
 
 
-def render(label: str, look: Look, rng: np.random.Generator, image_size: int) -> NDArray[np.uint8]:
-    """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB."""
+def render(
+    label: str, look: Look, rng: np.random.Generator, image_size: int, *, pose: Pose | None = None
+) -> NDArray[np.uint8]:
+    """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB; `pose` as for `posed`."""
     scene = rooms.crop_room(_room(look, 2 * image_size), image_size, rng)
     if label != "nothing":
         fine = 2 * image_size
-        skeleton, forearm = posed(label, look, rng)
+        skeleton, forearm = posed(label, look, rng, pose=pose)
         wrist, scale = placed(skeleton, look, fine, rng)
         flesh = flesh_out(skeleton, forearm, look.proportions, wrist, scale)
         hand, coverage = paint(flesh, look.skin, look.light, fine)

@@ -57,7 +57,13 @@ def make(photos: Path, work: Path, *flags: str) -> Finished:
         *flags,
     ]
     return launch(
-        words, timeout=1200, PHOTOS=str(photos), WORK=str(work / "model"), BOX=str(work / "box"), NP="2"
+        words,
+        timeout=1200,
+        PHOTOS=str(photos),
+        WORK=str(work / "model"),
+        BOX=str(work / "box"),
+        DRAWN="2",
+        NP="2",
     )
 
 
@@ -68,10 +74,12 @@ def test_every_fold_begins_with_its_own_head_and_the_box_with_the_head_of_all(wo
         facts = RunFolder(work / "model" / "crossval" / row["folder"]).facts()
         assert facts["begun_with"]["run"] == str(work / "model" / "head" / row["folder"])
         assert not {*facts["trained_on"], *facts["begun_with"]["trained_on"]} & set(row["test"])
+        assert {"drawn/r0", "drawn/r1"} <= {*facts["trained_on"]}
+        assert not any(one.startswith("drawn") for one in [*row["test"], *row["validated_on"]])
     box = RunFolder(work / "box")
     facts = box.facts()
     assert facts["begun_with"]["run"] == "head-all"
-    assert len(facts["trained_on"]) == 3 + 5 + 1 + 1
+    assert len(facts["trained_on"]) == 3 + 5 + 1 + 1 + 2  # the last two are drawn
     assert facts["tuned_blocks"] == 10
     card = (work / "box" / "MODEL_CARD.md").read_text()
     assert all(f"| {name}, left out |" in card for name in FOLDS)

@@ -24,7 +24,7 @@ from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
 from horovod_asl.engine import Photos, augmented
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
-from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held, mix_styles
+from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
 from horovod_asl.hand_trunk import HandTrunk, _Depthwise
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import build_model, freeze_backbone, tail
@@ -288,8 +288,6 @@ def test_pixels_are_normalised_once() -> None:
         ({"model": "resnet18", "pretrained": "hands"}, "--pretrained hands is for --model hand_net"),
         ({"views": 3}, "add --freeze-backbone"),
         ({"views": 0, "freeze_backbone": True}, "--views must be at least 1"),
-        ({"input": "both", "freeze_backbone": True, "mix_styles": 0.5}, "add --tuned-blocks N"),
-        ({"input": "both", "mix_styles": 1.5}, r"--mix-styles must be in \[0, 1\], not 1.5"),
         ({"model": "resnet18", "freeze_backbone": True, "keep_maps": 10}, "--keep-maps is for a hand_net"),
         (
             {"input": "both", "freeze_backbone": True, "keep_maps": 4},
@@ -312,10 +310,6 @@ def test_what_does_not_go_together_is_refused(model: dict[str, object], message:
     [
         ({"augment": AugmentConfig(mirror=0.1)}, "--mirror is of no use to hand_net"),
         ({"model": {"features_file": Path("kept")}}, "add --views N or --no-augment"),
-        (
-            {"model": {"tuned_blocks": 10, "mix_styles": 0.5}},
-            "--mix-styles mixes what is kept of photos before",
-        ),
         (
             {"model": {"features_file": Path("kept"), "model": "vgg19", "input": None, "pretrained": "x"}},
             "vgg19 has dropout among its frozen layers",
@@ -414,45 +408,6 @@ def test_maps_are_kept_by_the_way_for_runs_with_tuned_blocks(
     np.testing.assert_allclose(seen.detach().numpy(), by_the_way["features"], atol=1e-4)
     with pytest.raises(UserError, match="holds features of other photos, views or weights"):
         features_for(features_file=tmp_path / "at-once", keep_maps=10)
-
-
-def test_a_mixed_style_is_another_photos_and_what_it_shows_stays() -> None:
-    torch.manual_seed(0)
-    maps = torch.randn(6, 3, 5, 5) * torch.rand(6, 3, 1, 1).add(0.5) + torch.randn(6, 3, 1, 1)
-    torch.testing.assert_close(mix_styles(maps, 0.0), maps)
-    half = mix_styles(maps, 1.0, alpha=1e6)  # where Beta draws nothing but a half
-    torch.testing.assert_close(_normalised(half), _normalised(maps), atol=1e-4, rtol=0)
-    mean = maps.mean((2, 3))
-    deviation = maps.std((2, 3))
-    for one, (own_mean, own_deviation) in zip(half, zip(mean, deviation, strict=True), strict=True):
-        halfway = torch.cat([(mean + own_mean) / 2, (deviation + own_deviation) / 2], 1)
-        apart = (halfway - torch.cat([one.mean((1, 2)), one.std((1, 2))])).abs().amax(1)
-        assert apart.min() < 1e-3
-    drawn = mix_styles(maps.repeat(500, 1, 1, 1), 0.5)
-    moved = (drawn - maps.repeat(500, 1, 1, 1)).abs().amax((1, 2, 3)) > 1e-3
-    assert 0.3 < moved.float().mean() < 0.5  # half are chosen, and some of these draw their own or one alike
-
-
-def _normalised(maps: torch.Tensor) -> torch.Tensor:
-    deviation, mean = torch.std_mean(maps, (2, 3), keepdim=True)
-    return (maps - mean) / deviation
-
-
-def test_styles_are_mixed_in_training_alone(photos: Photos) -> None:
-    model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands")
-    freeze_backbone(model, tuned_blocks=10)
-    with torch.no_grad():
-        seen = model.see(to_input(photos.batch(np.arange(PHOTOS), torch.device("cpu"))[0]))  # type: ignore[operator]
-        plain, mixed = tail(model), tail(model, mix_styles=1.0)
-        assert torch.equal(plain.eval()(seen), mixed.eval()(seen))
-        for dropout in (part for part in model.modules() if isinstance(part, torch.nn.Dropout)):
-            dropout.p = 0.0
-        answers = []
-        for one in (plain, plain, mixed):
-            torch.manual_seed(3)  # for which side of a hand is shown
-            answers.append(one.train()(seen))
-    assert torch.equal(answers[0], answers[1])
-    assert (answers[2] - answers[0]).abs().max() > 0.01
 
 
 def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path: Path) -> None:

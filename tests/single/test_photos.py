@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, PhotoError, find_photos
-from horovod_asl.data.recordings import group_recordings, recording_order
+from horovod_asl.data.recordings import group_recordings, listed, recording_order, summed_up
 from horovod_asl.data.sources import SyntheticOptions, check_classes, open_sources
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, CLASSES
@@ -211,3 +211,10 @@ def test_real_sets_are_grouped_as_they_were_recorded(real_data):
     for name, grouping in expected.items():
         source = open_one(f"x={real_data / name}")[0]
         assert (source.group_by, len(source.recordings)) == grouping, name
+
+
+def test_a_source_with_many_recordings_is_summed_up():
+    drawn = [f"drawn/r{number}" for number in range(40)]
+    assert listed(["asl/1", "asl/2", *drawn, "homes/all"]) == "asl/1, asl/2, drawn (40 recordings), homes/all"
+    assert summed_up(drawn) == {"drawn (40 recordings)": drawn}
+    assert listed([]) == ""

@@ -1,0 +1,62 @@
+"""How people differ in signing: the view, the bend of fingers, and which moment of J and Z a photo caught.
+
+The built-in sample's recordings differ in who signs, not in how. For a training that is to read strangers the drawn
+signers get ways of their own (`prepare --synthetic-variety`): the camera stands elsewhere for each of them, each
+signs each letter a little in their own way, and J and Z, which are movements, are drawn at moments of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.data.hand import POSES, Pose, jittered
+from horovod_asl.labels import CLASS_INDEX, NUM_CLASSES
+
+Angles = NDArray[np.float64]
+"""Yaw, pitch and roll of a hand in degrees, (3,), as `hand.Pose.view`."""
+
+_CAMERA_SIGMA_DEG = np.array([10.0, 8.0, 6.0])
+_SIGN_SIGMA_DEG = np.array([8.0, 5.0, 6.0])
+_JOINT_SIGMA_DEG = 5.0
+# What is shown from the side by some and from the front by others; the tilt of what lies across.
+_MORE_SIGMA_DEG = {sign: np.array([20.0, 0.0, 0.0]) for sign in "CDOX"} | {
+    sign: np.array([0.0, 0.0, 10.0]) for sign in "GHPQ"
+}
+# The little finger goes down and forward, then the forearm turns until the palm faces the signer.
+_J_DEG = np.array([[-8, 0, 30], [0, 30, 45], [40, 20, 60], [90, 0, 60], [140, 0, 45]], np.float64)
+_J_FROM = 0.2  # before, it is an I
+# The index finger writes upon the air before it: forward, and swinging from side to side.
+_Z_DEG = np.array([[5, 0, -38], [5, 25, -25], [0, 45, -5], [30, 25, 5], [50, 10, -25]], np.float64)
+
+
+def pose_of(label: str, rng: np.random.Generator, *, seed: int, recording: int, variety: float) -> Pose:
+    """The sign as the signer of this recording holds it, for one photo.
+
+    Args:
+        rng: of the photo: it draws the moment of J and Z. The signer's ways are drawn from `seed` and `recording`.
+        variety: 1 for people as they differ; 0 gives `hand.POSES`.
+    """
+    pose = POSES[label]
+    if variety == 0:
+        return pose
+    camera = np.random.default_rng([seed, recording, NUM_CLASSES, 0, 1]).normal(0.0, _CAMERA_SIGMA_DEG)
+    own = np.random.default_rng([seed, recording, CLASS_INDEX[label], 0, 1])
+    pose = jittered(pose, own, degrees=variety * _JOINT_SIGMA_DEG)
+    turned = (
+        camera + own.normal(0.0, _SIGN_SIGMA_DEG) + own.normal(0.0, 1.0, 3) * _MORE_SIGMA_DEG.get(label, 0.0)
+    )
+    view = np.asarray(pose.view, np.float64)
+    if label == "J":
+        view = _between(_J_DEG, rng.uniform(_J_FROM, 1.0))
+    elif label == "Z":
+        view = _between(_Z_DEG, rng.uniform())
+    return replace(pose, view=tuple(view + variety * turned))
+
+
+def _between(moments: NDArray[np.float64], time: float) -> Angles:
+    """The view at a time in [0, 1] of a movement that passes these views at equal intervals."""
+    at = np.linspace(0.0, 1.0, len(moments))
+    return np.array([np.interp(time, at, angles) for angles in moments.T])
