@@ -15,7 +15,7 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
 }
 
 run() { horovodrun -np "$NP" -H "$HOSTS" "$@"; }
-FOLDS=(--by source --signers massey)
+FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3)
 
 usual() {
     local usual=$WORK/usual others=$PHOTOS/other_signers set
