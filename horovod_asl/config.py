@@ -292,7 +292,8 @@ class ExecutionConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a GPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast in bf16, or in fp16 with a gradient scaler (CUDA); weights stay fp32."""
+    """Autocast in bf16, or in fp16 with a gradient scaler (CUDA); weights stay fp32. On a CPU that is of the steps
+    alone, and faster where the CPU has bf16 (AVX512_BF16, AMX); what is scored or kept is fp32."""
     channels_last: bool = False
     """NHWC memory format."""
     compile: bool = False

@@ -314,7 +314,7 @@ def forward_passes(
     for indices in _chunks(rows, batch_size):
         backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
-        with autocast(backend.device, precision):
+        with scoring_autocast(backend.device, precision):
             logits = model(to_input(images, smallest_px=smallest_px))
         yield logits.float(), labels
 
@@ -323,6 +323,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """Mixed precision of the forward pass: `fp32` (none), `bf16` or `fp16`."""
     dtype = _AUTOCAST[precision]
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def scoring_autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """As `autocast`, for what is scored or kept: on a CPU that is fp32 whatever the steps were in.
+
+    Many CPUs have no bf16 and are slow with it, and a run in bf16 is to be read on any of them, and by ONNX Runtime.
+    """
+    return autocast(device, "fp32" if device.type == "cpu" else precision)
 
 
 def _chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:

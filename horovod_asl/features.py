@@ -32,7 +32,7 @@ from horovod_asl import models
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
-from horovod_asl.engine import Photos, augmented, autocast, each
+from horovod_asl.engine import Photos, augmented, each, scoring_autocast
 from horovod_asl.errors import UserError
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.runfolder import write_atomically
@@ -194,7 +194,7 @@ class _Extractor:
             )
             other = augmented(images, uniform, self._config.augment, smallest_px=self._smallest_px)
             batch = _where(torch.from_numpy(view > 0).to(self._device), other, batch)
-        with autocast(self._device, self._config.execution.precision):
+        with scoring_autocast(self._device, self._config.execution.precision):
             seen = self._see(each(_nhwc, batch))  # type: ignore[arg-type]
         return tuple(part.float() for part in (seen if isinstance(seen, tuple) else (seen,)))
 

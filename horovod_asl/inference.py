@@ -20,7 +20,7 @@ from horovod_asl.checkpoint import Weights
 from horovod_asl.data.folder import CropReader, HandReader, PixelReader, Reader
 from horovod_asl.data.hand_finder import finder_identity
 from horovod_asl.data.transforms import Inputs, to_input, to_tensors
-from horovod_asl.engine import Photos, autocast, each
+from horovod_asl.engine import Photos, each, scoring_autocast
 from horovod_asl.errors import UserError
 from horovod_asl.hand_network import HandNet
 
@@ -141,7 +141,7 @@ class Predictor:
 
     def _batch_logits(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         inputs = self.inputs(images)
-        with autocast(self.backend.device, self.facts["precision"]):
+        with scoring_autocast(self.backend.device, self.facts["precision"]):
             logits = self.model(inputs)
         result: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return result

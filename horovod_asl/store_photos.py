@@ -111,7 +111,7 @@ def features_of_store(
         return None
     model, views = _partly_frozen(config), config.model.views or 1
     photos = photos_of(store, np.arange(len(store)), config.model.input)
-    kept = _kept(config, store, _digest_of_frozen(model))
+    kept = _kept(config, store, _digest_of_frozen(model), backend.device)
     if config.model.keep_maps:
         before = _keeping_maps(config)
         maps = features_of_store(before, store, backend, stop, on_progress)
@@ -162,7 +162,7 @@ def _digest_of_frozen(model: nn.Module) -> str:
     )
 
 
-def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
+def _kept(config: TrainConfig, store: Store, frozen: str, device: torch.device) -> Kept | None:
     if config.model.features_file is None:
         return None
     about = {
@@ -170,7 +170,7 @@ def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
         "store": store.digest,
         "model": config.model.name,
         "input": config.model.input,
-        "precision": config.execution.precision,
+        "precision": "fp32" if device.type == "cpu" else config.execution.precision,
         "backbone": frozen,
         "views": config.model.views or 1,
     }

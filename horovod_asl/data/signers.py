@@ -21,10 +21,9 @@ Angles = NDArray[np.float64]
 _CAMERA_SIGMA_DEG = np.array([10.0, 8.0, 6.0])
 _SIGN_SIGMA_DEG = np.array([8.0, 5.0, 6.0])
 _JOINT_SIGMA_DEG = 5.0
-# What is shown from the side by some and from the front by others; the tilt of what lies across.
-_MORE_SIGMA_DEG = {sign: np.array([20.0, 0.0, 0.0]) for sign in "CDOX"} | {
-    sign: np.array([0.0, 0.0, 10.0]) for sign in "GHPQ"
-}
+# What some show from the front and others from the side: yaws, from the least to the most.
+_YAW_DEG = {"C": (15.0, 75.0), "D": (0.0, 60.0), "O": (15.0, 75.0), "X": (0.0, 60.0)}
+_MORE_TILT_SIGMA_DEG = {sign: 10.0 for sign in "GHPQ"}  # of what lies across
 # The little finger goes down and forward, then the forearm turns until the palm faces the signer.
 _J_DEG = np.array([[-8, 0, 30], [0, 30, 45], [40, 20, 60], [90, 0, 60], [140, 0, 45]], np.float64)
 _J_FROM = 0.2  # before, it is an I
@@ -45,11 +44,12 @@ def pose_of(label: str, rng: np.random.Generator, *, seed: int, recording: int, 
     camera = np.random.default_rng([seed, recording, NUM_CLASSES, 0, 1]).normal(0.0, _CAMERA_SIGMA_DEG)
     own = np.random.default_rng([seed, recording, CLASS_INDEX[label], 0, 1])
     pose = jittered(pose, own, degrees=variety * _JOINT_SIGMA_DEG)
-    turned = (
-        camera + own.normal(0.0, _SIGN_SIGMA_DEG) + own.normal(0.0, 1.0, 3) * _MORE_SIGMA_DEG.get(label, 0.0)
-    )
-    view = np.asarray(pose.view, np.float64)
-    if label == "J":
+    turned = camera + own.normal(0.0, _SIGN_SIGMA_DEG)
+    turned[2] += own.normal(0.0, _MORE_TILT_SIGMA_DEG.get(label, 0.0))
+    view = np.array(pose.view, np.float64)
+    if label in _YAW_DEG:
+        view[0] += variety * (own.uniform(*_YAW_DEG[label]) - view[0])
+    elif label == "J":
         view = _between(_J_DEG, rng.uniform(_J_FROM, 1.0))
     elif label == "Z":
         view = _between(_Z_DEG, rng.uniform())
