@@ -23,7 +23,7 @@ _SIGN_SIGMA_DEG = np.array([8.0, 5.0, 6.0])
 _JOINT_SIGMA_DEG = 5.0
 # What some show from the front and others from the side: yaws, from the least to the most.
 _YAW_DEG = {"C": (15.0, 75.0), "D": (0.0, 60.0), "O": (15.0, 75.0), "X": (0.0, 60.0)}
-_MORE_TILT_SIGMA_DEG = {sign: 10.0 for sign in "GHPQ"}  # of what lies across
+_MORE_TILT_SIGMA_DEG = dict.fromkeys("GHPQ", 10.0)  # of what lies across
 # The little finger goes down and forward, then the forearm turns until the palm faces the signer.
 _J_DEG = np.array([[-8, 0, 30], [0, 30, 45], [40, 20, 60], [90, 0, 60], [140, 0, 45]], np.float64)
 _J_FROM = 0.2  # before, it is an I
