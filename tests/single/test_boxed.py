@@ -59,7 +59,7 @@ def run(small_store: Path, photo_digests: list[str], tmp_path_factory: pytest.Te
             "input": "photos",
             "classes": list(CLASSES),
             "image_size": SIZE,
-            "precision": "fp32",
+            "precision": "bf16",
             "store": str(small_store),
             "store_digest": store.digest,
             "split_rule": {"kind": "recording"},
@@ -148,6 +148,11 @@ def test_a_box_of_halves_is_half_as_large_and_says_so(run: Path, box: Path, tmp_
     )
     (logits,) = session.run(None, {"photo": noise(20)})
     np.testing.assert_allclose(logits, rounded, rtol=0, atol=1e-4)
+
+
+def test_a_run_in_bf16_goes_into_the_box_to_be_read_in_fp32(run: Path, box: Path) -> None:
+    assert RunFolder(run).facts()["precision"] == "bf16"
+    assert RunFolder(box).facts()["precision"] == "fp32"
 
 
 def test_its_onnx_file_gives_the_same_logits(box: Path) -> None:
