@@ -204,3 +204,17 @@ def test_a_file_that_holds_no_features_is_left_alone(tmp_path: Path, note: str |
             model, Serial(torch.device("cpu")), photos(PHOTOS, 0), config, StopSignal(), kept=kept
         )
     assert thesis.read_text() == "ten years of work"
+
+
+def test_on_a_cpu_features_are_fp32_whatever_the_steps_are_in(tmp_path: Path) -> None:
+    config = config_for("small_cnn", tmp_path)
+    halved = dataclasses.replace(config, execution=dataclasses.replace(config.execution, precision="bf16"))
+    model = models.build_model(
+        "small_cnn", num_classes=NUM_CLASSES, pretrained=config.model.pretrained
+    ).eval()
+    kept = []
+    for one in (config, halved):
+        made = features.of_photos(model, Serial(torch.device("cpu")), photos(9, 1), one, StopSignal())
+        assert made is not None
+        kept.append(made.gather(np.arange(9)))
+    np.testing.assert_array_equal(*kept)
