@@ -125,9 +125,7 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
     }
     _refuse_large(box / WEIGHTS)
     facts = {name: fact for name, fact in run.facts().items() if name != "store"}
-    facts["precision"] = (
-        "fp32"  # on every device it is read as ONNX Runtime reads it, whatever its steps were in
-    )
+    facts["precision"] = "fp32"  # on every device it is read as by ONNX Runtime, whatever its steps were in
     if facts.get("begun_with"):
         facts["begun_with"] = facts["begun_with"] | {"run": Path(facts["begun_with"]["run"]).name}
     RunFolder(box).write_facts(facts | {"box": known})

@@ -24,6 +24,7 @@ from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
+from horovod_asl.data.recordings import by_source
 from horovod_asl.data.store import Store
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
@@ -373,13 +374,10 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
 
 def _brief(names: Sequence[str], others: Sequence[str]) -> str:
     """`asl 1, 2; phone` for recordings: of a source with none among `others` the name alone."""
-    parted = {source for source, _, _ in (one.partition("/") for one in others)}
-    by_source: dict[str, list[str]] = {}
-    for source, _, name in (one.partition("/") for one in names):
-        by_source.setdefault(source, []).append(name)
+    parted = by_source(others)
     parts = [
         f"{source} {', '.join(own)}" if source in parted else source
-        for source, own in sorted(by_source.items())
+        for source, own in sorted(by_source(names).items())
     ]
     return "; ".join(parts)
 

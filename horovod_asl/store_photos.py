@@ -16,7 +16,7 @@ from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.data.hands import hand_arrays, readings
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store
-from horovod_asl.engine import Photos, fits_on_device, on_device
+from horovod_asl.engine import Photos, fits_on_device, on_device, scoring_precision
 from horovod_asl.errors import UserError
 from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES
@@ -170,7 +170,7 @@ def _kept(config: TrainConfig, store: Store, frozen: str, device: torch.device) 
         "store": store.digest,
         "model": config.model.name,
         "input": config.model.input,
-        "precision": "fp32" if device.type == "cpu" else config.execution.precision,
+        "precision": scoring_precision(device, config.execution.precision),
         "backbone": frozen,
         "views": config.model.views or 1,
     }

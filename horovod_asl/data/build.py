@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from horovod_asl.data.arrange import arrange, check_sides, describe_source, describe_split, originals
-from horovod_asl.data.checks import require_range
+from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
@@ -35,7 +35,7 @@ from horovod_asl.data.workfolder import WorkFolder, work_folder
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
 
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, MAX_COPIES = 8, 2048, 9
+MAX_COPIES = 9
 
 
 @dataclass(frozen=True)

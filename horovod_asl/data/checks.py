@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from horovod_asl.errors import UserError
 
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2048
+"""Of stored and of drawn pictures, the side in pixels."""
+
 
 def require_range(
     flag: str, value: float | None, low: float, high: float | None = None, *, unit: str = ""

@@ -53,13 +53,19 @@ def recording_order(names: Sequence[str]) -> list[str]:
     return sorted(set(names), key=_natural_key)
 
 
+def by_source(parts: Sequence[str]) -> dict[str, list[str]]:
+    """`source/recording`s as the recordings of each source, in the order they come."""
+    recordings: dict[str, list[str]] = {}
+    for source, _, name in (part.partition("/") for part in parts):
+        recordings.setdefault(source, []).append(name)
+    return recordings
+
+
 def summed_up(parts: Sequence[str]) -> dict[str, list[str]]:
     """`source/recording`s by what to call them: each by itself, those of a source that has many by one name."""
-    by_source: dict[str, list[str]] = {}
-    for part in parts:
-        by_source.setdefault(part.partition("/")[0], []).append(part)
     called: dict[str, list[str]] = {}
-    for source, own in by_source.items():
+    for source, names in by_source(parts).items():
+        own = [f"{source}/{name}" for name in names]
         many = len(own) > _MOST_LISTED
         called |= {f"{source} ({len(own)} recordings)": own} if many else {part: [part] for part in own}
     return called

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from horovod_asl.data.checks import require_range
+from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.errors import UserError
@@ -31,7 +31,7 @@ class SyntheticOptions:
     """How much its signers differ in how they sign, see `signers`."""
 
     def __post_init__(self) -> None:
-        require_range("--synthetic-size", self.image_px, 8, 2048, unit="pixels")
+        require_range("--synthetic-size", self.image_px, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")
         require_range("--synthetic-variety", self.variety, 0, 2)
         require_range("--synthetic-recordings", self.recordings, 1)
         require_range("--synthetic-photos", self.photos_per_class_per_recording, 1)
