@@ -27,8 +27,9 @@ _MORE_TILT_SIGMA_DEG = dict.fromkeys("GHPQ", 10.0)  # of what lies across
 # The little finger goes down and forward, then the forearm turns until the palm faces the signer.
 _J_DEG = np.array([[-8, 0, 30], [0, 30, 45], [40, 20, 60], [90, 0, 60], [140, 0, 45]], np.float64)
 _J_FROM = 0.2  # before, it is an I
-# The index finger writes upon the air before it: forward, and swinging from side to side.
-_Z_DEG = np.array([[5, 0, -38], [5, 25, -25], [0, 45, -5], [30, 25, 5], [50, 10, -25]], np.float64)
+# The index finger writes upon the air before it: across, or forward. At no moment does it point straight up: from the
+# front that is a D whose circle is hidden behind the finger.
+_Z_DEG = np.array([[5, 0, -55], [5, 25, -50], [0, 70, -20], [20, 70, 20], [50, 35, -60]], np.float64)
 
 
 def pose_of(label: str, rng: np.random.Generator, *, seed: int, recording: int, variety: float) -> Pose:
