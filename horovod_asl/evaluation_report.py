@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from horovod_asl.data.recordings import listed
 from horovod_asl.errors import UserError
 from horovod_asl.examples import Album, Readings, confused_pairs, explained
 from horovod_asl.explain import examples_sheet, pairs_sheet
@@ -123,7 +124,7 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
     return _PAGE.substitute(
         style=STYLE,
         title=html.escape(f"{predictor.facts['model']} on {Path(scores['photos']).name}"),
-        subtitle=html.escape(f"{scores['run']}, epoch {scores['epoch']} · {', '.join(scores['scored'])}"),
+        subtitle=html.escape(f"{scores['run']}, epoch {scores['epoch']} · {listed(scores['scored'])}"),
         scores=table(
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"), [score_row("all classes", scores)]
         ),

@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from horovod_asl.boxed import ONNX, WEIGHTS
-from horovod_asl.data.recordings import summed_up
+from horovod_asl.data.recordings import listed, summed_up
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import CONFIG, RESULT, RunFolder
@@ -125,7 +125,7 @@ def model_card(
         temperature=f"{temperature:.4g}",
         origin=origin,
         data=_data(run),
-        validated=", ".join(facts.get("validated_on", [])) or "nothing",
+        validated=listed(facts.get("validated_on", [])) or "nothing",
         chosen=_chosen(config) if facts.get("validated_on") else "",
         command=_command(facts),
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
@@ -162,7 +162,7 @@ def _scores_in(value: Any, name: str) -> Iterator[Row]:
 def _name_of(scores: Mapping[str, Any]) -> str | None:
     """The recordings that `evaluate` scored, or the folder's name."""
     scored = scores.get("scored", [])
-    return Path(scores["photos"]).name if scored == [scores.get("photos")] else ", ".join(scored) or None
+    return Path(scores["photos"]).name if scored == [scores.get("photos")] else listed(scored) or None
 
 
 def _file_row(path: Path) -> str:

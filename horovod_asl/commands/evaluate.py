@@ -220,7 +220,7 @@ def _provenance(
 
 
 def _show(answer: dict[str, Any]) -> None:
-    print(f"scored    {', '.join(answer['scored'])}")
+    print(f"scored    {listed(answer['scored'])}")
     print(f"trained on {listed(answer['trained_on'])}")
     count = answer["photos_in_training"]
     if count is None:

@@ -65,14 +65,14 @@ def summed_up(parts: Sequence[str]) -> dict[str, list[str]]:
     """`source/recording`s by what to call them: each by itself, those of a source that has many by one name."""
     called: dict[str, list[str]] = {}
     for source, names in by_source(parts).items():
-        own = [f"{source}/{name}" for name in names]
-        many = len(own) > _MOST_LISTED
-        called |= {f"{source} ({len(own)} recordings)": own} if many else {part: [part] for part in own}
+        own = [part for part in parts if part.partition("/")[0] == source]
+        many = len(names) > _MOST_LISTED
+        called |= {f"{source} ({len(names)} recordings)": own} if many else {part: [part] for part in own}
     return called
 
 
 def listed(parts: Sequence[str]) -> str:
-    """`source/recording`s for a line of text."""
+    """`source/recording`s, or a folder, for a line of text."""
     return ", ".join(summed_up(parts))
 
 

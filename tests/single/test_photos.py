@@ -217,4 +217,8 @@ def test_a_source_with_many_recordings_is_summed_up():
     drawn = [f"drawn/r{number}" for number in range(40)]
     assert listed(["asl/1", "asl/2", *drawn, "homes/all"]) == "asl/1, asl/2, drawn (40 recordings), homes/all"
     assert summed_up(drawn) == {"drawn (40 recordings)": drawn}
+    assert [listed([folder]) for folder in ("friends", "/home/ada/friends")] == [
+        "friends",
+        "/home/ada/friends",
+    ]
     assert listed([]) == ""
