@@ -231,9 +231,8 @@ def confused_pairs(
 def _heats(
     predictor: Predictor, arrays: Sequence[NDArray[Any]], said: NDArray[np.int64]
 ) -> list[NDArray[np.float32] | None]:
-    layer = getattr(
-        predictor.model, "grad_cam_layer", None
-    )  # a network whose last maps are not all it looks at
+    # Named by a network whose last maps are not all it looks at.
+    layer = getattr(predictor.model, "grad_cam_layer", None)
     heats: list[NDArray[np.float32] | None] = []
     for start in range(0, len(arrays), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)

@@ -75,9 +75,8 @@ def export_onnx(
     require_onnx()
     inputs = drawn_inputs(predictor.reader, checked)
     network = _FromReader(predictor.model.eval(), SMALLEST_INPUT_PX.get(predictor.facts["model"], 0))
-    expected = _torch_logits(
-        network, inputs
-    )  # before the export: it fills the caches that tracing must not fill
+    # Before the export: it fills the caches that tracing must not fill.
+    expected = _torch_logits(network, inputs)
     graph = _traced(network, _sized(inputs, batch or 2), dynamic=batch is None)
     _tidy(graph, metadata(predictor))
     _halve(graph)

@@ -29,7 +29,7 @@ from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
-from horovod_asl.store_photos import features_of_store, parts_of, photos_of_split, training_rows
+from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -101,16 +101,9 @@ def run_training(
     with display.bar():
         outcome = trainer.run()
     if outcome is Outcome.FINISHED:
-        if scores_training:
-            own = np.flatnonzero(~store.copies[rows["train"]])  # nobody is scored on copies
-            photos["train"] = trainer.train.select(own)  # perhaps features by now
-        else:
-            del photos["train"]
-        if trainer.validation is not None:
-            photos["validation"] = trainer.validation
-        if config.trains_on_features and len(photos["test"]) and not photos["test"].are_features:
-            photos["test"] = trainer.features_of(photos["test"]) or photos["test"]
-        _conclude(trainer, photos, display, started=started, training_started=training_started)
+        own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
+        scored = _to_score(trainer, photos, own)
+        _conclude(trainer, scored, display, started=started, training_started=training_started)
     else:
         _say_how_to_go_on(outcome, trainer, display)
     board.close()
@@ -268,6 +261,19 @@ def _record(row: dict[str, Any], trainer: Trainer, display: Display, board: _Boa
     board.add(row)
     if trainer.backend.rank == 0:
         trainer.folder.write_metrics(trainer.position.history)
+
+
+def _to_score(trainer: Trainer, photos: dict[str, Photos], own: Rows | None) -> dict[str, Photos]:
+    """The photos of each split, as features where the trainer took their place by some.
+
+    Args:
+        own: those photos of training that are no copies, for nobody is scored on copies; None: none are scored.
+    """
+    test = photos["test"]
+    if trainer.config.trains_on_features and len(test) and not test.are_features:
+        test = trainer.features_of(test) or test
+    scored = {"validation": trainer.validation or photos["validation"], "test": test}
+    return scored if own is None else {"train": trainer.train.select(own)} | scored
 
 
 def _conclude(

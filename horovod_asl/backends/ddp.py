@@ -46,9 +46,8 @@ class DistributedDataParallel(Watched):
         super().wrap(model, optimizer, options)
         # DDP's own start-up broadcast makes the weights equal. Buffers stay per rank, as under Horovod.
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # newer torch has a second name for broadcast_buffers
+            # Newer torch has a second name for broadcast_buffers.
+            warnings.simplefilter("ignore", FutureWarning)
             module = nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,

@@ -161,9 +161,8 @@ def _landmarker(confidence: float) -> Any:
     try:
         with _quiet_stderr():
             landmarker = vision.HandLandmarker.create_from_options(options)
-            landmarker.detect(
-                _picture(np.zeros((32, 32, 3), np.uint8))
-            )  # what it has to remark, it remarks once
+            # What it has to remark, it remarks once.
+            landmarker.detect(_picture(np.zeros((32, 32, 3), np.uint8)))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"MediaPipe cannot use {bundle}: {str(error).splitlines()[0]}") from error
     atexit.register(_leave_open, landmarker)

@@ -103,9 +103,8 @@ def _write_configuration(folder: Path) -> None:
         folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), ports=_free_ports(3)
     )
     (folder / "slurm.conf").write_text(text)
-    (folder / "gres.conf").write_text(
-        "Name=gpu File=/dev/null\n"
-    )  # counted, not there: for the script's options
+    # Counted, not there: for the script's options.
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
 
 
 def _free_ports(count: int) -> list[int]:

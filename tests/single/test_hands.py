@@ -90,9 +90,8 @@ def test_a_dark_photo_is_found_by_a_later_look_and_an_empty_one_by_none() -> Non
     photo = render_spec(SampleSpec(seed=3, label="W", recording=1, index=0), 256)
     dark = shared_finder().find((photo * 0.05).astype(np.uint8))
     assert dark["found"]
-    assert (
-        dark["attempt"] >= 5
-    )  # the hand that the brightened copy showed is dark itself, and looked for again
+    # The hand that the brightened copy showed is dark itself, and looked for again.
+    assert dark["attempt"] >= 5
     for recording in range(4):
         empty = render_spec(SampleSpec(seed=3, label="nothing", recording=recording, index=0), 256)
         assert not shared_finder().find(empty)["found"]

@@ -125,9 +125,8 @@ def test_mirroring_and_stretching_do_what_they_say(hands: torch.Tensor) -> None:
     mirrored = augment_hands(
         hands, uniform(16), AugmentConfig(rotation_degrees=0, scale=0, perspective=0, mirror=1)
     )
-    assert torch.equal(
-        mirrored[:, SEEN_ROW, 1], -hands[:, SEEN_ROW, 1]
-    )  # as if its handedness had been misread
+    # As if its handedness had been misread.
+    assert torch.equal(mirrored[:, SEEN_ROW, 1], -hands[:, SEEN_ROW, 1])
     config = AugmentConfig(rotation_degrees=0, scale=0.3, translation=0.2, perspective=0, mirror=0)
     changed = augment_hands(hands, uniform(16), config)
     stretched = as_changed(changed)

@@ -146,9 +146,8 @@ def test_without_local_variables_all_ranks_are_taken_to_be_here() -> None:
 def test_half_of_an_environment_is_refused(whole: dict[str, str]) -> None:
     rank = next(name for name in whole if name.endswith("RANK") or name == "SLURM_PROCID")
     size = next(name for name in whole if name.endswith(("_SIZE", "STEP_NUM_TASKS")))
-    missing = (
-        (size, rank) if whole is not SRUN else (rank,)
-    )  # without its task count, a step is a batch script
+    # Without its task count, a step of srun is a batch script.
+    missing = (size, rank) if whole is not SRUN else (rank,)
     for name in missing:
         with pytest.raises(UserError, match=f"half-set.*{name}"):
             detect({key: value for key, value in whole.items() if key != name})

@@ -52,9 +52,8 @@ def test_epochs_done_again_after_a_kill_are_in_the_curves_once(written: int, tmp
     first = board(tmp_path, done=0, resumed=False)
     for row in ROWS[:written]:
         first.add(row)
-    time.sleep(
-        1.1
-    )  # TensorBoard reads its files by the second of their names, and a restart takes longer than one
+    # TensorBoard reads its files by the second of their names, and a restart takes longer than one.
+    time.sleep(1.1)
     again = board(tmp_path, done=2, resumed=True)
     again.add(ROWS[2])
     again.close()
