@@ -45,7 +45,7 @@ doctor: ## what is installed here, and what is missing for what
 	@test -x $(BIN)/horovod-asl || { echo "make doctor: nothing is installed yet: run \`make setup\` first" >&2; exit 1; }
 	@$(BIN)/horovod-asl doctor $(ARGS)
 
-ci: ## what CI runs: lint, then test
+ci: ## what CI runs: lint, test and test-launch
 	@.ci/run
 
 clean: ## remove caches and builds; runs, stores and .venv stay

@@ -326,16 +326,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def scoring_autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """As `autocast`, for what is scored or kept."""
-    return autocast(device, scoring_precision(device, precision))
-
-
-def scoring_precision(device: torch.device, precision: str) -> str:
-    """That of what is scored or kept: on a CPU fp32, whatever the steps were in.
+    """As `autocast`, for what is scored: on a CPU fp32, whatever the steps were in.
 
     Many CPUs have no bf16 and are slow with it, and a run in bf16 is to be read on any of them, and by ONNX Runtime.
     """
-    return "fp32" if device.type == "cpu" else precision
+    return autocast(device, "fp32" if device.type == "cpu" else precision)
 
 
 def _chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -6,6 +6,7 @@ rounding of sums (a test holds the weights of the two side by side). What is ran
 the head draws in every step, as it would have. With `--views` the photos come in several versions, augmented by
 draws that depend on the seed, the version and the photo alone.
 
+They are computed in fp32 whatever the steps are in: one file serves trainings in any precision, and it is done once.
 The features of all photos lie in one file per machine, float32 (n, width), mapped by its ranks. Without
 `--features-file` it is already removed from its folder, so it goes when the last of them ends.
 `TrainConfig.trains_on_features` says when all this is done.
@@ -32,7 +33,7 @@ from horovod_asl import models
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
-from horovod_asl.engine import Photos, augmented, each, scoring_autocast
+from horovod_asl.engine import Photos, augmented, each
 from horovod_asl.errors import UserError
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.runfolder import write_atomically
@@ -194,8 +195,7 @@ class _Extractor:
             )
             other = augmented(images, uniform, self._config.augment, smallest_px=self._smallest_px)
             batch = _where(torch.from_numpy(view > 0).to(self._device), other, batch)
-        with scoring_autocast(self._device, self._config.execution.precision):
-            seen = self._see(each(_nhwc, batch))  # type: ignore[arg-type]
+        seen = self._see(each(_nhwc, batch))  # type: ignore[arg-type]
         return tuple(part.float() for part in (seen if isinstance(seen, tuple) else (seen,)))
 
 

@@ -16,7 +16,7 @@ from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.data.hands import hand_arrays, readings
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store
-from horovod_asl.engine import Photos, fits_on_device, on_device, scoring_precision
+from horovod_asl.engine import Photos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.features import FEATURES_VERSION, Kept, of_photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES
@@ -111,7 +111,7 @@ def features_of_store(
         return None
     model, views = _partly_frozen(config), config.model.views or 1
     photos = photos_of(store, np.arange(len(store)), config.model.input)
-    kept = _kept(config, store, _digest_of_frozen(model), backend.device)
+    kept = _kept(config, store, _digest_of_frozen(model))
     if config.model.keep_maps:
         before = _keeping_maps(config)
         maps = features_of_store(before, store, backend, stop, on_progress)
@@ -162,7 +162,7 @@ def _digest_of_frozen(model: nn.Module) -> str:
     )
 
 
-def _kept(config: TrainConfig, store: Store, frozen: str, device: torch.device) -> Kept | None:
+def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
     if config.model.features_file is None:
         return None
     about = {
@@ -170,7 +170,7 @@ def _kept(config: TrainConfig, store: Store, frozen: str, device: torch.device) 
         "store": store.digest,
         "model": config.model.name,
         "input": config.model.input,
-        "precision": scoring_precision(device, config.execution.precision),
+        "precision": "fp32",
         "backbone": frozen,
         "views": config.model.views or 1,
     }

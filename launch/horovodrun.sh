@@ -9,9 +9,5 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need horovodrun "run \`make setup\` (it builds Horovod), or train without it: launch/torchrun.sh"
 
-options=(-np "$NP")
-if [ -n "${HOSTFILE:-}" ]; then options+=(--hostfile "$HOSTFILE"); else options+=(-H "$HOSTS"); fi
-if [ -n "${INTERFACE:-}" ]; then options+=(--network-interfaces "$INTERFACE"); fi
-
 # shellcheck disable=SC2086  # HOROVODRUN is a list of options
-exec horovodrun "${options[@]}" ${HOROVODRUN:-} python "$ROOT/train.py" "$@"
+exec horovodrun "${HOROVOD_HOSTS[@]}" ${HOROVODRUN:-} python "$ROOT/train.py" "$@"

@@ -1,4 +1,4 @@
-# What the launch scripts share; each begins with `. launch/lib.sh`. Sets ROOT, PATH, NP and HOSTS.
+# What the launch scripts share; each begins with `. launch/lib.sh`. Sets ROOT, PATH, NP, HOSTS and HOROVOD_HOSTS.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -25,7 +25,7 @@ count_gpus() {
 default_np() {
     local gpus
     gpus=$(count_gpus)
-    if [ -n "${HOSTFILE:-}" ]; then awk -F 'slots *= *' '!/^ *(#|$)/ { n += NF > 1 ? $2 : 1 } END { print n + 0 }' "$HOSTFILE"
+    if [ -n "${HOSTFILE:-}" ]; then awk -F 'slots *= *|:' '!/^ *(#|$)/ { n += NF > 1 ? $2 : 1 } END { print n + 0 }' "$HOSTFILE"
     elif [ -n "${HOSTS:-}" ]; then tr , '\n' <<<"$HOSTS" | awk -F : '{ n += NF > 1 ? $2 : 1 } END { print n }'
     elif [ -n "${SLURM_NTASKS:-}" ]; then echo "$SLURM_NTASKS"
     elif [ "$gpus" -gt 0 ]; then echo "$gpus"
@@ -34,6 +34,11 @@ default_np() {
 
 NP=${NP:-$(default_np)}
 HOSTS=${HOSTS:-localhost:$NP}
+
+# What horovodrun is told of NP and of where they run.
+HOROVOD_HOSTS=(-np "$NP")
+if [ -n "${HOSTFILE:-}" ]; then HOROVOD_HOSTS+=(--hostfile "$HOSTFILE"); else HOROVOD_HOSTS+=(-H "$HOSTS"); fi
+if [ -n "${INTERFACE:-}" ]; then HOROVOD_HOSTS+=(--network-interfaces "$INTERFACE"); fi
 
 # INTERFACE=eth0: the network between the hosts, by a name that is the same on all of them; they have others besides.
 if [ -n "${INTERFACE:-}" ]; then

@@ -14,49 +14,58 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
     exit 1
 }
 OTHERS=$PHOTOS/other_signers STORE=$WORK/store
-HEAD=(--config "$ROOT/launch/model-head.yaml" --features-file "$WORK/trunk")
-TUNED=(--config "$ROOT/launch/model.yaml" --features-file "$WORK/trunk.maps") # model-head.yaml's keep_maps
+HEAD=(--config "$ROOT/launch/model-head.yaml") TRUNK=$WORK/trunk
+TUNED=(--config "$ROOT/launch/model.yaml") MAPS=$TRUNK.maps # by model-head.yaml's keep_maps
 # Drawn hands are in every training: they validate nobody, and nobody is scored on them.
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
 
-run() { horovodrun -np "$NP" -H "$HOSTS" horovod-asl "$@"; }
+run() { horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
 
-# train_on_all FOLDER FLAGS: one training on every photo of the store; one that was interrupted goes on.
-train_on_all() {
-    local folder=$1 go=("${@:2}" --store "$STORE" --all-splits --run-folder "$1")
-    [ -f "$folder/result.json" ] && return
-    [ -f "$folder/config.yaml" ] && go=(--resume "$folder")
-    run train "${go[@]}"
+# as_before FILE REMOVE: the words that come in are those that an earlier call left in FILE, or there was none. Else it
+# ends here: what stands in WORK is of other words, and is neither gone on with nor put into the box.
+as_before() {
+    local now
+    now=$(cat)
+    if [ -f "$1" ] && ! diff "$1" - <<<"$now" >&2; then
+        echo "model: $WORK holds trainings of another recipe or store (above: < theirs, > this one):" \
+            "remove $2 in it, or name another folder in WORK" >&2
+        exit 1
+    fi
+    mkdir -p "$WORK"
+    echo "$now" >"$1"
 }
+
+# train_on_all FOLDER FEATURES_FILE FLAGS: one training on every photo of the store; one that was interrupted goes on.
+train_on_all() {
+    local go=("${@:3}" --store "$STORE" --all-splits --run-folder "$1")
+    [ -f "$1/result.json" ] && return
+    [ -f "$1/config.yaml" ] && go=(--resume "$1")
+    run train "${go[@]}" --features-file "$2"
+}
+
+{
+    cat "$ROOT/launch/model-head.yaml" "$ROOT/launch/model.yaml"
+    echo "# $NP rank(s), $DRAWN drawn signers, flags: $*"
+} | as_before "$WORK/recipe.yaml" "head, head-all, crossval, all and recipe.yaml"
 
 echo "model: 1 of 5, hands found in all photos"
 horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "massey=$OTHERS/massey" \
     "homes=$OTHERS/homes" drawn=synthetic "$STORE" --hands --poor-copies 2 --group-by 'massey=/(?P<r>hand\d)' \
     --synthetic-recordings "$DRAWN" --synthetic-photos 2 --synthetic-size 200 --synthetic-variety 1 --allow-missing
 
-# Trainings of one recipe on one store: what an earlier one left of another is neither gone on with nor put into the box.
-recipe() {
-    cat "$ROOT/launch/model-head.yaml" "$ROOT/launch/model.yaml"
-    echo "# store $(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json")"
-    echo "# $NP rank(s), flags: $*"
-}
-if [ -f "$WORK/recipe.yaml" ] && ! recipe "$@" | diff "$WORK/recipe.yaml" - >&2; then
-    echo "model: $WORK holds trainings of another recipe (above: < theirs, > this one):" \
-        "remove head, head-all, crossval, all and recipe.yaml in it, or name another folder in WORK" >&2
-    exit 1
-fi
-recipe "$@" >"$WORK/recipe.yaml"
+python -c 'import json, sys; print("store", json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json" |
+    as_before "$WORK/trained-on" "head, head-all, crossval, all, trunk, trunk.maps, trunk*.json and trained-on"
 
-echo "model: 2 of 5, the heads: every source, a recording and every person of massey left out in turn, over $NP rank(s)"
-run crossval "$STORE" "${HEAD[@]}" "${FOLDS[@]}" --out "$WORK/head" "$@"
+echo "model: 2 of 5, the heads: a recording, each other source and each person of massey left out in turn, $NP rank(s)"
+run crossval "$STORE" "${HEAD[@]}" --features-file "$TRUNK" "${FOLDS[@]}" --out "$WORK/head" "$@"
 
 echo "model: 3 of 5, the same with the trunk's last blocks"
-run crossval "$STORE" "${TUNED[@]}" --pretrained "$WORK/head" "${FOLDS[@]}" --out "$WORK/crossval" "$@"
+run crossval "$STORE" "${TUNED[@]}" --features-file "$MAPS" --pretrained "$WORK/head" "${FOLDS[@]}" --out "$WORK/crossval" "$@"
 
 echo "model: 4 of 5, both on all of them"
-train_on_all "$WORK/head-all" "${HEAD[@]}" "$@"
-train_on_all "$WORK/all" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
+train_on_all "$WORK/head-all" "$TRUNK" "${HEAD[@]}" "$@"
+train_on_all "$WORK/all" "$MAPS" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
 
 echo "model: 5 of 5, into the box"
 # Nothing is left to fit its temperature on: it takes the median of those that the folds fitted, each on its validation

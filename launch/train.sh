@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 if command -v horovodrun >/dev/null; then
-    echo "train: horovodrun, $NP process(es) on $HOSTS"
+    echo "train: horovodrun, $NP process(es) on ${HOSTFILE:-$HOSTS}"
     exec "$ROOT/launch/horovodrun.sh" "$@"
 elif [ "$(count_gpus)" -gt 1 ]; then
     echo "train: Horovod is not installed: torchrun, $NP process(es), DistributedDataParallel"

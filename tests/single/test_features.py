@@ -206,7 +206,7 @@ def test_a_file_that_holds_no_features_is_left_alone(tmp_path: Path, note: str |
     assert thesis.read_text() == "ten years of work"
 
 
-def test_on_a_cpu_features_are_fp32_whatever_the_steps_are_in(tmp_path: Path) -> None:
+def test_features_are_fp32_whatever_the_steps_are_in(tmp_path: Path) -> None:
     config = config_for("small_cnn", tmp_path)
     halved = dataclasses.replace(config, execution=dataclasses.replace(config.execution, precision="bf16"))
     model = models.build_model(

@@ -18,8 +18,8 @@ SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"])
 LAUNCHERS = ["horovodrun.sh", "mpirun.sh", "torchrun.sh", "dp.sh", "train.sh"]
 # The tools that every Debian has; a PATH of these alone has no compiler, no MPI and no ssh.
 ESSENTIALS = """
-awk bash cat chmod cp cut date dirname echo env flock getconf grep head id ls mkdir mktemp mv nproc readlink rm sed
-sha256sum sort tail tr uname xargs
+awk bash cat chmod cp cut date diff dirname echo env flock getconf grep head id ls mkdir mktemp mv nproc readlink rm
+sed sha256sum sort tail tr uname xargs
 """
 
 
@@ -121,6 +121,58 @@ def test_make_train_without_horovod_says_what_it_takes_instead(checkout: Path, b
     answer = run(checkout / "launch" / "train.sh", "--epochs", "3", path=bare)
     assert "torchrun, 2 process(es)" in answer.stdout
     assert re.search(r"torchrun got: --nproc-per-node 2 .*train.py --backend ddp --epochs 3", answer.stdout)
+
+
+def test_hosts_of_a_file_reach_horovodrun_whatever_is_started(
+    checkout: Path, bare: Path, tmp_path: Path
+) -> None:
+    stub_venv(checkout)
+    stub(checkout / ".venv" / "bin", "horovodrun", 'echo "horovodrun got: $*"')
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text("# two\nalpha slots=4\nbeta slots = 2\n\ngamma\n")
+    (tmp_path / "model" / "store").mkdir(parents=True)
+    where = {"HOSTFILE": str(hosts), "INTERFACE": "eth0", "WORK": str(tmp_path / "model")}
+    for script, words in (("train.sh", ()), ("baselines.sh", ("landmarks",))):
+        answer = run(checkout / "launch" / script, *words, path=bare, **where)
+        assert f"horovodrun got: -np 7 --hostfile {hosts} --network-interfaces eth0 " in answer.stdout
+    assert f"7 process(es) on {hosts}" in run(checkout / "launch" / "train.sh", path=bare, **where).stdout
+
+
+def test_elastic_hosts_are_counted_too(checkout: Path, bare: Path, tmp_path: Path) -> None:
+    stub_venv(checkout)
+    stub(checkout / ".venv" / "bin", "horovodrun", 'echo "horovodrun got: $*"')
+    (tmp_path / "hosts.txt").write_text("alpha:4\nbeta:2\n")
+    where = {"HOSTFILE": str(tmp_path / "hosts.txt"), "INTERFACE": "lo"}
+    answer = run(checkout / "launch" / "elastic.sh", path=bare, **where)
+    assert "horovodrun got: -np 6 --min-np 1 " in answer.stdout
+
+
+def test_make_model_neither_mixes_recipes_nor_stores(checkout: Path, bare: Path, tmp_path: Path) -> None:
+    stub_venv(checkout)
+    (tmp_path / "photos" / "asl_alphabet_train").mkdir(parents=True)
+    prepare = 'mkdir -p "$WORK/store"; echo "{\\"digest\\": \\"$DIGEST\\"}" >"$WORK/store/store.json"; echo prepared'
+    stub(checkout / ".venv" / "bin", "horovod-asl", prepare)
+    stub(checkout / ".venv" / "bin", "horovodrun", "exit 3")  # as if it were interrupted in the second stage
+
+    def model(*flags: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        where = {
+            "PHOTOS": str(tmp_path / "photos"),
+            "WORK": str(tmp_path / "model"),
+            "DIGEST": "of these",
+            "NP": "2",
+        }
+        return run(checkout / "launch" / "model.sh", *flags, path=bare, **where | changed)
+
+    assert [model().returncode, model().returncode] == [3, 3]
+    for other in (model(DRAWN="3"), model(NP="4"), model("--seed", "1")):
+        assert other.returncode == 1
+        assert "another recipe" in other.stderr
+        assert "prepared" not in other.stdout  # the store that is there was not replaced
+    of_other_photos = model(DIGEST="of others")
+    assert of_other_photos.returncode == 1
+    assert "< store of these" in of_other_photos.stderr
+    assert "remove head, head-all, crossval, all, trunk," in of_other_photos.stderr
+    assert model().returncode == 3
 
 
 @pytest.mark.parametrize("broken", ["lint", "test", "none"])
