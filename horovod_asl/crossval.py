@@ -376,7 +376,7 @@ def _brief(names: Sequence[str], others: Sequence[str]) -> str:
     """`asl 1, 2; phone` for recordings: of a source with none among `others` the name alone."""
     parted = by_source(others)
     parts = [
-        f"{source} {', '.join(own)}" if source in parted else source
+        f"{source} {', '.join(part.partition('/')[2] for part in own)}" if source in parted else source
         for source, own in sorted(by_source(names).items())
     ]
     return "; ".join(parts)

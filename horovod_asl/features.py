@@ -6,8 +6,8 @@ rounding of sums (a test holds the weights of the two side by side). What is ran
 the head draws in every step, as it would have. With `--views` the photos come in several versions, augmented by
 draws that depend on the seed, the version and the photo alone.
 
-They are computed in fp32 whatever the steps are in: one file serves trainings in any precision, and it is done once.
-The features of all photos lie in one file per machine, float32 (n, width), mapped by its ranks. Without
+Features are computed in fp32 whatever the steps are in: one file serves trainings in any precision.
+Those of all photos lie in one file per machine, float32 (n, width), mapped by its ranks. Without
 `--features-file` it is already removed from its folder, so it goes when the last of them ends.
 `TrainConfig.trains_on_features` says when all this is done.
 """

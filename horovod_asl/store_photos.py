@@ -170,7 +170,7 @@ def _kept(config: TrainConfig, store: Store, frozen: str) -> Kept | None:
         "store": store.digest,
         "model": config.model.name,
         "input": config.model.input,
-        "precision": "fp32",
+        "precision": "fp32",  # of features, whatever the steps are in
         "backbone": frozen,
         "views": config.model.views or 1,
     }

@@ -38,10 +38,10 @@ HOSTS=${HOSTS:-localhost:$NP}
 # What horovodrun is told of NP and of where they run.
 HOROVOD_HOSTS=(-np "$NP")
 if [ -n "${HOSTFILE:-}" ]; then HOROVOD_HOSTS+=(--hostfile "$HOSTFILE"); else HOROVOD_HOSTS+=(-H "$HOSTS"); fi
-if [ -n "${INTERFACE:-}" ]; then HOROVOD_HOSTS+=(--network-interfaces "$INTERFACE"); fi
 
 # INTERFACE=eth0: the network between the hosts, by a name that is the same on all of them; they have others besides.
 if [ -n "${INTERFACE:-}" ]; then
+    HOROVOD_HOSTS+=(--network-interfaces "$INTERFACE")
     export OMPI_MCA_btl_tcp_if_include=$INTERFACE OMPI_MCA_oob_tcp_if_include=$INTERFACE
     export NCCL_SOCKET_IFNAME=$INTERFACE GLOO_SOCKET_IFNAME=$INTERFACE
 fi

@@ -61,7 +61,8 @@ echo "model: 2 of 5, the heads: a recording, each other source and each person o
 run crossval "$STORE" "${HEAD[@]}" --features-file "$TRUNK" "${FOLDS[@]}" --out "$WORK/head" "$@"
 
 echo "model: 3 of 5, the same with the trunk's last blocks"
-run crossval "$STORE" "${TUNED[@]}" --features-file "$MAPS" --pretrained "$WORK/head" "${FOLDS[@]}" --out "$WORK/crossval" "$@"
+run crossval "$STORE" "${TUNED[@]}" --features-file "$MAPS" --pretrained "$WORK/head" "${FOLDS[@]}" \
+    --out "$WORK/crossval" "$@"
 
 echo "model: 4 of 5, both on all of them"
 train_on_all "$WORK/head-all" "$TRUNK" "${HEAD[@]}" "$@"

@@ -54,20 +54,19 @@ def recording_order(names: Sequence[str]) -> list[str]:
 
 
 def by_source(parts: Sequence[str]) -> dict[str, list[str]]:
-    """`source/recording`s as the recordings of each source, in the order they come."""
-    recordings: dict[str, list[str]] = {}
-    for source, _, name in (part.partition("/") for part in parts):
-        recordings.setdefault(source, []).append(name)
-    return recordings
+    """`source/recording`s, those of each source together, in the order they come."""
+    together: dict[str, list[str]] = {}
+    for part in parts:
+        together.setdefault(part.partition("/")[0], []).append(part)
+    return together
 
 
 def summed_up(parts: Sequence[str]) -> dict[str, list[str]]:
     """`source/recording`s by what to call them: each by itself, those of a source that has many by one name."""
     called: dict[str, list[str]] = {}
-    for source, names in by_source(parts).items():
-        own = [part for part in parts if part.partition("/")[0] == source]
-        many = len(names) > _MOST_LISTED
-        called |= {f"{source} ({len(names)} recordings)": own} if many else {part: [part] for part in own}
+    for source, own in by_source(parts).items():
+        many = len(own) > _MOST_LISTED
+        called |= {f"{source} ({len(own)} recordings)": own} if many else {part: [part] for part in own}
     return called
 
 
