@@ -15,7 +15,7 @@ from tests.launching import BIN, ROOT, Finished, launch, ok
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 SIGNS = ("V", "Y", "J")
-FOLDS = ["asl/3", "homes", "massey", *(f"massey/hand{number}" for number in range(1, 6)), "phone"]
+FOLDS = ["asl", "asl/3", "homes", "massey", *(f"massey/hand{number}" for number in range(1, 6)), "phone"]
 
 
 def draw(folder: Path, sign: str, names: list[str], recording: int) -> None:
