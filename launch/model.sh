@@ -28,7 +28,7 @@ as_before() {
     local now
     now=$(cat)
     if [ -f "$1" ] && ! diff "$1" - <<<"$now" >&2; then
-        echo "model: $WORK holds trainings of another recipe or store (above: < theirs, > this one):" \
+        echo "model: $WORK was begun with another recipe or store (above: < that one, > this one):" \
             "remove $2 in it, or name another folder in WORK" >&2
         exit 1
     fi

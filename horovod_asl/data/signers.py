@@ -26,8 +26,9 @@ _JOINT_SIGMA_DEG = 5.0
 _YAW_DEG = {"C": (15.0, 75.0), "D": (0.0, 60.0), "O": (15.0, 75.0), "X": (-15.0, 60.0)}
 # What some hold in another way than `hand.POSES`, and everybody between the two.
 _OTHER_WAYS = {
-    # The fingers are closed beside the one that points up: no circle.
-    "D": replace(POSES["Z"], view=POSES["D"].view),
+    # The thumb lies along the side of the hand, as in A, which is not yet a Y.
+    "I": replace(POSES["I"], thumb=POSES["A"].thumb),
+    "J": replace(POSES["J"], thumb=POSES["A"].thumb),
     # The fingers hang straight down over the thumb, and the hand bends forward at the wrist.
     "M": replace(POSES["M"], index=_HANGING, middle=_HANGING, ring=_HANGING, view=(0.0, 55.0, 0.0)),
     "N": replace(POSES["N"], index=_HANGING, middle=_HANGING, view=(0.0, 55.0, 0.0)),

@@ -105,4 +105,4 @@ def test_the_same_command_again_trains_nothing_anew(work: Path, photos: Path) ->
 def test_trainings_of_another_recipe_are_not_gone_on_with(work: Path, photos: Path) -> None:
     ended = make(photos, work, "--seed", "1")
     assert ended.returncode == 1
-    assert "holds trainings of another recipe" in ended.output
+    assert "was begun with another recipe" in ended.output

@@ -81,14 +81,18 @@ def joints(pose: Pose) -> np.ndarray:
 
 
 def test_between_two_ways_of_a_sign_there_is_everybody() -> None:
-    """D with a circle or with closed fingers, M and N folded or hanging, X crooked at the knuckle too."""
+    """M and N folded over the thumb or hanging, X crooked at the knuckle too, I with the thumb beside."""
     bends = {
         (label, finger, joint): [getattr(pose(label, recording), finger)[joint] for recording in range(400)]
-        for label, finger, joint in [("D", "ring", 2), ("M", "ring", 2), ("N", "index", 2), ("X", "index", 1)]
+        for label, finger, joint in [("M", "ring", 2), ("N", "index", 2), ("X", "index", 1)]
     }
-    for degrees, (low, high) in zip(bends.values(), [(64, 102), (18, 75), (18, 75), (12, 35)], strict=True):
+    for degrees, (low, high) in zip(bends.values(), [(18, 75), (18, 75), (12, 35)], strict=True):
         assert np.quantile(degrees, 0.1) == pytest.approx(low + 0.1 * (high - low), abs=6)
         assert np.quantile(degrees, 0.9) == pytest.approx(low + 0.9 * (high - low), abs=6)
+    spread = [
+        pose("I", recording).thumb[3] for recording in range(400)
+    ]  # flexed over the fingers, or beside them
+    assert np.quantile(spread, [0.1, 0.9]) == pytest.approx([8, 27], abs=4)
     hanging = [pose("N", recording) for recording in FROM_THE_FRONT if pose("N", recording).index[2] < 25]
     tips = np.array([joints(one)[[5, 8]] for one in hanging])  # index: its knuckle and its tip
     assert (tips[:, 1, 1] < tips[:, 0, 1] - 0.2).all(), "fingers hang"
