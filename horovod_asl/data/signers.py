@@ -18,7 +18,7 @@ from horovod_asl.labels import CLASS_INDEX, NUM_CLASSES
 Angles = NDArray[np.float64]
 """Yaw, pitch and roll of a hand in degrees, (3,), as `hand.Pose.view`."""
 
-_HANGING = (0.0, 88.0, 18.0, 8.0)
+_HANGING = (0.0, 88.0, 18.0, 8.0)  # a straight finger, bent at its knuckle alone
 _CAMERA_SIGMA_DEG = np.array([10.0, 8.0, 6.0])
 _SIGN_SIGMA_DEG = np.array([8.0, 5.0, 6.0])
 _JOINT_SIGMA_DEG = 5.0

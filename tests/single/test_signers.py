@@ -89,10 +89,9 @@ def test_between_two_ways_of_a_sign_there_is_everybody() -> None:
     for degrees, (low, high) in zip(bends.values(), [(18, 75), (18, 75), (12, 35)], strict=True):
         assert np.quantile(degrees, 0.1) == pytest.approx(low + 0.1 * (high - low), abs=6)
         assert np.quantile(degrees, 0.9) == pytest.approx(low + 0.9 * (high - low), abs=6)
-    spread = [
-        pose("I", recording).thumb[3] for recording in range(400)
-    ]  # flexed over the fingers, or beside them
-    assert np.quantile(spread, [0.1, 0.9]) == pytest.approx([8, 27], abs=4)
+    # Flexed across the fingers, or beside them.
+    flexed = [pose("I", recording).thumb[3] for recording in range(400)]
+    assert np.quantile(flexed, [0.1, 0.9]) == pytest.approx([8, 27], abs=4)
     hanging = [pose("N", recording) for recording in FROM_THE_FRONT if pose("N", recording).index[2] < 25]
     tips = np.array([joints(one)[[5, 8]] for one in hanging])  # index: its knuckle and its tip
     assert (tips[:, 1, 1] < tips[:, 0, 1] - 0.2).all(), "fingers hang"
@@ -124,11 +123,11 @@ def test_only_what_moves_is_blurred_by_its_movement() -> None:
     assert all(
         poses(label, 0, photo)[0] != poses(label, 0, photo)[-1] for label in "JZ" for photo in range(3)
     )
-    look, whole, last = synthetic.look_of(1, 0), poses("Z", FROM_THE_FRONT[0], 8), []
-    for held in ([whole[0]], [whole[0]] * 3, whole):
-        photo = synthetic.render("Z", look, np.random.default_rng(3), 96, poses=held).astype(int)
-        last.append(photo)
-    once, thrice, moving = last
+    look, whole = synthetic.look_of(1, 0), poses("Z", FROM_THE_FRONT[0], 8)
+    once, thrice, moving = (
+        synthetic.render("Z", look, np.random.default_rng(3), 96, poses=held).astype(int)
+        for held in ([whole[0]], [whole[0]] * 3, whole)
+    )
     assert np.abs(once - thrice).max() <= 1  # the mean of three that are alike, but for rounding
     assert np.abs(once - moving).max() > 40
     assert edges(moving) < edges(once)
