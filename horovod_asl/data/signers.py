@@ -18,7 +18,7 @@ from horovod_asl.labels import CLASS_INDEX, NUM_CLASSES
 Angles = NDArray[np.float64]
 """Yaw, pitch and roll of a hand in degrees, (3,), as `hand.Pose.view`."""
 
-_HANGING = (0.0, 88.0, 18.0, 8.0)  # a straight finger, bent at its knuckle alone
+_HANGING = (0.0, 88.0, 18.0, 8.0)  # a finger that is bent at its knuckle, and hardly else
 _CAMERA_SIGMA_DEG = np.array([10.0, 8.0, 6.0])
 _SIGN_SIGMA_DEG = np.array([8.0, 5.0, 6.0])
 _JOINT_SIGMA_DEG = 5.0
@@ -26,13 +26,13 @@ _JOINT_SIGMA_DEG = 5.0
 _YAW_DEG = {"C": (15.0, 75.0), "D": (0.0, 60.0), "O": (15.0, 75.0), "X": (-15.0, 60.0)}
 # What some hold in another way than `hand.POSES`, and everybody between the two.
 _OTHER_WAYS = {
-    # The thumb lies along the side of the hand, as in A, which is not yet a Y.
+    # The thumb lies along the side of the hand, as in A: not yet a Y. (Half way there it overlaps the fingers.)
     "I": replace(POSES["I"], thumb=POSES["A"].thumb),
     "J": replace(POSES["J"], thumb=POSES["A"].thumb),
     # The fingers hang straight down over the thumb, and the hand bends forward at the wrist.
     "M": replace(POSES["M"], index=_HANGING, middle=_HANGING, ring=_HANGING, view=(0.0, 55.0, 0.0)),
     "N": replace(POSES["N"], index=_HANGING, middle=_HANGING, view=(0.0, 55.0, 0.0)),
-    # The finger bends forward at its knuckle, or hardly at all.
+    # The finger bends forward from its knuckle, and so less further out.
     "X": replace(POSES["X"], index=(0.0, 35.0, 70.0, 40.0)),
 }
 _FROM_BEHIND = 0.2  # the share of signers who photograph their hand as they see it themselves
@@ -50,11 +50,12 @@ _MOMENTS = 13  # that are drawn while the shutter is open
 def poses_of(
     label: str, rng: np.random.Generator, *, seed: int, recording: int, variety: float
 ) -> list[Pose]:
-    """The sign as a recording's signer holds it while the shutter is open: several poses of J and Z, else one.
+    """The sign as a recording's signer holds it while the shutter is open: several poses of J and Z.
 
     Args:
-        rng: of the photo: it draws the moment of J and Z. The signer's ways are drawn from `seed` and `recording`.
-        variety: 1 for people as they differ; 0 gives `hand.POSES`.
+        rng: of the photo: it draws when the shutter opens in J and Z, and for how long. The signer's ways are drawn
+            from `seed` and `recording`.
+        variety: 1 for people as they differ; 0 gives `hand.POSES`, at rest.
     """
     if variety == 0:
         return [POSES[label]]
@@ -68,7 +69,7 @@ def poses_of(
 
 
 def _pose_of(label: str, moment: float, *, seed: int, recording: int, variety: float) -> Pose:
-    """At `moment` of a movement that takes from 0 to 1."""
+    """At `moment` of a movement that takes from 0 to 1, and then rests."""
     pose = POSES[label]
     camera = np.random.default_rng([seed, recording, NUM_CLASSES, 0, 1]).normal(0.0, _CAMERA_SIGMA_DEG)
     own = np.random.default_rng([seed, recording, CLASS_INDEX[label], 0, 1])
@@ -101,6 +102,6 @@ def _from_behind(pose: Pose) -> Pose:
 
 
 def _between(moments: NDArray[np.float64], time: float) -> Angles:
-    """The view at a time in [0, 1] of a movement that passes these views at equal intervals."""
+    """The view at a time of a movement that passes these at equal intervals from 0 to 1, and rests in the last."""
     at = np.linspace(0.0, 1.0, len(moments))
     return np.array([np.interp(time, at, angles) for angles in moments.T])

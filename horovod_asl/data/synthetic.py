@@ -212,17 +212,15 @@ def _wall_shadow(coverage: NDArray[np.float32], light: Light) -> NDArray[np.floa
 def _exposed(
     label: str, look: Look, rng: np.random.Generator, size: int, poses: Sequence[Pose]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The hand as `skin.paint` gives it, mean of the poses. Wrist, camera and the photo's own noise stay."""
-    pictures, at = [], None
-    for pose in poses:
-        again = deepcopy(rng)
-        skeleton, forearm = posed(label, look, again, pose=pose)
-        here = placed(skeleton, look, size, again)
-        wrist, scale = at = at or here
-        pictures.append(
-            paint(flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, size)
-        )
-    rng.bit_generator.state = again.bit_generator.state
+    """The mean, in linear light, of what `skin.paint` gives for each pose. The wrist stays where it is."""
+    draws = [deepcopy(rng) for _ in poses]  # each pose is jittered alike: it is one hand
+    hold = [posed(label, look, draw, pose=pose) for draw, pose in zip(draws, poses, strict=True)]
+    wrist, scale = placed(hold[0][0], look, size, draws[0])
+    rng.bit_generator.state = draws[0].bit_generator.state
+    pictures = [
+        paint(flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, size)
+        for skeleton, forearm in hold
+    ]
     hands, coverages = zip(*pictures, strict=True)
     share = np.float32(1 / len(poses))
     return sum(hands) * share, sum(coverages) * share

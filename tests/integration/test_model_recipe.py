@@ -76,6 +76,10 @@ def test_every_fold_begins_with_its_own_head_and_the_box_with_the_head_of_all(wo
         assert not {*facts["trained_on"], *facts["begun_with"]["trained_on"]} & set(row["test"])
         assert {"drawn/r0", "drawn/r1"} <= {*facts["trained_on"]}
         assert not any(one.startswith("drawn") for one in [*row["test"], *row["validated_on"]])
+    person = rows[0]
+    assert person["test"] == ["asl/1", "asl/2", "asl/3"]
+    begun_with = RunFolder(work / "model" / "crossval" / "asl").facts()["begun_with"]
+    assert not [one for one in person["trained_on"] + begun_with["trained_on"] if one.startswith("asl/")]
     box = RunFolder(work / "box")
     facts = box.facts()
     assert facts["begun_with"]["run"] == "head-all"

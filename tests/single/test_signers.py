@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data import signers, synthetic
+from horovod_asl.data.flesh import flesh_out
 from horovod_asl.data.hand import POSES, Pose, pose_skeleton, rotation_matrix
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.errors import UserError
@@ -89,12 +90,29 @@ def test_between_two_ways_of_a_sign_there_is_everybody() -> None:
     for degrees, (low, high) in zip(bends.values(), [(18, 75), (18, 75), (12, 35)], strict=True):
         assert np.quantile(degrees, 0.1) == pytest.approx(low + 0.1 * (high - low), abs=6)
         assert np.quantile(degrees, 0.9) == pytest.approx(low + 0.9 * (high - low), abs=6)
-    # Flexed across the fingers, or beside them.
-    flexed = [pose("I", recording).thumb[3] for recording in range(400)]
-    assert np.quantile(flexed, [0.1, 0.9]) == pytest.approx([8, 27], abs=4)
-    hanging = [pose("N", recording) for recording in FROM_THE_FRONT if pose("N", recording).index[2] < 25]
-    tips = np.array([joints(one)[[5, 8]] for one in hanging])  # index: its knuckle and its tip
-    assert (tips[:, 1, 1] < tips[:, 0, 1] - 0.2).all(), "fingers hang"
+    for label in "IJ":  # flexed across the fingers, or beside them
+        flexed = [pose(label, recording).thumb[3] for recording in range(400)]
+        assert np.quantile(flexed, [0.1, 0.9]) == pytest.approx([8, 27], abs=4)
+
+
+@pytest.mark.parametrize(("label", "fingers"), [("M", (5, 9, 13)), ("N", (5, 9))])
+def test_fingers_that_hang_point_down(label: str, fingers: tuple[int, ...]) -> None:
+    hanging = [
+        joints(held)
+        for held in (pose(label, recording) for recording in FROM_THE_FRONT)
+        if held.index[2] < 25
+    ]
+    assert len(hanging) > 20
+    for knuckle in fingers:
+        assert all(hand[knuckle + 3, 1] < hand[knuckle, 1] - 0.2 for hand in hanging)
+
+
+def test_no_moment_of_j_is_an_i_and_none_of_z_a_d() -> None:
+    times = np.linspace(0.0, 1.0, 50)
+    from_an_i = [signers._between(signers._J_DEG, time) - POSES["I"].view for time in times]
+    assert np.linalg.norm(from_an_i, axis=1).min() > 30
+    pointing_up = [rotation_matrix(*signers._between(signers._Z_DEG, time))[1, 1] for time in times]
+    assert max(pointing_up) < np.cos(np.radians(45))
 
 
 @pytest.mark.parametrize("label", ["J", "Z"])
@@ -123,29 +141,48 @@ def test_only_what_moves_is_blurred_by_its_movement() -> None:
     assert all(
         poses(label, 0, photo)[0] != poses(label, 0, photo)[-1] for label in "JZ" for photo in range(3)
     )
-    look, whole = synthetic.look_of(1, 0), poses("Z", FROM_THE_FRONT[0], 8)
-    once, thrice, moving = (
-        synthetic.render("Z", look, np.random.default_rng(3), 96, poses=held).astype(int)
-        for held in ([whole[0]], [whole[0]] * 3, whole)
-    )
-    assert np.abs(once - thrice).max() <= 1  # the mean of three that are alike, but for rounding
-    assert np.abs(once - moving).max() > 40
-    assert edges(moving) < edges(once)
 
 
-def edges(photo: np.ndarray) -> float:
-    """The squares of the differences between neighbours: what blur takes away."""
-    return float(np.square(np.diff(photo, axis=0)).mean() + np.square(np.diff(photo, axis=1)).mean())
+def test_what_moves_is_exposed_for_up_to_an_eighth_of_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signers, "_pose_of", lambda label, moment, **_: moment)
+    moments = np.array([poses("J", 0, photo) for photo in range(200)])
+    exposures = np.ptp(moments, axis=1)
+    assert 0.11 < exposures.max() <= 0.12
+    assert exposures.min() < 0.01
+    assert np.diff(moments).max() <= 0.011  # small steps: no fan of fingers
+    twice = np.array([poses("J", 0, photo, variety=2.0) for photo in range(200)])
+    np.testing.assert_allclose(np.ptp(twice, axis=1), 2 * exposures)
+
+
+def test_an_exposure_is_the_mean_of_its_moments_about_one_wrist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In linear light, as the sensor adds it up: before `_develop`."""
+    look, ends = synthetic.look_of(1, 0), poses("Z", FROM_THE_FRONT[0], 8)[:: signers._MOMENTS - 1]
+    wrists = []
+
+    def recorded(skeleton, forearm, proportions, wrist, scale):  # type: ignore[no-untyped-def]
+        wrists.append((*wrist, scale))
+        return flesh_out(skeleton, forearm, proportions, wrist, scale)
+
+    monkeypatch.setattr(synthetic, "flesh_out", recorded)
+    both = synthetic._exposed("Z", look, np.random.default_rng(3), 96, ends)
+    assert len(wrists) == 2
+    assert len(set(wrists)) == 1
+    monkeypatch.setattr(synthetic, "placed", lambda *_: (np.array(wrists[0][:2]), wrists[0][2]))
+    one, other = (synthetic._exposed("Z", look, np.random.default_rng(3), 96, [end]) for end in ends)
+    for mean, first, last in zip(both, one, other, strict=True):
+        np.testing.assert_allclose(mean, (first + last) / 2, atol=1e-6)
+        assert np.abs(first - last).max() > 0.1
 
 
 def test_the_hand_of_every_signer_is_in_the_picture() -> None:
     for spec in synthetic.sample_specs(seed=2, recordings=6, photos_per_class_per_recording=1, variety=1.0):
         look, rng = synthetic.look_of(2, spec.recording), np.random.default_rng(spec.index)
         own = signers.poses_of(spec.label, rng, seed=2, recording=spec.recording, variety=1.0)
-        skeleton, _ = synthetic.posed(spec.label, look, rng, pose=own[0])
-        wrist, scale = synthetic.placed(skeleton, look, 100, rng)
-        joints = wrist + scale * skeleton.joints[:, :2] * [1, -1]
-        assert ((joints > 0) & (joints < 100)).all(), spec
+        for held in (own[0], own[-1]):
+            skeleton, _ = synthetic.posed(spec.label, look, rng, pose=held)
+            wrist, scale = synthetic.placed(skeleton, look, 100, rng)
+            joints = wrist + scale * skeleton.joints[:, :2] * [1, -1]
+            assert ((joints > 0) & (joints < 100)).all(), spec
 
 
 def test_photos_are_drawn_in_the_size_and_variety_that_are_asked_for() -> None:
