@@ -187,19 +187,22 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = defaults | plan.get("train", {})
+        begins_with = flags["pretrained"]
+        if begins_with and Path(begins_with).is_dir():  # one run, by whatever path
+            flags["pretrained"] = str(Path(begins_with).resolve())
         return {name: value for name, value in plan.items() if name != "train"} | flags
 
     before, now = flat(found), flat(asked)
     return [
-        f"{name.replace('_', '-')} {_short(before.get(name))} (now {_short(now.get(name))})"
+        f"{name.replace('_', '-')} {_shown(name, before.get(name))} (now {_shown(name, now.get(name))})"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
 
 
-def _short(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text[:12] or "none"
+    return (text[:12] if name.endswith("digest") else text) or "none"
 
 
 def _row(path: Path, fold: Fold, backend: Backend) -> dict[str, Any] | None:

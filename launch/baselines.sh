@@ -34,7 +34,7 @@ usual() {
 }
 
 landmarks() {
-    run horovod-asl crossval "$STORE" "${FOLDS[@]}" --out "$WORK/landmarks" --only asl "${SETS[@]}" "${PEOPLE[@]}" \
+    run horovod-asl crossval "$STORE" "${FOLDS[@]}" --out "$WORK/landmarks" --only "${SETS[@]}" "${PEOPLE[@]}" \
         --input landmarks --epochs 3 --batch-size-per-replica 128 --learning-rate 2e-3 --balance 0.6 \
         --hands-in-nothing 0.2 --last-epoch
 }

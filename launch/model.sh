@@ -18,7 +18,7 @@ HEAD=(--config "$ROOT/launch/model-head.yaml") TRUNK=$WORK/trunk
 TUNED=(--config "$ROOT/launch/model.yaml") MAPS=$TRUNK.maps # by model-head.yaml's keep_maps
 # Drawn hands are in every training: they validate nobody, and nobody is scored on them.
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
-    --only asl asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
+    --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
 
 run() { horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
 
@@ -57,7 +57,7 @@ horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "mass
 python -c 'import json, sys; print("store", json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json" |
     as_before "$WORK/trained-on" "head, head-all, crossval, all, trunk, trunk.maps, trunk*.json and trained-on"
 
-echo "model: 2 of 5, the heads: each source, a recording and each person of massey left out in turn, $NP rank(s)"
+echo "model: 2 of 5, the heads: a recording, each other source and each person of massey left out in turn, $NP rank(s)"
 run crossval "$STORE" "${HEAD[@]}" --features-file "$TRUNK" "${FOLDS[@]}" --out "$WORK/head" "$@"
 
 echo "model: 3 of 5, the same with the trunk's last blocks"

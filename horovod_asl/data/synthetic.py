@@ -6,8 +6,6 @@ split as real photos are. Within a recording rotation, scale, place and joint an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +16,7 @@ from PIL import Image
 from horovod_asl.data import rooms
 from horovod_asl.data.flesh import flesh_out
 from horovod_asl.data.hand import POSES, Pose, Proportions, Skeleton, jittered, pose_skeleton, rotation_matrix
-from horovod_asl.data.signers import poses_of
+from horovod_asl.data.signers import pose_of
 from horovod_asl.data.skin import RGB, Light, Skin, paint
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 
@@ -104,8 +102,8 @@ def sample_specs(
 def render_spec(spec: SampleSpec, image_size: int) -> NDArray[np.uint8]:
     """Draw one photo: (image_size, image_size, 3) uint8 sRGB, the same bytes for the same spec."""
     rng = np.random.default_rng([spec.seed, spec.recording, CLASS_INDEX[spec.label], spec.index])
-    poses = poses_of(spec.label, rng, seed=spec.seed, recording=spec.recording, variety=spec.variety)
-    return render(spec.label, look_of(spec.seed, spec.recording), rng, image_size, poses=poses)
+    pose = pose_of(spec.label, rng, seed=spec.seed, recording=spec.recording, variety=spec.variety)
+    return render(spec.label, look_of(spec.seed, spec.recording), rng, image_size, pose=pose)
 
 
 def _rgb(values: NDArray[np.float64]) -> RGB:
@@ -209,39 +207,17 @@ def _wall_shadow(coverage: NDArray[np.float32], light: Light) -> NDArray[np.floa
     return np.asarray(1 - np.float32(0.4) * np.clip(np.asarray(moved), 0, 1))
 
 
-def _exposed(
-    label: str, look: Look, rng: np.random.Generator, size: int, poses: Sequence[Pose]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The mean, in linear light, of what `skin.paint` gives for each pose. The wrist stays where it is."""
-    draws = [deepcopy(rng) for _ in poses]  # each pose is jittered alike: it is one hand
-    hold = [posed(label, look, draw, pose=pose) for draw, pose in zip(draws, poses, strict=True)]
-    wrist, scale = placed(hold[0][0], look, size, draws[0])
-    rng.bit_generator.state = draws[0].bit_generator.state
-    pictures = [
-        paint(flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, size)
-        for skeleton, forearm in hold
-    ]
-    hands, coverages = zip(*pictures, strict=True)
-    share = np.float32(1 / len(poses))
-    return sum(hands) * share, sum(coverages) * share
-
-
 def render(
-    label: str,
-    look: Look,
-    rng: np.random.Generator,
-    image_size: int,
-    *,
-    poses: Sequence[Pose] | None = None,
+    label: str, look: Look, rng: np.random.Generator, image_size: int, *, pose: Pose | None = None
 ) -> NDArray[np.uint8]:
-    """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB.
-
-    Args:
-        poses: through which the signer's hand goes while the shutter is open; None: it rests, as everybody holds it.
-    """
+    """Draw one photo of `label`: (image_size, image_size, 3) uint8 sRGB; `pose` as for `posed`."""
     scene = rooms.crop_room(_room(look, 2 * image_size), image_size, rng)
     if label != "nothing":
-        hand, coverage = _exposed(label, look, rng, 2 * image_size, poses or [POSES[label]])
+        fine = 2 * image_size
+        skeleton, forearm = posed(label, look, rng, pose=pose)
+        wrist, scale = placed(skeleton, look, fine, rng)
+        flesh = flesh_out(skeleton, forearm, look.proportions, wrist, scale)
+        hand, coverage = paint(flesh, look.skin, look.light, fine)
         coverage = _coarser(coverage)
         scene = scene * ((1 - coverage) * _wall_shadow(coverage, look.light))[:, :, None] + _coarser(hand)
     return _develop(scene, rng)

@@ -15,7 +15,7 @@ from tests.launching import BIN, ROOT, Finished, launch, ok
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 SIGNS = ("V", "Y", "J")
-FOLDS = ["asl", "asl/3", "homes", "massey", *(f"massey/hand{number}" for number in range(1, 6)), "phone"]
+FOLDS = ["asl/3", "homes", "massey", *(f"massey/hand{number}" for number in range(1, 6)), "phone"]
 
 
 def draw(folder: Path, sign: str, names: list[str], recording: int) -> None:
@@ -76,10 +76,6 @@ def test_every_fold_begins_with_its_own_head_and_the_box_with_the_head_of_all(wo
         assert not {*facts["trained_on"], *facts["begun_with"]["trained_on"]} & set(row["test"])
         assert {"drawn/r0", "drawn/r1"} <= {*facts["trained_on"]}
         assert not any(one.startswith("drawn") for one in [*row["test"], *row["validated_on"]])
-    person = rows[0]
-    assert person["test"] == ["asl/1", "asl/2", "asl/3"]
-    begun_with = RunFolder(work / "model" / "crossval" / "asl").facts()["begun_with"]
-    assert not [one for one in person["trained_on"] + begun_with["trained_on"] if one.startswith("asl/")]
     box = RunFolder(work / "box")
     facts = box.facts()
     assert facts["begun_with"]["run"] == "head-all"

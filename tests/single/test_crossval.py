@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_asl import models
+from horovod_asl import crossval, models
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Serial
 from horovod_asl.commands import crossval as command
@@ -309,11 +309,29 @@ def test_features_are_made_anew_where_the_folds_froze_other_weights(
     assert_rows_are_what_the_pixels_give(store, tmp_path / "out")
 
 
+def test_a_run_that_folds_begin_with_is_the_same_by_any_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "head").mkdir()
+    monkeypatch.chdir(tmp_path)
+    by_path = [
+        crossval._flags(replace(CONFIG, model=ModelConfig(pretrained=name))) for name in ("head", "./head")
+    ]
+    plans = [{"train": flags} for flags in (*by_path, {**by_path[0], "pretrained": str(tmp_path / "head")})]
+    assert not any(crossval._differences(plans[0], plan) for plan in plans)
+    assert crossval._differences(plans[0], {"train": by_path[0] | {"pretrained": "hands"}}) == [
+        f"pretrained {tmp_path / 'head'} (now hands)"
+    ]
+
+
 def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"epochs 1 \(now 2\)"):
         walk(store, out, config=replace(CONFIG, epochs=2))
     with pytest.raises(UserError, match=r"signers a \(now none\)"):
         walk(store, out, plan=Plan("source"))
+    other = replace(CONFIG, model=ModelConfig(pretrained=str(tmp_path / "a-run-of-a-long-name")))
+    with pytest.raises(UserError, match=r"pretrained None \(now .*/a-run-of-a-long-name\)"):
+        walk(store, out, config=other)
     begun = shutil.copytree(out, tmp_path / "on-two-ranks")
     plan = json.loads((begun / "plan.json").read_text())
     (begun / "plan.json").write_text(json.dumps(plan | {"replicas": 2}))
