@@ -26,6 +26,7 @@ from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.recordings import by_source
 from horovod_asl.data.store import Store
+from horovod_asl.earlier_run import is_run
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.folds import (
@@ -187,9 +188,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = defaults | plan.get("train", {})
-        begins_with = flags["pretrained"]
-        if begins_with and Path(begins_with).is_dir():  # one run, by whatever path
-            flags["pretrained"] = str(Path(begins_with).resolve())
+        if is_run(flags["pretrained"]):  # the same one by whatever path
+            flags["pretrained"] = str(Path(flags["pretrained"]).resolve())
         return {name: value for name, value in plan.items() if name != "train"} | flags
 
     before, now = flat(found), flat(asked)

@@ -60,7 +60,7 @@ def earlier_run(
         try:
             if began_in is not None:
                 found = _remembered(RunFolder(began_in))
-            elif _is_run(config.model.pretrained):
+            elif is_run(config.model.pretrained):
                 found = _read(Path(str(config.model.pretrained)), store, held_out)
         except UserError as error:
             fault = str(error)
@@ -70,7 +70,7 @@ def earlier_run(
     return found
 
 
-def _is_run(pretrained: str | None) -> bool:
+def is_run(pretrained: str | None) -> bool:
     """Whether `--pretrained` names a run folder, and not a file or one of the known weights."""
     return pretrained not in (None, "imagenet", "hands") and Path(str(pretrained)).is_dir()
 

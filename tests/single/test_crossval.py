@@ -313,6 +313,7 @@ def test_a_run_that_folds_begin_with_is_the_same_by_any_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "head").mkdir()
+    (tmp_path / "hands").mkdir()  # nobody's run: `--pretrained hands` names weights
     monkeypatch.chdir(tmp_path)
     by_path = [
         crossval._flags(replace(CONFIG, model=ModelConfig(pretrained=name))) for name in ("head", "./head")
