@@ -277,14 +277,16 @@ $settings
 )
 
 
+_HONESTY = {
+    "random": "The split is random: neighbouring frames are on both sides, so this says nothing about other people.",
+    "folders": "The split is that of the photos' folders: they do not say whether the same people are on two sides.",
+}
+
+
 def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any], split: str) -> str:
     facts = folder.facts()
     rule = facts["split_rule"]["kind"]
-    honesty = (
-        "The split is random: neighbouring frames are on both sides, so this says nothing about other people."
-        if rule == "random"
-        else "No recording is on two sides of the split."
-    )
+    honesty = _HONESTY.get(rule, "No recording is on two sides of the split.")
     return _PAGE.substitute(
         style=STYLE,
         title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),

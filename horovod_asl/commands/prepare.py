@@ -8,11 +8,21 @@
     mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
 
 A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
-(never unpacked), `kaggle` or `synthetic`; `NAME=SOURCE` gives it a name. A recording – one take of one person
-– is never split: by default the last recording of each source is the test split, and the one before is
-validation if two remain for training. Interrupted, it leaves nothing that looks complete; run again, photos
-that did not change are not decoded twice. Photos that cannot be used are listed in STORE/problems.csv with
-their reason.
+(never unpacked), `kaggle` or `synthetic`; `NAME=SOURCE` gives it a name.
+
+Folders named train, valid or test above the class folders are the split of their source, if photos lie in at least
+two of them. The names may be in any case and may have other words: training, validation, val, dev, eval, testing,
+training_set and asl_alphabet_test do as well. One line says so. --split recordings ignores these folders;
+--validation and --test name recordings in their place.
+
+A source without such folders is split by recordings. A recording – one take of one person – is never split. Neither
+is a person whom a folder names (anna/A, ben/A). By default the last person of each source is the test split, and the
+one before is validation if two remain for training; where no folder names people, the last recordings are.
+--group-by says what a recording is. By default it is a number in the file's name (hand1_…), otherwise a folder beside
+the class folders, otherwise a range of the ASL Alphabet's frame numbers.
+
+Interrupted, prepare leaves nothing that looks complete; run again, photos that did not change are not decoded twice.
+Photos that cannot be used are listed in STORE/problems.csv with their reason.
 
 With --hands the hand in every photo is looked for, and the store gains its landmarks and a crop around it; with
 --poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for training.
@@ -65,19 +75,20 @@ class PrepareConfig:
     """What a recording is: auto, frames, subfolder, source, or a regular expression whose group names it in
     the path; NAME=RULE for one source."""
 
-    split: Literal["recording", "random"] = "recording"
-    """`random` puts neighbours of training frames in the test set: only for comparing with published
-    figures."""
+    split: Literal["auto", "recordings", "random"] = "auto"
+    """auto: the folders train/, valid/, test/ of a source are its split, and a source without them is split by
+    recordings. recordings: such folders are ignored. random: neighbours of training frames are in the test set,
+    only for comparing with published figures."""
 
     validation: tuple[str, ...] = ()
-    """Recordings (REC or SOURCE/REC) that are validation; with this or --test, all that is not named is
-    training."""
+    """Recordings (REC or SOURCE/REC) or people (`anna` for anna/1, anna/2 …) that are validation; with this or
+    --test, all that is not named is training, whatever its folder is called."""
 
     test: tuple[str, ...] = ()
-    """Recordings (REC or SOURCE/REC) that are test."""
+    """Recordings or people that are test."""
 
     test_source: str | None = None
-    """A source that is the test split as a whole; the last recordings of the others become validation."""
+    """A source that is the test split as a whole; what would be test of the others becomes validation."""
 
     fraction: float = 0.1
     """With --split random: the share that is test, and as much again validation."""

@@ -37,7 +37,10 @@ def arrange(
     UserError if the split cannot be made, or leaks and `drop_duplicates` is off.
     """
     rows = _rows(photos, decoded, split)
-    kept, dropped = _settle_leaks(originals(rows), decoded.bank, split, drop=drop_duplicates, say=say)
+    by_folders = not split.names_recordings and any(photo.side for photo in photos)
+    kept, dropped = _settle_leaks(
+        originals(rows), decoded.bank, split, by_folders=by_folders, drop=drop_duplicates, say=say
+    )
     if len(kept) == len(rows):
         return kept, dropped
     with_their_copies = {(row.source, row.path) for row in kept}
@@ -67,22 +70,65 @@ def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[
         )
 
 
-def describe_source(source: Source, rows: Sequence[IndexRow]) -> dict[str, Any]:
-    """What the store says of a source: its photos in the store, and how they were grouped."""
+def obeys_folders(source: Source, split: SplitRule) -> bool:
+    """Whether the folders of a source make its split."""
+    return bool(source.split_folders) and not split.names_recordings and source.name != split.test_source
+
+
+def tell_of_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[str], None]) -> None:
+    """A line for each source whose folders make a split, and a warning where the same people stand on two sides."""
+    for source in sources:
+        if not source.split_folders:
+            continue
+        folders = ", ".join(f"{folder}/" for folder in source.split_folders)
+        if split.names_recordings:
+            say(f"{source.name}: its folders {folders} are not the split: --validation and --test are")
+        elif source.name != split.test_source:
+            say(
+                f"{source.name}: its folders {folders} are the split{_further(source, split)} "
+                "(--split recordings ignores them)"
+            )
+            if source.torn:
+                say(
+                    f"warning: {source.name}: {', '.join(source.torn)} stand on several sides of these folders, so "
+                    "the scores say nothing about new people (--split recordings keeps each on one side)"
+                )
+
+
+def _further(source: Source, split: SplitRule) -> str:
+    sides = {photo.side for photo in source.photos}
+    outside = f"; {source.outside_folders} photos in none of them are training"
+    facts = [
+        "" if "validation" in sides or split.test_source else ", without validation",
+        "; --test-source makes their test photos validation" if split.test_source else "",
+        outside if source.outside_folders else "",
+    ]
+    return "".join(facts)
+
+
+def describe_source(source: Source, rows: Sequence[IndexRow], split: SplitRule) -> dict[str, Any]:
+    """What the store says of a source: its photos in the store, how they were grouped, which folders split them."""
     counts = Counter(row.recording for row in originals(rows) if row.source == source.name)
     recordings = {name: counts[name] for name in source.recordings}
-    return {
+    described = {
         "name": source.name,
         "photos": counts.total(),
         "group_by": source.group_by,
         "recordings": recordings,
     }
+    return described | (
+        {"split_folders": list(source.split_folders)} if obeys_folders(source, split) else {}
+    )
 
 
-def describe_split(split: SplitRule, samples: int | None) -> dict[str, Any]:
-    """What the store says of its split: the rule's values as JSON gives them back."""
+def describe_split(split: SplitRule, sources: Sequence[Source], samples: int | None) -> dict[str, Any]:
+    """What the store says of its split: the rule's values as JSON gives them back. `kind` is what became of it:
+    `random`, `folders` if the folders of any source make its split, otherwise `recording`."""
+    by_folders = any(obeys_folders(source, split) for source in sources)
+    kind = split.kind if split.kind == "random" else "folders" if by_folders else "recording"
     return {
         **asdict(split),
+        "kind": kind,
         "validation": list(split.validation),
         "test": list(split.test),
         "samples": samples,
@@ -116,13 +162,23 @@ def _splits(photos: Sequence[SourcePhoto], rule: SplitRule) -> list[str]:
     for photo in photos:
         recordings.setdefault(photo.source, []).append(photo.recording)
     sides = split_recordings(
-        recordings, validation=rule.validation, test=rule.test, test_source=rule.test_source
+        recordings,
+        folders={(photo.source, photo.recording): photo.side for photo in photos if photo.side},
+        validation=rule.validation,
+        test=rule.test,
+        test_source=rule.test_source,
     )
     return [sides[photo.source, photo.recording] for photo in photos]
 
 
 def _settle_leaks(
-    rows: Sequence[IndexRow], bank: PixelBank, split: SplitRule, *, drop: bool, say: Callable[[str], None]
+    rows: Sequence[IndexRow],
+    bank: PixelBank,
+    split: SplitRule,
+    *,
+    by_folders: bool,
+    drop: bool,
+    say: Callable[[str], None],
 ) -> tuple[list[IndexRow], list[Problem]]:
     """The rows that may stay, and those dropped from the earlier side (train, validation), with the reason.
 
@@ -140,7 +196,7 @@ def _settle_leaks(
     if not len(leaks):
         return list(rows), []
     if not drop:
-        raise UserError(_message(rows, leaks, splits))
+        raise UserError(_message(rows, leaks, splits, by_folders=by_folders))
     return _without(rows, leaks)
 
 
@@ -156,12 +212,13 @@ def _leaks(rows: Sequence[IndexRow], splits: NDArray[np.object_], bank: PixelBan
     )
 
 
-def _message(rows: Sequence[IndexRow], leaks: Leaks, splits: NDArray[np.object_]) -> str:
+def _message(rows: Sequence[IndexRow], leaks: Leaks, splits: NDArray[np.object_], *, by_folders: bool) -> str:
     other, held = rows[leaks.other[0]], rows[leaks.held[0]]
+    ignoring = "have the photos' folders ignored (--split recordings), " if by_folders else ""
     return (
         f"the split leaks: {leaks.summary(splits)}; for example {held.source}/{held.path} ({held.split}) is "
-        f"{other.source}/{other.path} ({other.split}); leave one source out, put both recordings on one side "
-        "(--group-by, --test, --validation), or take the copies out of training with --drop-duplicates"
+        f"{other.source}/{other.path} ({other.split}); {ignoring}leave one source out, put both recordings on one "
+        "side (--group-by, --test, --validation), or take the copies out of training with --drop-duplicates"
     )
 
 

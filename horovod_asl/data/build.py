@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.data.arrange import arrange, check_sides, describe_source, describe_split, originals
+from horovod_asl.data.arrange import (
+    arrange,
+    check_sides,
+    describe_source,
+    describe_split,
+    originals,
+    tell_of_folders,
+)
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
@@ -113,7 +120,14 @@ def prepare_store(
         if pool is None:
             return None
         settings = None if crop_size is None else finder_settings(crop_size)
-        opened = open_sources(sources, group_by=group_by, image_size=image_size, synthetic=synthetic)
+        opened = open_sources(
+            sources,
+            group_by=group_by,
+            image_size=image_size,
+            synthetic=synthetic,
+            by_folders=split.kind == "auto",
+        )
+        tell_of_folders(opened, split, say)
         chosen = _photos(opened, samples, split.seed, tolerance, say)
         photos = list(with_copies(chosen, poor_copies, max_megapixels=tolerance.max_megapixels))
         with work_folder(store, say=say) as work:
@@ -238,8 +252,8 @@ def _content(
         rows=tuple(rows),
         problems=tuple(problems),
         image_size=image_size,
-        sources=[describe_source(source, rows) for source in sources],
-        split_rule=describe_split(split, samples),
+        sources=[describe_source(source, rows, split) for source in sources],
+        split_rule=describe_split(split, sources, samples),
         hands=hands,
         poor_copies=poor_copies,
     )

@@ -7,7 +7,11 @@ Rules (`--group-by`):
 - `source`: everything in the source is one recording, `all`.
 - a regular expression: its group `recording`, or its first group, found in the path within the source.
 - `auto`: the first that fits every photo of a person's number in the name (`hand1_…`, `signer-2/…`),
-  `frames`, `subfolder` if that makes more than one, `source`. What was chosen is reported.
+  `subfolder` if photos of one class lie in several folders (with `frames` inside them where the names fit:
+  `anna/1` … `anna/4`), `frames`, `source`. What was chosen is reported.
+
+What stands before the first slash of a recording's name is the person (`anna` of `anna/1`): by default all
+recordings of a person are on one side of a split.
 """
 
 from __future__ import annotations
@@ -29,22 +33,28 @@ PHOTOS_PER_PERSON_AND_CLASS = 2
 MOST_SHARE = 0.9
 """If a rule fits this share of the photos, the others are strays and not a reason to take another rule."""
 
+ONE_RECORDING = "all"
+"""The recording of photos of which nothing says who is in them."""
+
 _MOST_LISTED = 8
 
 
-def group_recordings(photos: Sequence[FoundPhoto], rule: str = "auto") -> tuple[list[str], str]:
+def group_recordings(
+    photos: Sequence[FoundPhoto], rule: str = "auto", *, allow_strays: bool = False
+) -> tuple[list[str], str]:
     """A recording name for each photo, and the rule that gave it (as `auto` chose).
 
-    UserError if an explicit rule doesn't fit every photo, with counts and an example.
+    UserError if an explicit rule doesn't fit every photo, with counts and an example; or if a rule of `auto` fits
+    nearly all of them, unless `allow_strays`.
     """
     if rule == "auto":
-        return _by_first_that_fits(photos)
+        return _by_first_that_fits(photos, allow_strays)
     if rule == "frames":
         return _complete(photos, _frame_blocks(photos), rule), rule
     if rule == "subfolder":
         return _complete(photos, _subfolders(photos), rule), rule
     if rule == "source":
-        return ["all"] * len(photos), rule
+        return [ONE_RECORDING] * len(photos), rule
     return _complete(photos, _by_pattern(photos, _compiled(rule)), rule), rule
 
 
@@ -75,16 +85,43 @@ def listed(parts: Sequence[str]) -> str:
     return ", ".join(summed_up(parts))
 
 
-def _by_first_that_fits(photos: Sequence[FoundPhoto]) -> tuple[list[str], str]:
-    candidates = {"person": _people, "frames": _frame_blocks, "subfolder": _subfolders}
-    for rule, names_of in candidates.items():
-        names = names_of(photos)
-        found = [name for name in names if name is not None]
-        if len(found) == len(photos) and (rule != "subfolder" or len(set(found)) > 1):
-            return found, rule
-        if rule != "subfolder" and len(found) >= MOST_SHARE * len(photos):
+def person_of(recording: str) -> str:
+    """The person whose recording it is: `anna` of `anna/1`."""
+    return recording.partition("/")[0]
+
+
+def _by_first_that_fits(photos: Sequence[FoundPhoto], allow_strays: bool) -> tuple[list[str], str]:
+    if names := _fitting(photos, _people(photos), "person", allow_strays):
+        return names, "person"
+    folders = _subfolders(photos)
+    are_told = _tell_people(photos, folders)
+    if frames := _fitting(photos, _frame_blocks(photos), "frames", allow_strays):
+        if not are_told:
+            return frames, "frames"
+        # Photos beside the folders are somebody's too: they must not be mixed with those in the folders.
+        people = [folder or ONE_RECORDING for folder in folders]
+        return [f"{who}/{take}" for who, take in zip(people, frames, strict=True)], "subfolder and frames"
+    if are_told and None not in folders:
+        return [folder for folder in folders if folder], "subfolder"
+    return [ONE_RECORDING] * len(photos), "source"
+
+
+def _fitting(
+    photos: Sequence[FoundPhoto], names: Sequence[str | None], rule: str, allow_strays: bool
+) -> list[str] | None:
+    """The names if all photos have one; UserError if nearly all have, unless `allow_strays`."""
+    found = [name for name in names if name is not None]
+    if len(found) < len(photos):
+        if len(found) >= MOST_SHARE * len(photos) and not allow_strays:
             _refuse_strays(photos, names, rule)
-    return ["all"] * len(photos), "source"
+        return None
+    return found
+
+
+def _tell_people(photos: Sequence[FoundPhoto], folders: Sequence[str | None]) -> bool:
+    """Whether some class has photos in several folders: `letters/A` and `signs/del` only sort the classes."""
+    pairs = {(photo.label, folder) for photo, folder in zip(photos, folders, strict=True)}
+    return len(pairs) > len({photo.label for photo in photos})
 
 
 def _refuse_strays(photos: Sequence[FoundPhoto], names: Sequence[str | None], rule: str) -> None:
@@ -112,12 +149,21 @@ def _frame_block(photo: FoundPhoto) -> str | None:
 
 
 def _subfolders(photos: Sequence[FoundPhoto]) -> list[str | None]:
-    """The folders beside the class folder, less those that all photos share."""
+    """The folders beside the class folder, less those that all photos share; in no others, the last of these."""
     folders = [photo.group_folders for photo in photos]
-    shared = 0
-    while folders and len({parts[shared : shared + 1] for parts in folders}) == 1 and folders[0][shared:]:
-        shared += 1
-    return ["/".join(parts[shared:]) or (folders[0][-1] if folders[0] else None) for parts in folders]
+    shared = shared_depth(folders)
+    last_shared = folders[0][shared - 1] if shared else None
+    return ["/".join(parts[shared:]) or last_shared for parts in folders]
+
+
+def shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
+    """How many folders, from the top, all photos share."""
+    distinct = set(folders)
+    first = next(iter(distinct), ())
+    return next(
+        (depth for depth in range(len(first)) if len({parts[: depth + 1] for parts in distinct}) > 1),
+        len(first),
+    )
 
 
 def _by_pattern(photos: Sequence[FoundPhoto], pattern: re.Pattern[str]) -> list[str | None]:

@@ -54,7 +54,7 @@ def _hands(settings: Mapping[str, Any] | None) -> str:
 
 def _split(rule: Mapping[str, Any]) -> str:
     """The rule's kind, and what was asked for besides."""
-    unused = {"fraction"} if rule["kind"] == "recording" else set()
+    unused = set() if rule["kind"] == "random" else {"fraction"}
     asked = {name: value for name, value in rule.items() if name not in {"kind", *unused} and value}
     return " ".join([rule["kind"], *(f"{name}={_plain(value)}" for name, value in asked.items())])
 

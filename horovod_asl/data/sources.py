@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
-from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
+from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
+from horovod_asl.data.split_folders import split_folders, tell_sides_apart, without_side_folders
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, CLASSES, canonical_class
 
@@ -47,6 +48,8 @@ class SourcePhoto:
     label: int
     recording: str
     origin: Origin
+    side: str = ""
+    """The split that its folder names (see `split_folders`); empty: none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Source:
     """Class folders without a file."""
     ignored: int = 0
     """Files outside the class folders."""
+    split_folders: tuple[str, ...] = ()
+    """The folders that make its split, such as `train` and `test`."""
+    outside_folders: int = 0
+    """Photos in none of them, which are training."""
+    torn: tuple[str, ...] = ()
+    """People and takes that stand on several sides of these folders."""
 
     @property
     def recordings(self) -> list[str]:
@@ -70,18 +79,26 @@ class Source:
 
 
 def open_sources(
-    texts: Sequence[str], *, group_by: Sequence[str] = ("auto",), image_size: int, synthetic: SyntheticOptions
+    texts: Sequence[str],
+    *,
+    group_by: Sequence[str] = ("auto",),
+    image_size: int,
+    synthetic: SyntheticOptions,
+    by_folders: bool = True,
 ) -> list[Source]:
     """All sources, ordered by name (so that the order on the command line does not matter).
 
-    `group_by` holds a rule for all sources, or `NAME=RULE` for one of them.
+    `group_by` holds a rule for all sources, or `NAME=RULE` for one of them. With `by_folders`, folders such as
+    `train/` and `test/` make the split of their source; without, they say nothing of a photo.
     """
     named = [_split_name(text) for text in texts]
     names = [name for name, _ in named]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"two sources are called {twice[0]}: give one another name, OTHER=PATH")
     rules = _rules(group_by, dict(named))
-    sources = [_open_source(name, place, rules[name], image_size, synthetic) for name, place in named]
+    sources = [
+        _open_source(name, place, rules[name], image_size, synthetic, by_folders) for name, place in named
+    ]
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -159,27 +176,44 @@ def _refuse_idle_rules(special: Mapping[str, str], general: Sequence[str], place
         )
 
 
-def _open_source(name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions) -> Source:
+def _open_source(
+    name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions, by_folders: bool
+) -> Source:
     if place == "synthetic":
         return _synthetic_source(name, image_size, synthetic)
     if place == "kaggle":
         from horovod_asl.data.kaggle import download_asl_alphabet
 
-        return _photo_source(name, find_photos(download_asl_alphabet()), rule)
-    return _photo_source(name, find_photos(Path(place).expanduser()), rule)
+        return _photo_source(name, find_photos(download_asl_alphabet()), rule, by_folders)
+    return _photo_source(name, find_photos(Path(place).expanduser()), rule, by_folders)
 
 
-def _photo_source(name: str, found: Found, rule: str) -> Source:
-    recordings, used = group_recordings(found.photos, rule)
-    photos = tuple(
-        _source_photo(name, photo, recording)
-        for photo, recording in zip(found.photos, recordings, strict=True)
+def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Source:
+    split = split_folders(found.photos)
+    if split is None:
+        return _source(name, found, *group_recordings(found.photos, rule))
+    photos = without_side_folders(found.photos)
+    if not by_folders:
+        return _source(name, found, *group_recordings(photos, rule))
+    # A stray name may pass here: what is held out does not depend on recordings.
+    recordings, used = group_recordings(photos, rule, allow_strays=True)
+    recordings, torn = tell_sides_apart(recordings, split)
+    source = _source(name, found, recordings, "split folders" if used == "source" else used, split.sides)
+    return replace(
+        source, split_folders=tuple(split.names), outside_folders=split.without_folder, torn=tuple(torn)
     )
-    return Source(name, photos, used, found.unknown, found.empty, found.ignored)
 
 
-def _source_photo(name: str, photo: FoundPhoto, recording: str) -> SourcePhoto:
-    return SourcePhoto(name, photo.path, photo.label, recording, photo.origin)
+def _source(
+    name: str, found: Found, recordings: Sequence[str], rule: str, sides: Sequence[str] | None = None
+) -> Source:
+    photos = tuple(
+        SourcePhoto(name, photo.path, photo.label, recording, photo.origin, side)
+        for photo, recording, side in zip(
+            found.photos, recordings, sides or [""] * len(recordings), strict=True
+        )
+    )
+    return Source(name, photos, rule, found.unknown, found.empty, found.ignored)
 
 
 def _synthetic_source(name: str, image_size: int, options: SyntheticOptions) -> Source:

@@ -1,7 +1,9 @@
 """Honest splits: a recording (one take of one person) goes to one side as a whole.
 
-The default, for each source: its recordings in their order; the last is test; the one before is validation if
-at least two remain for training, otherwise there is no validation. A source of one recording is all training.
+The default (`auto`), for each source: where its folders make a split (`split_folders`), they are obeyed. Otherwise
+the people of its recordings (`recordings.person_of`; a take of nobody named is by itself) in their order: the last is
+test; the one before is validation if at least two remain for training, otherwise there is no validation. A source of
+one recording is all training. `recordings` ignores the folders.
 `random` exists for comparison with published figures only: neighbours of training frames are then in the test
 set.
 """
@@ -10,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.data.checks import require_range
-from horovod_asl.data.recordings import recording_order
+from horovod_asl.data.recordings import person_of, recording_order
 from horovod_asl.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -26,10 +29,10 @@ Recording = tuple[str, str]
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How photos come to train, validation and test; `fraction` is for `random` only, `seed` for what is
-    drawn."""
+    """How photos come to train, validation and test; `kind` is `auto`, `recordings` or `random`, `fraction` is for
+    `random` only, `seed` for what is drawn."""
 
-    kind: str = "recording"
+    kind: str = "auto"
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     test_source: str | None = None
@@ -43,27 +46,35 @@ class SplitRule:
                 f"--fraction {self.fraction} must lie between 0 and 0.5: that share is test, as much validation"
             )
 
+    @property
+    def names_recordings(self) -> bool:
+        """Whether --validation or --test says which recordings are held out: then no default does."""
+        return bool(self.validation or self.test)
+
 
 def split_recordings(
     recordings: Mapping[str, Sequence[str]],
     *,
+    folders: Mapping[Recording, str] = MappingProxyType({}),
     validation: Sequence[str] = (),
     test: Sequence[str] = (),
     test_source: str | None = None,
 ) -> dict[Recording, str]:
     """The split of each recording, given the recordings of each source.
 
-    `validation` and `test` name recordings (`SOURCE/REC`, or `REC` in every source that has it); where either
-    is given, the default is off and all others are training. `test_source` makes that source the test split;
-    the last recordings of the others, test by default, then become validation (those named by `test` stay
-    test). UserError for names that don't exist, a recording on two sides, or nothing left to train on.
+    `folders` holds the sides that a source's own folders say, in place of the default. `validation` and `test` name
+    recordings or people (`SOURCE/REC`, or `REC` in every source that has it); where either is given, the default and
+    the folders are off and all others are training. `test_source` makes that source the test split; what would be
+    test of the others then becomes validation (those named by `test` stay test). UserError for names that don't
+    exist, a recording on two sides, or nothing left to train on.
     """
-    rule = _named(recordings, validation, test) if validation or test else _default(recordings)
+    rule = _named(recordings, validation, test) if validation or test else {**_default(recordings), **folders}
     if test_source is not None:
         rule = _hold_out(rule, recordings, test_source, keep_test=bool(test))
     if "train" not in rule.values():
         raise UserError(
             "no recording is left for training: hold out fewer with --validation, --test or --test-source"
+            + (", or have the photos' folders ignored with --split recordings" if folders else "")
         )
     return rule
 
@@ -123,13 +134,13 @@ def _share(total: int, capacities: Sequence[int], generator: np.random.Generator
 def _default(recordings: Mapping[str, Sequence[str]]) -> dict[Recording, str]:
     rule: dict[Recording, str] = {}
     for source, names in recordings.items():
-        ordered = recording_order(names)
-        splits = ["train"] * len(ordered)
-        if len(ordered) >= 2:
-            splits[-1] = "test"
-        if len(ordered) >= 4:
-            splits[-2] = "validation"
-        rule.update({(source, name): split for name, split in zip(ordered, splits, strict=True)})
+        people = recording_order([person_of(name) for name in names])
+        splits = dict.fromkeys(people, "train")
+        if len(people) >= 2:
+            splits[people[-1]] = "test"
+        if len(people) >= 4:
+            splits[people[-2]] = "validation"
+        rule.update({(source, name): splits[person_of(name)] for name in recording_order(names)})
     return rule
 
 
@@ -148,7 +159,10 @@ def _named(
 
 
 def _resolve(recordings: Mapping[str, Sequence[str]], name: str, flag: str) -> list[Recording]:
-    found = [(s, r) for s, names in recordings.items() for r in names if name in (r, f"{s}/{r}")]
+    everything = [(s, r) for s, names in recordings.items() for r in names]
+    found = [
+        (s, r) for s, r in everything if name in (r, f"{s}/{r}", person_of(r), f"{s}/{person_of(r)}")
+    ]
     if not found:
         known = ", ".join(f"{s}/{r}" for s, names in recordings.items() for r in recording_order(names))
         raise UserError(f"{flag} {name}: no such recording; there are {known}")
