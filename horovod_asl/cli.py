@@ -44,7 +44,7 @@ def parse(
             value is refused, by tyro or by the config itself.
         SystemExit: after `--help`, with code 0.
     """
-    args = _expand_config_files(config_class, list(argv))
+    args = _expand_config_files(config_class, _join_repeated(config_class, list(argv)))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -180,6 +180,40 @@ def _flags_of_mapping(config_class: type[Any], content: dict[str, Any], *, where
             _refuse_wrong_kind(fields[name], value, where=f"{where}: {key!r}")
             flags += _flag(name, value)
     return flags
+
+
+def _join_repeated(config_class: type[Any], argv: list[str]) -> list[str]:
+    """The arguments with the values of a list that is given several times together: tyro would take the last alone.
+
+    They stand where the last of them stood, so that they win over a config file to the left of that.
+    """
+    for option in _list_options(config_class):
+        places = [i for i, word in enumerate(argv) if word == option or word.startswith(f"{option}=")]
+        if len(places) < 2:
+            continue
+        values: list[str] = []
+        for place in reversed(places[:-1]):
+            end = place + 1
+            while argv[place] == option and end < len(argv) and not argv[end].startswith("-"):
+                end += 1
+            inline = [argv[place].partition("=")[2]] if argv[place] != option else []
+            values = [*inline, *argv[place + 1 : end], *values]
+            del argv[place:end]
+        last = next(i for i, word in enumerate(argv) if word == option or word.startswith(f"{option}="))
+        inline = [argv[last].partition("=")[2]] if argv[last] != option else []
+        argv[last : last + 1] = [option, *values, *inline]
+    return argv
+
+
+def _list_options(config_class: type[Any]) -> list[str]:
+    options: list[str] = []
+    for field in dataclasses.fields(config_class):
+        nested = _dataclass_of(field)
+        if nested is not None:
+            options += _list_options(nested)
+        elif str(getattr(field.type, "__name__", field.type)).startswith("tuple"):
+            options.append("--" + field.name.replace("_", "-"))
+    return options
 
 
 def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:

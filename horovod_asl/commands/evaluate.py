@@ -2,6 +2,7 @@
 
     horovod-asl evaluate runs/RUN stores/asl --split test --json scores.json
     horovod-asl evaluate runs/RUN ~/photos_of_my_friends --json scores.json
+    horovod-asl evaluate runs/RUN ~/roboflow_export --split test      # of its folders train/, valid/, test/
     horovodrun -np 4 horovod-asl evaluate runs/RUN stores/asl
     horovod-asl evaluate runs/RUN ~/photos_of_my_friends --report friends   # friends/report.html
     horovod-asl evaluate default ~/photos_of_my_friends     # the model that ships with the package
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from horovod_asl.cli import parse, require_writable, write_text
-from horovod_asl.data.recordings import listed
+from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class EvaluateConfig:
     photos: Positional[Path]
     """A store, or a folder of class folders."""
     split: Literal["train", "validation", "test", "all"] | None = None
-    """The split of the store to score; none: test. A folder has none and is scored whole."""
+    """The split to score. Of a store it is test by default. A folder is scored whole by default; one with folders
+    train/, valid/ or test/ has the splits that these name."""
+    exclude: tuple[str, ...] = ()
+    """Of a folder, leave out files that match one of these patterns, such as 'depth_*' (see prepare)."""
     json: Path | None = None
     """Write the scores here as JSON."""
     report: Path | None = None
@@ -97,14 +101,10 @@ def _is_store(config: EvaluateConfig) -> bool:
 
     if not config.photos.exists():
         raise UserError(f"no store and no folder of photos at {config.photos}")
-    if Store.exists(config.photos):
-        return True
-    if config.split is not None:
-        raise UserError(
-            f"--split {config.split}: {config.photos} is no store and has no splits; leave --split out, or make a "
-            "store of it with `horovod-asl prepare`"
-        )
-    return False
+    is_store = Store.exists(config.photos)
+    if is_store and config.exclude:
+        raise UserError("--exclude is for a folder: a store holds what its prepare did not leave out")
+    return is_store
 
 
 def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
@@ -170,18 +170,22 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
         workers=max(1, usable_cores() // backend.local_size),
         rank=backend.rank,
         world_size=backend.world_size,
+        split=config.split,
+        exclude=config.exclude,
     )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
     if backend.rank == 0:
         for path, reason in problems:
             print(f"left out {path}: {reason}", flush=True)
+        for line in loaded.notes:
+            print(line, flush=True)
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
     answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
     seen = open_run(config.run).were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
     paths = [path for share in backend.gather(loaded.paths) for path in share]
-    name = str(config.photos)
+    name = str(config.photos) + (f" ({config.split})" if config.split else "")
     provenance = _provenance(
         config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
     ) | {"other_finder": predictor.other_finder()}
@@ -234,6 +238,12 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")
     if answer["split_rule"] == "random":
         print("note: the run's split is random: neighbouring frames were in training")
+    shared = by_source(answer["scored"]).keys() & by_source(answer["trained_on"]).keys()
+    if answer["split_rule"] == "folders" and shared:
+        print(
+            "note: the split is that of the photos' folders (train/, test/ …), which do not say whether the people "
+            "in these photos were in training too"
+        )
     if answer.get("other_finder"):
         print(f"note: hands were found by {answer['other_finder']}")
     print(f"{answer['correct']:,} of {answer['n']:,} right")

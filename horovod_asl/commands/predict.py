@@ -76,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
 def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     """The run and the photos among the words; UserError if the first is neither, so that a slip is not overlooked."""
     from horovod_asl.boxed import DEFAULT, names_run
-    from horovod_asl.data.photos import PICTURE_SUFFIXES, pictures_in
+    from horovod_asl.data.file_names import PICTURE_SUFFIXES
+    from horovod_asl.data.photos import pictures_in
 
     if not words or str(words[0]) == "-":
         return Path(DEFAULT), words

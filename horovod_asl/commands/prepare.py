@@ -21,6 +21,9 @@ one before is validation if two remain for training; where no folder names peopl
 --group-by says what a recording is. By default it is a number in the file's name (hand1_…), otherwise a folder beside
 the class folders, otherwise a range of the ASL Alphabet's frame numbers.
 
+In class folders, files whose suffix is not a picture's (.xml, .json, .txt …) are ignored and counted. Files and
+folders of systems (Thumbs.db, @eaDir, .AppleDouble …) are ignored everywhere. --exclude leaves out more.
+
 Interrupted, prepare leaves nothing that looks complete; run again, photos that did not change are not decoded twice.
 Photos that cannot be used are listed in STORE/problems.csv with their reason.
 
@@ -74,6 +77,10 @@ class PrepareConfig:
     group_by: tuple[str, ...] = ("auto",)
     """What a recording is: auto, frames, subfolder, source, or a regular expression whose group names it in
     the path; NAME=RULE for one source."""
+
+    exclude: tuple[str, ...] = ()
+    """Leave out files that match one of these patterns (--exclude 'depth_*' '*_mask.png'). A pattern without a slash
+    is compared with the file's name and the folders above it, one with a slash with the end of the path."""
 
     split: Literal["auto", "recordings", "random"] = "auto"
     """auto: the folders train/, valid/, test/ of a source are its split, and a source without them is split by
@@ -151,6 +158,7 @@ def main(argv: list[str]) -> int:
             poor_copies=config.poor_copies,
             group_by=config.group_by,
             split=_split_rule(config),
+            exclude=config.exclude,
             samples=config.samples,
             synthetic=_synthetic(config),
             tolerance=_tolerance(config),

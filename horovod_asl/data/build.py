@@ -24,6 +24,7 @@ from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
+from horovod_asl.data.file_names import halving_pattern, ignored_line
 from horovod_asl.data.finding import find_hands
 from horovod_asl.data.hand_finder import finder_settings
 from horovod_asl.data.replacing import is_current, what_changes
@@ -97,6 +98,7 @@ def prepare_store(
     poor_copies: int = 0,
     group_by: Sequence[str] = ("auto",),
     split: SplitRule = SplitRule(),  # noqa: B008
+    exclude: Sequence[str] = (),
     samples: int | None = None,
     synthetic: SyntheticOptions = SyntheticOptions(),  # noqa: B008
     tolerance: Tolerance = Tolerance(),
@@ -110,10 +112,10 @@ def prepare_store(
 
     `image_size` is the side in pixels; `crop_size` that of the square around the hand, and None looks for no hands;
     `poor_copies` of each photo are added for training (see `copies`);
-    `samples` draws a balanced subset of that many photos; `workers` None
-    means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the
-    others None. `say` gets lines for the user, `on_progress` photos done and in all, `on_stage` what
-    is counted from now on. UserError for whatever the user can mend.
+    `exclude` holds patterns of files to leave out; `samples` draws a balanced subset of that many photos; `workers`
+    None means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the others
+    None. `say` gets lines for the user, `on_progress` photos done and in all, `on_stage` what is counted from now on.
+    UserError for whatever the user can mend.
     """
     check_values(image_size, samples, workers, crop_size, poor_copies)
     with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
@@ -126,6 +128,7 @@ def prepare_store(
             image_size=image_size,
             synthetic=synthetic,
             by_folders=split.kind == "auto",
+            exclude=exclude,
         )
         tell_of_folders(opened, split, say)
         chosen = _photos(opened, samples, split.seed, tolerance, say)
@@ -196,12 +199,25 @@ def _photos(
     """What is to be prepared, ordered by source and path: everything, or a balanced subset."""
     check_classes(sources, allow_missing=tolerance.allow_missing, skip_unknown=tolerance.skip_unknown)
     for source in sources:
-        if source.ignored:
-            say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
-        if source.unknown:
-            say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
+        _tell_what_is_left_out(source, say)
     photos = [photo for source in sources for photo in source.photos]
     return photos if samples is None else _drawn(photos, samples, seed, say)
+
+
+def _tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
+    if source.ignored:
+        say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
+    if source.other_files:
+        say(f"{source.name}: {ignored_line(source.other_files)}")
+    for pattern, count in source.excluded.items():
+        say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
+    if source.unknown:
+        say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
+    if half := halving_pattern([photo.path for photo in source.photos]):
+        say(
+            f"note: {source.name}: {half!r} matches exactly half of the files; if these are depth maps, masks or "
+            f"second pictures of the other half, leave them out with --exclude {half!r}"
+        )
 
 
 def _drawn(

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool, usable_cores
+from horovod_asl.data.file_names import ignored_line, refuse_idle
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings
-from horovod_asl.data.photos import FileOrigin, Origin, find_photos, pictures_in
+from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
+from horovod_asl.data.split_folders import split_folders
+from horovod_asl.errors import UserError
 
 NO_LABEL = -1
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
@@ -119,21 +122,34 @@ class LoadedPhotos:
     digests: list[str]
     """SHA-256 of each file's bytes, hexadecimal."""
     problems: list[tuple[str, str]]
+    notes: tuple[str, ...] = ()
+    """What a user is to know of the folder besides, a line each."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
 def load_folder(
-    folder: str | Path, *, reader: Reader, workers: int | None = None, rank: int = 0, world_size: int = 1
+    folder: str | Path,
+    *,
+    reader: Reader,
+    workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    split: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
     Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
-    classes are problems, one each, listed by rank 0. UserError if there is no class folder.
+    classes are problems, one each, listed by rank 0. `split` keeps to the folders of one side (`train`,
+    `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
+    side, or nothing that a pattern excludes.
     """
-    found = find_photos(Path(folder))
-    share = found.photos[rank::world_size]
+    found = find_photos(Path(folder), exclude)
+    refuse_idle(exclude, found.excluded)
+    photos, note = _of_split(folder, found.photos, split)
+    share = photos[rank::world_size]
     loaded = _load(
         [str(Path(folder) / photo.path) for photo in share],
         [photo.origin for photo in share],
@@ -143,7 +159,32 @@ def load_folder(
     )
     unknown = found.strays if rank == 0 else ()
     strays = [(str(Path(folder) / path), f"its folder {name} is no class") for path, name in unknown]
-    return replace(loaded, problems=[*strays, *loaded.problems])
+    ignored = f"{folder}: {ignored_line(found.other_files)}" if found.other_files else ""
+    notes = tuple(line for line in (note, ignored) if line)
+    return replace(loaded, problems=[*strays, *loaded.problems], notes=notes)
+
+
+def _of_split(
+    folder: str | Path, photos: Sequence[FoundPhoto], split: str | None
+) -> tuple[Sequence[FoundPhoto], str]:
+    """The photos of one side, and a line that says which folders were read."""
+    own = split_folders(photos)
+    if own is None:
+        if split is not None:
+            raise UserError(
+                f"--split {split}: {folder} is no store and has no splits; leave --split out, or make a store of it "
+                "with `horovod-asl prepare`"
+            )
+        return photos, ""
+    folders = ", ".join(f"{name}/" for name in own.names)
+    if split is None:
+        return photos, f"note: all of {folder} is scored, {folders} alike; --split test scores one side"
+    if split == "all":
+        return photos, ""
+    chosen = [photo for photo, side in zip(photos, own.sides, strict=True) if side == split]
+    if not chosen:
+        raise UserError(f"--split {split}: {folder} has no {split} photos; its folders {folders} are its split")
+    return chosen, f"{folder}: {len(chosen)} of {len(photos)} photos are its {split} split"
 
 
 def load_photos(paths: Sequence[str | Path], *, reader: Reader, workers: int | None = None) -> LoadedPhotos:

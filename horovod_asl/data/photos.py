@@ -3,7 +3,9 @@ unopened.
 
 A photo's class is the nearest folder above it whose name is a class (`a`, `A`, `Space`; see
 `labels.canonical_class`). Files beside class folders are no photos of ours; a folder beside class folders
-with another name is an unknown class.
+with another name is an unknown class. Left aside are files and folders of systems, stores that `prepare` has made
+here, what `--exclude` names, and in class folders files whose suffix is not a picture's; a file without a suffix
+may be one.
 """
 
 from __future__ import annotations
@@ -12,28 +14,23 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from horovod_asl.data.decode import PhotoError
+from horovod_asl.data.file_names import is_picture, is_system_file, is_system_folder, matching, other_suffix
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, canonical_class
 
 MAX_FILE_MEGABYTES = 256
 """A file above this is not read: no photo is that large."""
 
-PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
-)
-"""How names of pictures end; HEIC cannot be read, but is a photo that somebody meant."""
-
 _FLAT_TEST_NAME = re.compile(r"(?P<label>[A-Za-z]+)_test\.(jpe?g|png)", re.IGNORECASE)
-_NOT_PHOTOS = {"thumbs.db", "desktop.ini", "__macosx"}
+_STORE_MARK = "store.json"  # store.MANIFEST, whose file imports this one
 
 
 class Origin(Protocol):
@@ -100,6 +97,10 @@ class Found:
     ignored: int = 0
     strays: tuple[tuple[str, str], ...] = ()
     """(path, folder) of the pictures in unknown class folders."""
+    other_files: Mapping[str, int] = field(default_factory=dict)
+    """Files in class folders that are not pictures, by their suffix."""
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    """Files that each pattern of --exclude matches."""
 
 
 def pictures_in(path: Path) -> list[tuple[str, Origin]]:
@@ -111,17 +112,18 @@ def pictures_in(path: Path) -> list[tuple[str, Origin]]:
     return [(f"{path}/{name}", ZipOrigin(str(path), name)) for name in _pictures_among(_names_in_zip(path))]
 
 
-def find_photos(path: Path) -> Found:
-    """The photos of a folder or zip at `path`; UserError if it is neither or holds no class folder."""
+def find_photos(path: Path, exclude: Sequence[str] = ()) -> Found:
+    """The photos of a folder or zip at `path`, those aside that a pattern in `exclude` matches; UserError if it is
+    neither or holds no class folder."""
     if path.is_dir():
         files, folders = _walk(path)
         inside = within(path)
-        found = sort_into_classes(files, folders, lambda name: FileOrigin(inside + name))
+        found = sort_into_classes(files, folders, lambda name: FileOrigin(inside + name), exclude)
     elif path.is_file() and zipfile.is_zipfile(path):
         names = _names_in_zip(path)
         files = [name for name in names if not name.endswith("/")]
         folders = [name.rstrip("/") for name in names if name.endswith("/")]
-        found = sort_into_classes(files, folders, lambda name: ZipOrigin(str(path), name))
+        found = sort_into_classes(files, folders, lambda name: ZipOrigin(str(path), name), exclude)
     elif path.is_file():
         raise UserError(
             f"{path} is a file but no readable zip: give a folder of class folders, or download the zip again"
@@ -141,26 +143,37 @@ def within(folder: Path) -> str:
 
 
 def sort_into_classes(
-    files: Iterable[str], folders: Iterable[str], origin_of: Callable[[str], Origin]
+    files: Iterable[str],
+    folders: Iterable[str],
+    origin_of: Callable[[str], Origin],
+    exclude: Sequence[str] = (),
 ) -> Found:
     """Sort relative posix paths into classes by their folders; pure, so that folders and zips obey one
     rule."""
-    names = sorted(name for name in files if not _is_hidden(name))
+    names, excluded = _not_excluded(sorted(name for name in files if not is_system_file(name)), exclude)
     photos: list[FoundPhoto] = []
     outside: list[str] = []
+    other_files: Counter[str] = Counter()
     for name in names:
         label, groups = _class_of(_folder_of(name))
         if label is None:
             outside.append(name)
+        elif suffix := other_suffix(name):
+            other_files[suffix] += 1
         else:
             photos.append(FoundPhoto(name, label, origin_of(name), groups))
     if not photos:
         photos = _flat_test_photos(outside, origin_of)
         unknown = {} if photos else _top_folders(outside)
-        return Found(tuple(photos), unknown, ignored=len(outside) - len(photos))
+        ignored = len(outside) - len(photos)
+        return Found(tuple(photos), unknown, ignored=ignored, other_files=other_files, excluded=excluded)
     with_photos = {_folder_of(photo.path) for photo in photos}
     roots = {_class_root(folder) for folder in with_photos}
-    strays = {name: folder for name in outside if (folder := _unknown_class(name, roots))}
+    strays = {
+        name: folder
+        for name in outside
+        if not other_suffix(name) and (folder := _unknown_class(name, roots))
+    }
     used = {
         str(above) for name in with_photos for above in (PurePosixPath(name), *PurePosixPath(name).parents)
     }
@@ -169,25 +182,37 @@ def sort_into_classes(
     )
     pictures = tuple((name, strays[name]) for name in _pictures_among(strays))
     unknown = dict(Counter(strays.values()))
-    return Found(tuple(photos), unknown, empty, len(outside) - len(strays), pictures)
+    ignored = len(outside) - len(strays)
+    return Found(tuple(photos), unknown, empty, ignored, pictures, other_files, excluded)
+
+
+def _not_excluded(names: list[str], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """The names that no pattern matches, and how many each pattern does."""
+    if not patterns:
+        return names, {}
+    matches = {name: matching(name, patterns) for name in names}
+    counts = Counter(pattern for matched in matches.values() for pattern in matched)
+    return [name for name, matched in matches.items() if not matched], dict(counts)
 
 
 def _pictures_among(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not _is_hidden(name) and name.lower().endswith(PICTURE_SUFFIXES))
+    return sorted(name for name in names if not is_system_file(name) and is_picture(name))
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Relative posix paths of all files and folders; links to folders are followed, a loop is not entered
-    twice."""
+    """Relative posix paths of all files and folders but those of systems (which may not even be readable) and stores
+    that were made here; links to folders are followed, a loop is not entered twice."""
     files: list[str] = []
     folders: list[str] = []
     seen: set[str] = set()
     for parent, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(parent)
-        if real in seen:
+        is_store = _STORE_MARK in names and Path(parent) != root
+        if real in seen or is_store:
             subfolders.clear()
             continue
         seen.add(real)
+        subfolders[:] = [name for name in subfolders if not is_system_folder(name)]
         inside = within(Path(parent).relative_to(root))
         files += [inside + name for name in names]
         folders += [inside + name for name in subfolders]
@@ -208,20 +233,6 @@ def _names_in_zip(path: Path) -> list[str]:
 def _folder_of(name: str) -> str:
     """The path of the folder that holds a file; what is said of it is worked out once, and not for each file."""
     return name.rpartition("/")[0]
-
-
-def _is_hidden(name: str) -> bool:
-    folder, _, file = name.rpartition("/")
-    return _is_hidden_part(file) or _is_hidden_folder(folder)
-
-
-def _is_hidden_part(part: str) -> bool:
-    return part.startswith(".") or part.lower() in _NOT_PHOTOS
-
-
-@lru_cache(maxsize=1024)
-def _is_hidden_folder(folder: str) -> bool:
-    return any(_is_hidden_part(part) for part in PurePosixPath(folder).parts)
 
 
 @lru_cache(maxsize=1024)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
+from horovod_asl.data.file_names import refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.data.split_folders import split_folders, tell_sides_apart, without_side_folders
@@ -65,6 +66,10 @@ class Source:
     """Class folders without a file."""
     ignored: int = 0
     """Files outside the class folders."""
+    other_files: Mapping[str, int] = field(default_factory=dict)
+    """Files in class folders that are not pictures, by their suffix."""
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    """Files that each pattern of --exclude matches."""
     split_folders: tuple[str, ...] = ()
     """The folders that make its split, such as `train` and `test`."""
     outside_folders: int = 0
@@ -85,11 +90,13 @@ def open_sources(
     image_size: int,
     synthetic: SyntheticOptions,
     by_folders: bool = True,
+    exclude: Sequence[str] = (),
 ) -> list[Source]:
     """All sources, ordered by name (so that the order on the command line does not matter).
 
     `group_by` holds a rule for all sources, or `NAME=RULE` for one of them. With `by_folders`, folders such as
-    `train/` and `test/` make the split of their source; without, they say nothing of a photo.
+    `train/` and `test/` make the split of their source; without, they say nothing of a photo. `exclude` holds
+    patterns of files to leave out; UserError for one that matches none.
     """
     named = [_split_name(text) for text in texts]
     names = [name for name, _ in named]
@@ -97,8 +104,12 @@ def open_sources(
         raise UserError(f"two sources are called {twice[0]}: give one another name, OTHER=PATH")
     rules = _rules(group_by, dict(named))
     sources = [
-        _open_source(name, place, rules[name], image_size, synthetic, by_folders) for name, place in named
+        _synthetic_source(name, image_size, synthetic)
+        if place == "synthetic"
+        else _photo_source(name, _found(place, exclude), rules[name], by_folders)
+        for name, place in named
     ]
+    refuse_idle(exclude, {pattern for source in sources for pattern in source.excluded})
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -176,16 +187,12 @@ def _refuse_idle_rules(special: Mapping[str, str], general: Sequence[str], place
         )
 
 
-def _open_source(
-    name: str, place: str, rule: str, image_size: int, synthetic: SyntheticOptions, by_folders: bool
-) -> Source:
-    if place == "synthetic":
-        return _synthetic_source(name, image_size, synthetic)
+def _found(place: str, exclude: Sequence[str]) -> Found:
     if place == "kaggle":
         from horovod_asl.data.kaggle import download_asl_alphabet
 
-        return _photo_source(name, find_photos(download_asl_alphabet()), rule, by_folders)
-    return _photo_source(name, find_photos(Path(place).expanduser()), rule, by_folders)
+        return find_photos(download_asl_alphabet(), exclude)
+    return find_photos(Path(place).expanduser(), exclude)
 
 
 def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Source:
@@ -213,7 +220,9 @@ def _source(
             found.photos, recordings, sides or [""] * len(recordings), strict=True
         )
     )
-    return Source(name, photos, rule, found.unknown, found.empty, found.ignored)
+    return Source(
+        name, photos, rule, found.unknown, found.empty, found.ignored, found.other_files, found.excluded
+    )
 
 
 def _synthetic_source(name: str, image_size: int, options: SyntheticOptions) -> Source:

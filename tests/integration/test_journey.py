@@ -202,11 +202,31 @@ def test_predict_takes_files_and_lists_and_names_what_it_cannot_read(
     assert "Traceback" not in listed.stderr
 
 
-def test_mistakes_are_one_line_with_a_remedy(run: Path, small_store: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_split_of_its_own_is_scored_on_one_side(
+    run: Path, frames: Path, tmp_path: Path
+) -> None:
+    for side, frame in (("train", 1), ("test", 2)):
+        for name in CLASSES:
+            (tmp_path / "set" / side / name).mkdir(parents=True)
+            shutil.copy(frames / name / f"{name}{frame}.jpg", tmp_path / "set" / side / name)
+    words = [ASL, "evaluate", run, tmp_path / "set"]
+    test = evaluated([*words, "--split", "test"], tmp_path / "test.json")
+    alone = evaluated([ASL, "evaluate", run, tmp_path / "set" / "test"], tmp_path / "alone.json")
+    assert (test["n"], test["nll"]) == (29, pytest.approx(alone["nll"]))
+    assert test["scored"] == [f"{tmp_path / 'set'} (test)"]
+    whole = ok(launch([*words, "--json", tmp_path / "whole.json"]))
+    assert "is scored, train/, test/ alike; --split test scores one side" in whole
+    assert json.loads((tmp_path / "whole.json").read_text())["n"] == 58
+
+
+def test_mistakes_are_one_line_with_a_remedy(
+    run: Path, small_store: Path, frames: Path, tmp_path: Path
+) -> None:
     mistakes = {
         ("evaluate", str(tmp_path), str(small_store)): "run folder",
         ("evaluate", str(run), str(tmp_path / "none")): "no store and no folder",
-        ("evaluate", str(run), str(tmp_path), "--split", "train"): "has no splits; leave --split out",
+        ("evaluate", str(run), str(frames), "--split", "train"): "has no splits; leave --split out",
+        ("evaluate", str(run), str(small_store), "--exclude", "x"): "--exclude is for a folder",
         ("evaluate", str(run), str(small_store), "--json", str(tmp_path)): "is a folder: name a file",
         ("evaluate", str(run), str(small_store), "--json", "/proc/1/x/y"): "there is no folder",
         ("predict", str(run), str(tmp_path)): "no photos",

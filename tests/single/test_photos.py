@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from horovod_asl.data.photos import FileOrigin, FoundPhoto, PhotoError, find_photos
+from horovod_asl.data.file_names import halving_pattern, ignored_line
+from horovod_asl.data.photos import FileOrigin, FoundPhoto, PhotoError, find_photos, pictures_in
 from horovod_asl.data.recordings import group_recordings, listed, recording_order, summed_up
 from horovod_asl.data.sources import SyntheticOptions, check_classes, open_sources
 from horovod_asl.errors import UserError
@@ -41,14 +43,92 @@ def test_classes_come_from_the_nearest_folder_in_any_case_however_nested(tmp_pat
     }
 
 
-def test_system_files_are_no_photos(tmp_path):
-    touch(tmp_path, "A/1.jpg", "A/.DS_Store", "A/Thumbs.db", "__MACOSX/A/._1.jpg", ".git/A/1.jpg")
-    assert [photo.path for photo in find_photos(tmp_path).photos] == ["A/1.jpg"]
+SYSTEM_PATHS = [
+    *("A/.DS_Store", "A/Thumbs.db", "__MACOSX/A/._1.jpg", ".git/A/1.jpg", "A/.AppleDouble/1.jpg"),
+    *("A/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/A/1.jpg", "#recycle/A/2.jpg", "#snapshot/A/2.jpg"),
+    *("lost+found/A/1.jpg", "$RECYCLE.BIN/A/1.jpg", "System Volume Information/A/1.jpg", "A/._1.jpg"),
+]
 
 
-def test_a_file_in_a_class_folder_is_a_candidate_whatever_its_name(tmp_path):
-    touch(tmp_path, "A/no_extension", "A/photo.txt")
-    assert len(find_photos(tmp_path).photos) == 2
+@pytest.mark.parametrize("path", SYSTEM_PATHS)
+def test_what_systems_leave_is_no_photo_and_no_class(tmp_path, path):
+    folder = touch(tmp_path / "set", "A/1.jpg", path)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("A/1.jpg", path):
+            archive.write(folder / name, name)
+    for place in (folder, tmp_path / "set.zip"):
+        found_there = find_photos(place)
+        assert [photo.path for photo in found_there.photos] == ["A/1.jpg"]
+        assert (found_there.unknown, found_there.other_files) == ({}, {})
+        assert [Path(name).name for name, _ in pictures_in(place)] == ["1.jpg"]
+
+
+def test_a_folder_of_a_system_need_not_be_readable(tmp_path, monkeypatch):
+    """Only root could enter `lost+found`; tests may run as root, so that os.walk says it in its place."""
+    touch(tmp_path, "A/1.jpg", "lost+found/2.jpg")
+    entered: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: entered.append(Path(path).name) or scandir(path))
+    assert len(find_photos(tmp_path).photos) == 1
+    assert "A" in entered
+    assert "lost+found" not in entered
+
+
+def test_files_beside_photos_that_are_no_pictures_are_ignored_and_counted(tmp_path):
+    touch(tmp_path, "A/1.jpg", "A/1.xml", "B/1.JPG", "B/1.XML", "B/keypoints.npy", "B/deep/notes.txt")
+    touch(tmp_path, "labels/1.txt", "labels/2.txt", "A/no_suffix", "A/frame.0001", "A/broken.heic")
+    result = find_photos(tmp_path)
+    names = [photo.path for photo in result.photos]
+    assert names == ["A/1.jpg", "A/broken.heic", "A/frame.0001", "A/no_suffix", "B/1.JPG"]
+    assert result.other_files == {".xml": 2, ".npy": 1, ".txt": 1}
+    assert (result.unknown, result.ignored) == ({}, 2)
+    line = ignored_line({".npy": 1, ".xml": 2})
+    assert line == "ignored 3 files that are not pictures (.xml 2, .npy 1)"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["depth_*"], ["A/color_1.png", "B/old/color_2.png"]),
+        (["depth_*", "old"], ["A/color_1.png"]),
+        (["A/*"], ["B/old/color_2.png", "B/old/depth_2.png"]),
+        (["old/depth*"], ["A/color_1.png", "A/depth_1.png", "B/old/color_2.png"]),
+    ],
+)
+def test_what_a_pattern_excludes(tmp_path, patterns, left):
+    touch(tmp_path, "A/color_1.png", "A/depth_1.png", "B/old/color_2.png", "B/old/depth_2.png")
+    assert [photo.path for photo in find_photos(tmp_path, patterns).photos] == left
+
+
+def test_a_pattern_that_excludes_nothing_is_refused(tmp_path):
+    touch(tmp_path / "set", "A/color_1.png")
+    with pytest.raises(UserError, match=r"--exclude 'dept_\*' matches no file"):
+        open_one(str(tmp_path / "set"), exclude=["dept_*"])
+
+
+PAIRS = [f"{label}/{{}}{number}{{}}.png" for label in "AB" for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "pattern"),
+    [
+        (("color_", ""), ("depth_", ""), "depth_*"),
+        (("depth_0_", ""), ("rgb_0_", ""), "depth_*"),
+        (("", ""), ("", "_mask"), "*_mask.*"),
+        (("", "-right"), ("", "-left"), "*-right.*"),
+        (("IMG_", ""), ("IMG_", "_depth"), "*_depth.*"),
+        (("color/", ""), ("depth/", ""), "depth"),
+        (("anna/", ""), ("ben/", ""), None),
+        (("hand1_", ""), ("hand2_", ""), None),
+        (("IMG_", ""), ("DSC_9", ""), None),
+        (("", ""), ("1", ""), None),
+    ],
+)
+def test_a_pattern_of_names_that_halves_a_set(one, other, pattern):
+    paths = [path.format(*words) for path in PAIRS for words in (one, other)]
+    assert halving_pattern(paths) == pattern
+    assert halving_pattern(paths[1:]) is None
+    assert halving_pattern(paths[:10]) is None
 
 
 def test_the_flat_official_test_folder(tmp_path):

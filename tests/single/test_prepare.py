@@ -234,13 +234,16 @@ def test_bad_photos_are_listed_and_the_others_kept(frames, tmp_path):
     photos = shutil.copytree(frames, tmp_path / "frames")
     (photos / "A" / "A5.jpg").write_bytes(b"")
     (photos / "B" / "B5.jpg").write_bytes((photos / "B" / "B1.jpg").read_bytes()[:600])
-    (photos / "C" / "notes.txt").write_text("not a photo")
-    report = prepare(photos, tmp_path / "store", group_by=["source"])
+    (photos / "C" / "notes.jpg").write_text("not a photo")
+    (photos / "C" / "notes.txt").write_text("no photo is meant")
+    lines: list[str] = []
+    report = prepare(photos, tmp_path / "store", group_by=["source"], say=lines.append)
+    assert "frames: ignored 1 file that is not a picture (.txt 1)" in lines
     assert report.photos == 232
     assert {(p.path, p.reason.partition(":")[0]) for p in report.problems} == {
         ("A/A5.jpg", "empty file"),
         ("B/B5.jpg", "truncated"),
-        ("C/notes.txt", "not a picture"),
+        ("C/notes.jpg", "not a picture"),
     }
     assert len(Store.open(tmp_path / "store").problems()) == 3
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data.build import Tolerance
+from horovod_asl.data.folder import PixelReader, load_folder
 from horovod_asl.data.photos import FileOrigin, FoundPhoto
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.sources import SyntheticOptions, open_sources
@@ -217,6 +218,27 @@ def test_the_command_takes_the_option(tmp_path):
     assert second.returncode == 0, second.output
     assert "58 photos (58 train, 0 validation, 0 test)" in second.output
     assert "split folders → recording" in second.output
+
+
+def test_a_folder_is_scored_whole_or_by_its_split(tmp_path):
+    photos = write_photos(tmp_path / "set", "Train/{c}/1.jpg", "Train/{c}/2.jpg", "Test/{c}/1.jpg")
+    reader = PixelReader(16)
+    whole = load_folder(photos, reader=reader)
+    assert len(whole) == 87
+    (line,) = whole.notes
+    assert "Train/, Test/" in line
+    assert "--split test scores one side" in line
+    test = load_folder(photos, reader=reader, split="test")
+    assert test.paths == [str(photos / "Test" / name / "1.jpg") for name in sorted(CLASSES)]
+    assert test.notes == (f"{photos}: 29 of 87 photos are its test split",)
+    shares = [load_folder(photos, reader=reader, split="test", rank=r, world_size=2) for r in (0, 1)]
+    assert sorted(path for share in shares for path in share.paths) == test.paths
+    assert len(load_folder(photos, reader=reader, split="all")) == 87
+    assert len(load_folder(photos, reader=reader, exclude=["2.jpg"])) == 58
+    with pytest.raises(UserError, match=r"has no validation photos; its folders Train/, Test/ are its split"):
+        load_folder(photos, reader=reader, split="validation")
+    with pytest.raises(UserError, match="is no store and has no splits; leave --split out"):
+        load_folder(photos / "Train", reader=reader, split="train")
 
 
 # -- people ---------------------------------------------------------------------------------------------------
