@@ -25,7 +25,9 @@ In class folders, files whose suffix is not a picture's (.xml, .json, .txt …) 
 folders of systems (Thumbs.db, @eaDir, .AppleDouble …) are ignored everywhere. --exclude leaves out more.
 
 Interrupted, prepare leaves nothing that looks complete; run again, photos that did not change are not decoded twice.
-Photos that cannot be used are listed in STORE/problems.csv with their reason.
+Photos that cannot be used are listed in STORE/problems.csv with their reason. A STORE that is there is made anew if
+its photos or the options changed; if under half of its photos are in the new one, it is kept unless --replace is
+given.
 
 With --hands the hand in every photo is looked for, and the store gains its landmarks and a crop around it; with
 --poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for training.
@@ -128,6 +130,9 @@ class PrepareConfig:
     drop_duplicates: bool = False
     """Where a photo of the test or validation split is also in training, take it out of training."""
 
+    replace: bool = False
+    """Replace the store that is there although under half of its photos are in the new one."""
+
     max_bad_share: float = 0.05
     """Stop if more than this share of the photos cannot be used."""
 
@@ -207,6 +212,7 @@ def _tolerance(config: PrepareConfig) -> Tolerance:
         allow_missing=config.allow_missing,
         skip_unknown=config.skip_unknown,
         drop_duplicates=config.drop_duplicates,
+        replace=config.replace,
         max_bad_share=config.max_bad_share,
         max_megapixels=config.max_megapixels,
     )

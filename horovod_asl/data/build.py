@@ -24,10 +24,14 @@ from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
 from horovod_asl.data.executor import usable_cores, worker_pool
-from horovod_asl.data.file_names import halving_pattern, ignored_line
 from horovod_asl.data.finding import find_hands
 from horovod_asl.data.hand_finder import finder_settings
-from horovod_asl.data.replacing import is_current, what_changes
+from horovod_asl.data.replacing import (
+    is_current,
+    refuse_another_set,
+    refuse_if_surely_another_set,
+    what_changes,
+)
 from horovod_asl.data.sources import (
     Source,
     SourcePhoto,
@@ -35,11 +39,12 @@ from horovod_asl.data.sources import (
     check_classes,
     check_covered,
     open_sources,
+    tell_what_is_left_out,
 )
 from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset
 from horovod_asl.data.store import PROBLEMS, Store, is_copy
 from horovod_asl.data.store_writer import Content, IndexRow, Problem, problems_text, write_store
-from horovod_asl.data.workfolder import WorkFolder, work_folder
+from horovod_asl.data.workfolder import WorkFolder, refuse_current_folder, work_folder
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
 
@@ -53,6 +58,7 @@ class Tolerance:
     allow_missing: bool = False
     skip_unknown: bool = False
     drop_duplicates: bool = False
+    replace: bool = False
     max_bad_share: float = 0.05
     max_megapixels: float = MAX_MEGAPIXELS
 
@@ -118,6 +124,7 @@ def prepare_store(
     UserError for whatever the user can mend.
     """
     check_values(image_size, samples, workers, crop_size, poor_copies)
+    refuse_current_folder(store)
     with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
@@ -132,6 +139,8 @@ def prepare_store(
         )
         tell_of_folders(opened, split, say)
         chosen = _photos(opened, samples, split.seed, tolerance, say)
+        if not tolerance.replace:
+            refuse_if_surely_another_set(store, chosen)
         photos = list(with_copies(chosen, poor_copies, max_megapixels=tolerance.max_megapixels))
         with work_folder(store, say=say) as work:
             existing = _sound_store(store)
@@ -144,6 +153,8 @@ def prepare_store(
                 max_megapixels=tolerance.max_megapixels,
                 on_progress=on_progress,
             )
+            if not tolerance.replace:  # before the hours that hands take
+                refuse_another_set(store, decoded.digests)
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
             hands = None
             if settings is not None:
@@ -199,25 +210,9 @@ def _photos(
     """What is to be prepared, ordered by source and path: everything, or a balanced subset."""
     check_classes(sources, allow_missing=tolerance.allow_missing, skip_unknown=tolerance.skip_unknown)
     for source in sources:
-        _tell_what_is_left_out(source, say)
+        tell_what_is_left_out(source, say)
     photos = [photo for source in sources for photo in source.photos]
     return photos if samples is None else _drawn(photos, samples, seed, say)
-
-
-def _tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
-    if source.ignored:
-        say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
-    if source.other_files:
-        say(f"{source.name}: {ignored_line(source.other_files)}")
-    for pattern, count in source.excluded.items():
-        say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
-    if source.unknown:
-        say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
-    if half := halving_pattern([photo.path for photo in source.photos]):
-        say(
-            f"note: {source.name}: {half!r} matches exactly half of the files; if these are depth maps, masks or "
-            f"second pictures of the other half, leave them out with --exclude {half!r}"
-        )
 
 
 def _drawn(

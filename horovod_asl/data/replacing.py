@@ -1,13 +1,71 @@
-"""What a prepare does to the store that is already there: nothing, or a replacement, and what that changes."""
+"""What a prepare does to the store that is already there: nothing, or a replacement, and what that changes.
+
+A store of another data set is not replaced: hours of finding hands would go with it. It is another one if under half
+of the photos in the old store, by the SHA-256 of their files, are in the new.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from horovod_asl.data.decode import DECODER_VERSION
-from horovod_asl.data.store import INDEX, PROBLEMS, Store
+import numpy as np
+
+from horovod_asl.data.decode import DECODER_VERSION, PhotoError
+from horovod_asl.data.sources import SourcePhoto
+from horovod_asl.data.store import INDEX, PROBLEMS, Store, is_copy
 from horovod_asl.data.store_writer import Content, index_text, problems_text
+from horovod_asl.errors import UserError
+
+_SURE = 20
+"""If half of the old photos were among the new, a sample would miss them all once in e^20."""
+_MOST_SAMPLED = 2000
+
+
+def refuse_if_surely_another_set(store: Path, photos: Sequence[SourcePhoto]) -> None:
+    """UserError if the store at `store` is surely of another data set: too few new photos, or a sample of them of
+    which none is in it. Reads that sample alone; `refuse_another_set` decides in the end."""
+    old = _digests(store)
+    if not old:
+        return
+    count = -(-_SURE * 2 * len(photos) // len(old))
+    rows = np.random.default_rng(0).permutation(len(photos))[:count].tolist()
+    is_sampled = count <= _MOST_SAMPLED and not any(_digest(photos[row]) in old for row in rows)
+    if is_sampled or 2 * len(photos) < len(old):
+        raise _another_set(store, old)
+
+
+def refuse_another_set(store: Path, digests: Iterable[str]) -> None:
+    """UserError if under half of the photos of the store at `store` are among these SHA-256."""
+    old = _digests(store)
+    if 2 * len(old.intersection(digests)) < len(old):
+        raise _another_set(store, old)
+
+
+def _another_set(store: Path, old: set[str]) -> UserError:
+    return UserError(
+        f"{store} is a store of other photos: under half of its {len(old)} are in the new one; choose another name "
+        "for the new store, or give up the old one with --replace"
+    )
+
+
+def _digests(store: Path) -> set[str]:
+    """Those of the photos of a store, copies aside; of a damaged or older one as far as they can be read."""
+    try:
+        with (store / INDEX).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return {row["sha256"] for row in csv.DictReader(file) if not is_copy(row["path"])}
+    except (OSError, csv.Error, KeyError, TypeError):
+        return set()
+
+
+def _digest(photo: SourcePhoto) -> str:
+    try:
+        return hashlib.sha256(photo.origin.read()).hexdigest()
+    except PhotoError:
+        return ""
 
 
 def is_current(existing: Store | None, content: Content) -> bool:

@@ -7,12 +7,12 @@ user's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
-from horovod_asl.data.file_names import refuse_idle
+from horovod_asl.data.file_names import halving_pattern, ignored_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.data.split_folders import split_folders, tell_sides_apart, without_side_folders
@@ -139,6 +139,23 @@ def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bo
         raise UserError(
             f"{names} has no photo of {len(missing)} of {len(CLASSES)} classes: {', '.join(missing)}; "
             "add a source that has them, or go on without them with --allow-missing"
+        )
+
+
+def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
+    """A line for each kind of file that is not taken, and a hint where half of the files may be no photos."""
+    if source.ignored:
+        say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
+    if source.other_files:
+        say(f"{source.name}: {ignored_line(source.other_files)}")
+    for pattern, count in source.excluded.items():
+        say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
+    if source.unknown:
+        say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
+    if half := halving_pattern([photo.path for photo in source.photos]):
+        say(
+            f"note: {source.name}: {half!r} matches exactly half of the files; if these are depth maps, masks or "
+            f"second pictures of the other half, leave them out with --exclude {half!r}"
         )
 
 

@@ -112,6 +112,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refuse_current_folder(store: Path) -> None:
+    """UserError if `store` is the current folder or above it: a store takes its name by a rename."""
+    here = Path.cwd()
+    if here.is_relative_to(store.resolve()):
+        raise UserError(
+            f"{store} is the current folder or above it, and a store replaces the folder of its name: name a new "
+            f"folder, such as {store / 'store'}"
+        )
+
+
 def refuse_foreign(store: Path) -> None:
     """UserError if something that is no store stands at `store`; an empty folder is removed."""
     if store.exists() and not Store.exists(store) and (not store.is_dir() or any(store.iterdir())):
@@ -119,7 +129,13 @@ def refuse_foreign(store: Path) -> None:
             f"{store} exists and is no store ({MANIFEST} is missing): choose another name or move it away"
         )
     if store.is_dir() and not any(store.iterdir()):
-        store.rmdir()
+        try:
+            store.rmdir()
+        except OSError as error:
+            raise UserError(
+                f"{store} is empty, but a store cannot take its place ({error.strerror}; a mount point?): name a new "
+                f"folder, such as {store / 'store'}"
+            ) from error
 
 
 def refuse_to_replace(store: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store, foreign_files
 from horovod_asl.errors import UserError
+from tests.conftest import draw_photo
 from tests.single.test_prepare import prepare
 
 
@@ -88,9 +91,102 @@ def test_it_says_how_the_new_store_differs_from_the_one_it_replaces(frames, new_
     assert "split recording → recording test_source=other" in line
     assert "not in the new" not in line
     lines.clear()
-    prepare(other, copied, split=SplitRule(test=("2",)), image_size=16, say=lines.append)
+    prepare(
+        other,
+        copied,
+        split=SplitRule(test=("2",)),
+        image_size=16,
+        tolerance=Tolerance(replace=True),
+        say=lines.append,
+    )
     assert "image size 32 px → 16 px" in lines[0]
     assert "232 of its 348 photos are not in the new one" in lines[0]
+
+
+def test_a_store_of_other_photos_is_not_replaced_unasked(frames, new_frames, copied):
+    other, before = new_frames("other", seed=5), Store.open(copied).digest
+    for sources, message in ((other, "under half of its 232"), ([other, new_frames("few", seed=6)], "232")):
+        with pytest.raises(UserError, match=rf"is a store of other photos: .*{message}.*--replace"):
+            prepare(sources, copied)
+        assert Store.open(copied, verify=True).digest == before
+        assert not copied.with_name("copied.partial").exists()  # seen before anything was decoded
+    lines: list[str] = []
+    prepare(other, copied, tolerance=Tolerance(replace=True), say=lines.append)
+    assert Store.open(copied).digest != before
+    assert "232 of its 232 photos are not in the new one" in lines[0]
+
+
+def test_half_of_the_photos_make_it_the_same_set(frames, copied, tmp_path):
+    less = shutil.copytree(frames, tmp_path / "less")
+    for number, file in enumerate(sorted(less.rglob("*.jpg"))):
+        if number % 2:
+            draw_photo(88_000 + number).save(file)  # 116 of 232 are left
+    fewer = shutil.copytree(less, tmp_path / "fewer")
+    draw_photo(1).save(fewer / "A" / "A1.jpg")
+    before = Store.open(copied).digest
+    with pytest.raises(UserError, match="under half of its 232 are in the new one"):
+        prepare(fewer, copied)
+    assert Store.open(copied).digest == before
+    assert not prepare(less, copied).up_to_date
+
+
+def test_a_small_part_of_a_set_does_not_replace_it(frames, copied):
+    with pytest.raises(UserError, match="under half of its 232 are in the new one"):
+        prepare(frames, copied, samples=87)
+    assert prepare(frames, copied, samples=145).photos == 145
+
+
+def test_a_damaged_store_of_other_photos_is_not_replaced_either(new_frames, copied):
+    (copied / "labels.npy").write_bytes(b"torn")
+    with pytest.raises(UserError, match="--replace"):
+        prepare(new_frames("other", seed=5), copied)
+    (copied / "index.csv").unlink()  # then nothing tells what it held
+    assert prepare(new_frames("more", seed=6), copied).photos == 232
+
+
+# -- places that are no place for a store ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "..", "", "here/..", "ABSOLUTE"])
+def test_the_current_folder_is_no_place_for_a_store(frames, tmp_path, monkeypatch, place):
+    (tmp_path / "empty" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"is the current folder or above it.*: name a new folder, such as"):
+        prepare(frames, Path(str(tmp_path / "empty") if place == "ABSOLUTE" else place))
+    assert [entry.name for entry in (tmp_path / "empty").iterdir()] == ["here"]
+
+
+def test_an_empty_folder_that_must_stay_is_told(frames, tmp_path, monkeypatch):
+    (tmp_path / "mount").mkdir()
+
+    def busy(path: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr(Path, "rmdir", busy)
+    with pytest.raises(UserError, match=r"mount is empty.*such as .*mount/store"):
+        prepare(frames, tmp_path / "mount")
+
+
+@pytest.mark.parametrize("place", ["store", "A/store", "stores/asl"])
+def test_a_store_in_its_own_source_is_no_part_of_it(frames, tmp_path, place):
+    photos = shutil.copytree(frames, tmp_path / "frames")
+    first = prepare(photos, photos / place)
+    (photos / place / "sheet.png").write_bytes(b"a contact sheet, say")
+    lines: list[str] = []
+    again = prepare(photos, photos / place, say=lines.append)
+    assert (again.up_to_date, again.digest, again.problems) == (True, first.digest, ())
+    assert lines == []
+
+
+def test_what_an_interrupted_prepare_left_in_its_source_is_no_photo(frames, tmp_path):
+    photos = shutil.copytree(frames, tmp_path / "frames")
+    with pytest.raises(UserError, match="no such recording"):
+        prepare(photos, photos / "store", split=SplitRule(test=("9",)))
+    assert (photos / "store.partial").exists()
+    assert prepare(photos, photos / "store").problems == ()
+
+
+# -- what is the same set -------------------------------------------------------------------------------------
 
 
 def test_new_photos_of_the_same_source_are_no_news(frames, copied, tmp_path):
