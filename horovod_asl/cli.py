@@ -211,7 +211,7 @@ def _list_options(config_class: type[Any]) -> list[str]:
         nested = _dataclass_of(field)
         if nested is not None:
             options += _list_options(nested)
-        elif str(getattr(field.type, "__name__", field.type)).startswith("tuple"):
+        elif str(field.type).startswith("tuple") and str(field.type).endswith("...]"):
             options.append("--" + field.name.replace("_", "-"))
     return options
 

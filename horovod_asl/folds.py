@@ -1,7 +1,8 @@
 """Leave one source, one person or one recording out at a time: who is tested, who validates, who is trained on.
 
 A source is what `prepare NAME=FOLDER` named. Whether its recordings are so many people or takes of one, photos do not
-tell, so the user does: `signers` names the sources whose recordings are people; any other source is one signer.
+tell, so the user does: `signers` names the sources whose recordings are people; any other source is one signer. Where
+one person has several recordings (`anna/1`, `anna/2`; see `recordings.person_of`), they stay together.
 
 A fold's validation recording comes from what stays for training, never from what is held out and never at random
 from frames. It is the first of these that there is:
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.data.leaks import find_leaks
-from horovod_asl.data.recordings import recording_order
+from horovod_asl.data.recordings import person_of, recording_order
 from horovod_asl.data.split import SPLITS, Recording
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
@@ -126,16 +127,25 @@ def _groups(recordings: Recordings, by: Kind, signers: Sequence[str]) -> Groups:
     for source, names in recordings.items():
         whole = [(source, name) for name in names]
         if by == "signer" and source in signers:
-            groups |= {f"{source}/{name}": [(source, name)] for name in names}
+            groups |= _people(source, names)
         else:
             groups[source] = whole
     return groups
 
 
 def _every_name(recordings: Recordings, signers: Sequence[str]) -> Groups:
-    return _groups(recordings, "source", signers) | {
-        f"{source}/{name}": [(source, name)] for source, names in recordings.items() for name in names
-    }
+    named = _groups(recordings, "source", signers)
+    for source, names in recordings.items():
+        named |= {f"{source}/{name}": [(source, name)] for name in names} | _people(source, names)
+    return named
+
+
+def _people(source: str, names: Sequence[str]) -> Groups:
+    """The recordings of each person of a source, by `source/person`."""
+    people: Groups = {}
+    for name in names:
+        people.setdefault(f"{source}/{person_of(name)}", []).append((source, name))
+    return people
 
 
 def _named(groups: Groups, name: str, flag: str) -> list[Recording]:
@@ -161,8 +171,13 @@ def _fold(
         )
     validation, reason = _validation(left, test, signers, wanted)
     train = tuple(one for one in left if one not in validation)
-    same_signer = bool({source for source, _ in left} & {source for source, _ in test} - set(signers))
+    same_signer = not {_signer(one, signers) for one in left}.isdisjoint(_signer(one, signers) for one in test)
     return Fold(name, tuple(test), tuple(validation), train, reason, same_signer)
+
+
+def _signer(recording: Recording, signers: Sequence[str]) -> str:
+    source, name = recording
+    return f"{source}/{person_of(name)}" if source in signers else source
 
 
 def _validation(
@@ -177,14 +192,21 @@ def _validation(
     by_source: dict[str, list[Recording]] = {}
     for one in left:
         by_source.setdefault(one[0], []).append(one)
-    several = [names for names in by_source.values() if len(names) >= 2]
+    units = {
+        source: list(_people(source, [name for _, name in own]).values())
+        if source in signers
+        else [[one] for one in own]
+        for source, own in by_source.items()
+    }
     for kind, reason in (
         (True, "a person who is not in training"),
         (False, "another take of a signer in training"),
     ):
-        sources = [names for names in several if (names[0][0] in signers) is kind]
+        sources = [
+            own for source, own in units.items() if len(own) >= 2 and (source in signers) is kind
+        ]
         if sources:
-            return max(sources, key=len)[-1:], reason
+            return max(sources, key=len)[-1], reason
     if len(by_source) >= 3:
         return list(by_source.values())[-1], "a source that is not in training"
     return [], "nothing can be spared for validation"

@@ -11,6 +11,7 @@ import pytest
 from horovod_asl import __version__
 from horovod_asl.__main__ import COMMANDS, main
 from horovod_asl.cli import parse, to_yaml
+from horovod_asl.commands.prepare import PrepareConfig
 from horovod_asl.config import TrainConfig
 from tests.launching import ROOT, clean_environment
 
@@ -99,6 +100,24 @@ def test_a_refusal_stays_one_line_on_a_narrow_terminal(
 
 
 # -- YAML -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        (["--test", "anna", "--test", "ben", "cleo"], ("anna", "ben", "cleo")),
+        (["--test=anna", "--seed", "1", "--test=ben"], ("anna", "ben")),
+        (["--test", "anna", "--config", "FILE"], ("dora",)),
+        (["--config", "FILE", "--test", "anna"], ("anna",)),
+        (["--test", "anna", "--config", "FILE", "--test", "ben"], ("anna", "ben")),
+    ],
+)
+def test_a_list_that_is_given_twice_holds_both(words: list[str], held: tuple[str, ...], tmp_path: Path) -> None:
+    """Here of the people that are held out: dropped without a word, anna would be trained on."""
+    file = yaml_file(tmp_path, "test: [dora]\n")
+    words = ["photos", "store", *[file if word == "FILE" else word for word in words]]
+    config = parse(PrepareConfig, words, prog="horovod-asl prepare", description=None)
+    assert (config.test, config.places) == (held, ("photos", "store"))
 
 
 def test_yaml_and_flags_mean_the_same(tmp_path: Path) -> None:

@@ -99,6 +99,21 @@ def test_a_recording_may_be_held_out_and_its_signer_is_then_known_to_be_in_train
     assert [fold.folder for fold in folds.values()] == ["asl-3", "massey-hand1", "phone"]
 
 
+def test_the_recordings_of_a_person_stay_together() -> None:
+    takes = [f"{who}/{take}" for who in ("anna", "ben", "cleo") for take in (1, 2)]
+    people = {"set": takes, "phone": ["all"]}
+    asked = {"by": "signer", "signers": ["set"]}
+    folds = {fold.held_out: fold for fold in plan_folds(people, **asked)}
+    assert list(folds) == ["set/anna", "set/ben", "set/cleo", "phone"]
+    assert names_of(folds["set/ben"].test) == ["set/ben/1", "set/ben/2"]
+    assert names_of(folds["set/ben"].validation) == ["set/cleo/1", "set/cleo/2"]
+    assert names_of(folds["phone"].validation) == ["set/cleo/1", "set/cleo/2"]
+    (take,) = plan_folds(people, by="source", signers=["set"], only=["set/anna/1"])
+    assert take.same_signer
+    (whole,) = plan_folds(people, by="source", signers=["set"], only=["set/anna"])
+    assert not whole.same_signer
+
+
 @pytest.mark.parametrize(
     ("asked", "part"),
     [
