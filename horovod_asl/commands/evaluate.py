@@ -238,8 +238,7 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")
     if answer["split_rule"] == "random":
         print("note: the run's split is random: neighbouring frames were in training")
-    shared = by_source(answer["scored"]).keys() & by_source(answer["trained_on"]).keys()
-    if answer["split_rule"] == "folders" and shared:
+    if _is_split_of_folders(answer):
         print(
             "note: the split is that of the photos' folders (train/, test/ …), which do not say whether the people "
             "in these photos were in training too"
@@ -253,6 +252,12 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"  {name:<9} {answer[name]:8.4f}")
     _show_without_movements(answer["without_j_z"])
     _show_confidence(answer)
+
+
+def _is_split_of_folders(answer: dict[str, Any]) -> bool:
+    """Whether photos of a source are scored of which folders such as `train/` said what was in training."""
+    shared = by_source(answer["scored"]).keys() & by_source(answer["trained_on"]).keys()
+    return answer["split_rule"] == "folders" and bool(shared)
 
 
 def _show_without_movements(rest: dict[str, Any]) -> None:

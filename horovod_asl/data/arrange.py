@@ -90,9 +90,14 @@ def tell_of_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[
             )
             if source.torn:
                 say(
-                    f"warning: {source.name}: {', '.join(source.torn)} stand on several sides of these folders, so "
-                    "the scores say nothing about new people (--split recordings keeps each on one side)"
+                    f"warning: {source.name}: these folders share recordings ({_first(source.torn)}), so the scores "
+                    "say nothing about new people (--split recordings keeps each on one side)"
                 )
+
+
+def _first(names: Sequence[str], count: int = 6) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def _further(source: Source, split: SplitRule) -> str:

@@ -8,7 +8,8 @@ Rules (`--group-by`):
 - a regular expression: its group `recording`, or its first group, found in the path within the source.
 - `auto`: the first that fits every photo of a person's number in the name (`hand1_…`, `signer-2/…`),
   `subfolder` if photos of one class lie in several folders (with `frames` inside them where the names fit:
-  `anna/1` … `anna/4`), `frames`, `source`. What was chosen is reported.
+  `anna/1` … `anna/4`), `frames`, `source`. Folders that hold versions of the same photos (`original`, `augmented`)
+  are not looked at. What was chosen is reported.
 
 What stands before the first slash of a recording's name is the person (`anna` of `anna/1`): by default all
 recordings of a person are on one side of a split.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from horovod_asl.data.photos import FoundPhoto
 from horovod_asl.errors import UserError
@@ -32,6 +34,13 @@ PHOTOS_PER_PERSON_AND_CLASS = 2
 """With fewer in the mean, `hand12` is the twelfth picture of a hand and not the twelfth person."""
 MOST_SHARE = 0.9
 """If a rule fits this share of the photos, the others are strays and not a reason to take another rule."""
+
+VERSIONS = {
+    *("original", "originals", "raw", "processed", "preprocessed", "resized", "cropped"),
+    *("augmented", "augmentation", "aug", "flipped", "mirrored", "rotated"),
+    *("gray", "grey", "grayscale", "color", "colour", "rgb", "depth", "mask", "masks", "binary", "edges"),
+}
+"""Folders with the same photos in another form: as recordings, they would put a photo and its copy on two sides."""
 
 ONE_RECORDING = "all"
 """The recording of photos of which nothing says who is in them."""
@@ -52,7 +61,7 @@ def group_recordings(
     if rule == "frames":
         return _complete(photos, _frame_blocks(photos), rule), rule
     if rule == "subfolder":
-        return _complete(photos, _subfolders(photos), rule), rule
+        return _complete(photos, _subfolders([photo.group_folders for photo in photos]), rule), rule
     if rule == "source":
         return [ONE_RECORDING] * len(photos), rule
     return _complete(photos, _by_pattern(photos, _compiled(rule)), rule), rule
@@ -93,7 +102,7 @@ def person_of(recording: str) -> str:
 def _by_first_that_fits(photos: Sequence[FoundPhoto], allow_strays: bool) -> tuple[list[str], str]:
     if names := _fitting(photos, _people(photos), "person", allow_strays):
         return names, "person"
-    folders = _subfolders(photos)
+    folders = _subfolders([_without_versions(photo.group_folders) for photo in photos])
     are_told = _tell_people(photos, folders)
     if frames := _fitting(photos, _frame_blocks(photos), "frames", allow_strays):
         if not are_told:
@@ -104,6 +113,11 @@ def _by_first_that_fits(photos: Sequence[FoundPhoto], allow_strays: bool) -> tup
     if are_told and None not in folders:
         return [folder for folder in folders if folder], "subfolder"
     return [ONE_RECORDING] * len(photos), "source"
+
+
+@lru_cache(maxsize=1024)
+def _without_versions(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(folder for folder in folders if folder.casefold() not in VERSIONS)
 
 
 def _fitting(
@@ -148,9 +162,8 @@ def _frame_block(photo: FoundPhoto) -> str | None:
     return str(1 + sum(int(number) > cut for cut in FRAME_CUTS))
 
 
-def _subfolders(photos: Sequence[FoundPhoto]) -> list[str | None]:
+def _subfolders(folders: Sequence[tuple[str, ...]]) -> list[str | None]:
     """The folders beside the class folder, less those that all photos share; in no others, the last of these."""
-    folders = [photo.group_folders for photo in photos]
     shared = shared_depth(folders)
     last_shared = folders[0][shared - 1] if shared else None
     return ["/".join(parts[shared:]) or last_shared for parts in folders]

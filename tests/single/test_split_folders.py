@@ -168,7 +168,7 @@ def test_a_person_on_two_sides_is_named_so_and_warned_of(tmp_path):
     lines: list[str] = []
     prepare(photos, tmp_path / "store", say=lines.append)
     assert sides_of(tmp_path / "store") == {("anna/train", "train"), ("anna/test", "test"), ("ben", "train")}
-    assert any(line.startswith("warning: set: anna stand on several sides") for line in lines)
+    assert any(line.startswith("warning: set: these folders share recordings (anna)") for line in lines)
     prepare(photos, tmp_path / "people", split=SplitRule(kind="recordings"))
     assert sides_of(tmp_path / "people") == {("anna", "train"), ("ben", "test")}
 
@@ -180,7 +180,7 @@ def test_frames_of_one_take_in_both_folders_are_warned_of(tmp_path):
     lines: list[str] = []
     prepare(photos, tmp_path / "store", say=lines.append)
     assert sides_of(tmp_path / "store") == {("1/train", "train"), ("2", "train"), ("1/test", "test")}
-    assert any(line.startswith("warning: set: 1 stand on several sides") for line in lines)
+    assert any(line.startswith("warning: set: these folders share recordings (1)") for line in lines)
 
 
 def test_a_photo_in_both_folders_is_refused(tmp_path):
@@ -264,6 +264,17 @@ def test_folders_that_only_sort_the_classes_name_nobody():
         *[FoundPhoto("signs/del/del1.jpg", CLASSES.index("del"), FileOrigin(""), ("signs",))],
     ]
     assert group_recordings(photos) == (["all"] * 3, "source")
+
+
+def test_folders_with_versions_of_the_same_photos_name_nobody():
+    photos = [
+        FoundPhoto(f"{folder}/A/A{frame}.jpg", 0, FileOrigin(""), (folder,))
+        for folder in ("original", "Augmented")
+        for frame in (10, 2700)
+    ]
+    assert group_recordings(photos) == (["1", "4"] * 2, "frames")
+    assert group_recordings(in_folders("original", "augmented")) == (["all"] * 2, "source")
+    assert group_recordings(in_folders("anna/raw", "anna/flipped", "ben/raw"))[0] == ["anna", "anna", "ben"]
 
 
 def test_photos_beside_the_folders_of_people_are_nobodys_of_these():
