@@ -30,7 +30,7 @@ MAX_FILE_MEGABYTES = 256
 """A file above this is not read: no photo is that large."""
 
 _FLAT_TEST_NAME = re.compile(r"(?P<label>[A-Za-z]+)_test\.(jpe?g|png)", re.IGNORECASE)
-_STORE_MARK = "store.json"  # store.MANIFEST, whose file imports this one
+_STORE_MARKS = ("store.json", "index.csv")  # store.MANIFEST and INDEX; that module imports this one
 
 
 class Origin(Protocol):
@@ -207,7 +207,7 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     seen: set[str] = set()
     for parent, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(parent)
-        is_store = _STORE_MARK in names and Path(parent) != root
+        is_store = all(mark in names for mark in _STORE_MARKS) and Path(parent) != root
         if real in seen or is_store:
             subfolders.clear()
             continue

@@ -124,6 +124,9 @@ def test_a_random_split_is_called_what_it_is(tmp_path: Path) -> None:
     assert "No recording is on two sides" in honest
     assert "says nothing about other people" in loose
     assert "No recording is on two sides" not in loose
+    given = "".join(Page(write_report(make_run(tmp_path / "c", rule="folders")).read_text()).words)
+    assert "they do not say whether the same people are on two sides" in given
+    assert "No recording is on two sides" not in given
 
 
 def test_writing_the_report_again_gives_the_same_page(tmp_path: Path) -> None:

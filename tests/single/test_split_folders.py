@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from horovod_asl.commands.evaluate import _is_split_of_folders
 from horovod_asl.data.build import Tolerance
 from horovod_asl.data.folder import PixelReader, load_folder
 from horovod_asl.data.photos import FileOrigin, FoundPhoto
@@ -72,6 +73,7 @@ def test_the_side_that_a_folder_names(folder, side):
         (["asl_alphabet_train/asl_alphabet_train", "asl_alphabet_test/asl_alphabet_test"], ["train", "test"]),
         (["training_data/train/anna", "training_data/test/ben"], ["train", "test"]),
         (["train/anna_test", "test/ben"], ["train", "test"]),
+        (["train_user1", "train_user2", "test_user3"], ["train", "train", "test"]),
         (["", "test"], ["train", "test"]),
         (["anna", "test", "zoe"], ["train", "test", "train"]),
         (["test", "train", "other"], ["test", "train", "train"]),
@@ -239,6 +241,20 @@ def test_a_folder_is_scored_whole_or_by_its_split(tmp_path):
         load_folder(photos, reader=reader, split="validation")
     with pytest.raises(UserError, match="is no store and has no splits; leave --split out"):
         load_folder(photos / "Train", reader=reader, split="train")
+
+
+@pytest.mark.parametrize(
+    ("rule", "scored", "noted"),
+    [
+        ("folders", ["set/test"], True),
+        ("folders", ["other/all"], False),
+        ("folders", ["/home/ada/friends (test)"], False),
+        ("recording", ["set/4"], False),
+    ],
+)
+def test_a_score_on_the_split_of_folders_says_what_it_cannot_know(rule, scored, noted):
+    answer = {"split_rule": rule, "scored": scored, "trained_on": ["set/train", "asl/1"]}
+    assert _is_split_of_folders(answer) is noted
 
 
 # -- people ---------------------------------------------------------------------------------------------------
