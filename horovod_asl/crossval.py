@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
-from horovod_asl.data.recordings import by_source
+from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_run
 from horovod_asl.engine import Photos
@@ -33,13 +33,14 @@ from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
     Kind,
+    held_out_rows,
     names_of,
     plan_folds,
     recordings_of,
     split_codes,
     with_fold,
 )
-from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
+from horovod_asl.runfolder import FACTS, RESULT, RunFolder, write_atomically
 from horovod_asl.session import display_of, open_equal_stores, run_training, settle_process
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, frozen_digest
@@ -96,7 +97,7 @@ def cross_validate(
     _claim(out, _common(config, plan, store, backend), backend)
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder
-        if _row(path, fold, backend) is not None:
+        if _row(path, fold, store, backend) is not None:
             continue
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
@@ -131,8 +132,16 @@ def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    """The rows of all folds that are finished under `out`, by name."""
-    rows = [json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))]
+    """The rows of all folds that are finished under `out`, by name.
+
+    Raises:
+        UserError: a fold's run was trained on recordings that the fold holds out.
+    """
+    rows = []
+    for file in sorted(out.glob(f"*/{ROW}")):
+        row = json.loads(file.read_text())
+        _refuse_seen(RunFolder(file.parent), row, row["test"])
+        rows.append(row)
     return sorted(rows, key=lambda row: str(row["held_out"]))
 
 
@@ -205,17 +214,49 @@ def _shown(name: str, value: Any) -> str:
     return (text[:12] if name.endswith("digest") else text) or "none"
 
 
-def _row(path: Path, fold: Fold, backend: Backend) -> dict[str, Any] | None:
+def _row(path: Path, fold: Fold, store: Store, backend: Backend) -> dict[str, Any] | None:
     """The row of a fold that is finished, on every rank; None for any other."""
     row: dict[str, Any] | None = None
+    fault = None
     if backend.rank == 0 and (path / ROW).is_file():
         row = json.loads((path / ROW).read_text())
-    row = backend.broadcast(row)
-    if row is not None and row["held_out"] != fold.held_out:
+        try:
+            _refuse_another_fold(path, row["held_out"], fold)
+            digests = store.digests[held_out_rows(store, fold)]
+            _refuse_seen(RunFolder(path), row, names_of(fold.test), digests)
+        except UserError as error:
+            fault = str(error)
+    _raise_everywhere(fault, backend)
+    return backend.broadcast(row)
+
+
+def _refuse_another_fold(path: Path, held_out: str, fold: Fold) -> None:
+    if held_out != fold.held_out:
         raise UserError(
-            f"{path} is of {row['held_out']}, and {fold.held_out} needs the same name: use another --out"
+            f"{path} is of {held_out}, and {fold.held_out} needs the same name: use another --out"
         )
-    return row
+
+
+def _refuse_seen(
+    run: RunFolder, row: dict[str, Any], test: Sequence[str], digests: Iterable[str] = ()
+) -> None:
+    """UserError where the run of a fold was trained on those whom the fold holds out.
+
+    Args:
+        row: the fold's row, for `trained_on` where the run's facts are gone.
+        test: the recordings that are held out.
+        digests: SHA-256 of the photos that are held out.
+    """
+    facts = run.facts() if (run.path / FACTS).is_file() else row
+    # Whom an earlier run saw is judged by its photos alone: another store may use a name for another recording.
+    earlier = (facts.get("begun_with") or {}).get("trained_on", ())
+    named = sorted(({*facts["trained_on"]} - {*earlier}) & {*test})
+    photos = sum(run.were_in_training(digests) or ())
+    if named or photos:
+        raise UserError(
+            f"{run.path} was trained on {listed(named) if named else f'{photos:,} photos'}, which the fold holds "
+            "out, so its score would not be that of strangers: remove that folder, and the fold is trained anew"
+        )
 
 
 def _train_and_score(
@@ -236,7 +277,16 @@ def _train_and_score(
         own = dataclasses.replace(config, run_folder=None if began else path, resume=path if began else None)
         is_of_fold = committed is not None and committed["run_folder"] == str(path)
         began_with = committed if is_of_fold else None
-        outcome = run_training(own, split, backend, stop, began_with, features, scores_training=False)
+        outcome = run_training(
+            own,
+            split,
+            backend,
+            stop,
+            began_with,
+            features,
+            scores_training=False,
+            resume_command=f"the same `horovod-asl crossval … --out {path.parent}`",
+        )
         if outcome is not Outcome.FINISHED:
             return outcome
     fault = None
@@ -261,6 +311,7 @@ def _raise_everywhere(fault: str | None, backend: Backend) -> None:
 def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
     """The row of a fold that is trained: what its best weights made of those who were held out."""
     facts, result, arrays = run.facts(), run.result(), run.answers()
+    _refuse_seen(run, facts, names_of(fold.test), store.digests[store.rows("test")])
     answers = {
         side: Answers(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
         for side in ("validation", "test")

@@ -32,6 +32,8 @@ Kind = Literal["source", "signer"]
 Recordings = Mapping[str, Sequence[str]]
 """The recordings of each source, in their order."""
 
+CROSSVAL = "crossval"
+"""The kind of the `split_rule` of a fold's run."""
 NO_VALIDATION = "none"
 LEFT_OUT = 255
 """In place of a split's code: a photo that is on none of the sides."""
@@ -63,7 +65,7 @@ class Fold:
     @property
     def rule(self) -> dict[str, object]:
         """What stands as `split_rule` in the facts of its run."""
-        return {"kind": "crossval", "test": names_of(self.test), "validation": names_of(self.validation)}
+        return {"kind": CROSSVAL, "test": names_of(self.test), "validation": names_of(self.validation)}
 
 
 def names_of(recordings: Sequence[Recording]) -> list[str]:
@@ -208,6 +210,13 @@ def split_codes(store: Store, fold: Fold) -> NDArray[np.uint8]:
     codes[rows[leaks.other]] = LEFT_OUT
     codes[codes[store.originals] == LEFT_OUT] = LEFT_OUT  # and the copies of these
     return codes
+
+
+def held_out_rows(store: Store, fold: Fold) -> NDArray[np.int64]:
+    """The rows of those who are held out, int64, ascending, without copies."""
+    test = set(fold.test)
+    held_out = np.array([pair in test for pair in zip(store.sources, store.recordings, strict=True)], bool)
+    return np.flatnonzero(held_out & ~store.copies).astype(np.int64)
 
 
 def with_fold(store: Store, fold: Fold, codes: NDArray[np.uint8]) -> Store:

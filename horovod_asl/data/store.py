@@ -165,6 +165,11 @@ class Store:
         codes: NDArray[np.uint8] = np.load(self.path / SPLIT_CODES)
         return codes
 
+    @property
+    def split_digest(self) -> str:
+        """SHA-256 of `split_codes`, hexadecimal: which photo is on which side, of this store or of a fold of it."""
+        return hashlib.sha256(np.asarray(self.split_codes, np.uint8).tobytes()).hexdigest()
+
     @cached_property
     def digests(self) -> Strings:
         """SHA-256 of the bytes of each photo, hexadecimal, str (n,)."""

@@ -26,6 +26,7 @@ from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_o
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome
 from horovod_asl.store_photos import features_of_store, photos_of
 from tests.conftest import write_frames
@@ -229,6 +230,70 @@ def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path)
         for folder in (out, tmp_path / "out")
     ]
     assert digests[0] == digests[1]
+
+
+def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store's own split has a/1, a/2 and all of b in training; the fold holds b out."""
+    only = Plan("source", signers=("a",), only=("b",))
+    path = tmp_path / "out" / "b"
+    assert walk(store, tmp_path / "out", config=replace(CONFIG, stop_after_steps=1), plan=only) is Outcome.STOPPED
+    said = capsys.readouterr().out
+    assert f"the same `horovod-asl crossval … --out {tmp_path / 'out'}`" in said
+    assert "train --resume" not in said
+    facts = json.loads((path / "run.json").read_text())
+    of_older_version = {name: fact for name, fact in facts.items() if name != "split_digest"}
+    for known in (facts, of_older_version):
+        (path / "run.json").write_text(json.dumps(known))
+        with pytest.raises(UserError, match=r"fold of a cross-validation.* --out .*/out` goes on with it"):
+            run_training(replace(CONFIG, resume=path), store, Serial(torch.device("cpu")))
+        assert json.loads((path / "run.json").read_text()) == known
+    assert walk(store, tmp_path / "out", plan=only) is Outcome.FINISHED
+
+
+def test_a_fold_that_was_gone_on_with_on_another_split_is_refused(store: Path, tmp_path: Path) -> None:
+    """As an older version's `train --resume OUT/FOLD` left it, and interrupted once more."""
+    only = Plan("source", signers=("a",), only=("b",))
+    stopping = replace(CONFIG, stop_after_steps=1)
+    assert walk(store, tmp_path / "out", config=stopping, plan=only) is Outcome.STOPPED
+    facts = RunFolder(tmp_path / "out" / "b").facts() | {"split_rule": {"kind": "recording", "test": ["a/3"]}}
+    del facts["split_digest"]
+    RunFolder(tmp_path / "out" / "b").write_facts(facts)
+    with pytest.raises(UserError, match=r"with another split .* remove that folder, and the fold is trained anew"):
+        walk(store, tmp_path / "out", plan=only)
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_a_fold_whose_run_saw_those_who_are_held_out_is_refused(
+    is_scored: bool, store: Path, out: Path, tmp_path: Path
+) -> None:
+    opened, run = Store.open(store), RunFolder(shutil.copytree(out, tmp_path / "out") / "b")
+    if not is_scored:
+        (run.path / "fold.json").unlink()
+    facts = run.facts()
+    run.write_facts(facts | {"trained_on": [*facts["trained_on"], "b/2"]})
+    with pytest.raises(UserError, match=r"out/b was trained on b/2, which the fold holds out"):
+        walk(store, tmp_path / "out")
+    if is_scored:  # in the report of folds that are not asked for this time, too
+        with pytest.raises(UserError, match=r"out/b was trained on b/2"):
+            rows_of(tmp_path / "out")
+    run.write_facts(facts)
+    lines = run.training_photos() or []
+    shown = opened.digests[(opened.sources == "b") & (opened.recordings == "1")][:3]
+    (run.path / "trained_on.sha256").write_text("\n".join([*lines, *(digest[:16] for digest in shown)]))
+    with pytest.raises(UserError, match=r"out/b was trained on 3 photos, which the fold holds out"):
+        walk(store, tmp_path / "out")
+
+
+def test_other_takes_of_the_same_signer_may_be_in_training(store: Path, tmp_path: Path) -> None:
+    takes = Plan("source", only=("a/3",))
+    for _ in range(2):  # trained, and read back
+        assert walk(store, tmp_path / "out", plan=takes) is Outcome.FINISHED
+    (row,) = rows_of(tmp_path / "out")
+    assert row["same_signer_in_training"]
+    assert row["trained_on"] == ["a/1", "b/1", "b/2"]
+    assert (row["test"], row["validated_on"]) == (["a/3"], ["a/2"])
 
 
 def test_a_row_is_what_the_weights_that_were_kept_make_of_the_photos(store: Path, out: Path) -> None:
