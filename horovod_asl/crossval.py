@@ -95,9 +95,10 @@ def cross_validate(
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
     _claim(out, _common(config, plan, store, backend), backend)
+    done = _finished(out, folds, store, backend)
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder
-        if _row(path, fold, store, backend) is not None:
+        if fold.held_out in done:
             continue
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
@@ -117,18 +118,23 @@ def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
     """The config with the same fold's run of another cross-validation, where --pretrained names that."""
     begins_with = config.model.pretrained
     is_crossval = begins_with is not None and (Path(begins_with) / PLAN).is_file()
-    is_crossval, is_there = backend.broadcast(
-        (is_crossval, is_crossval and (Path(str(begins_with)) / fold.folder / ROW).is_file())
+    is_crossval, first = backend.broadcast(
+        (is_crossval, _folders_by_fold(Path(str(begins_with))).get(fold.held_out) if is_crossval else None)
     )
     if not is_crossval:
         return config
-    if not is_there:
+    if first is None:
         raise UserError(
             f"--pretrained {begins_with}: that cross-validation has no finished fold {fold.held_out}; "
             "run it first, with the same --only"
         )
-    first = str(Path(str(begins_with)) / fold.folder)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=first))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(first)))
+
+
+def _folders_by_fold(out: Path) -> dict[str, Path]:
+    """The folder of each finished fold under `out`, by who is held out: older versions named some otherwise."""
+    rows = {file.parent: json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))}
+    return {row["held_out"]: folder for folder, row in rows.items()}
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -214,27 +220,35 @@ def _shown(name: str, value: Any) -> str:
     return (text[:12] if name.endswith("digest") else text) or "none"
 
 
-def _row(path: Path, fold: Fold, store: Store, backend: Backend) -> dict[str, Any] | None:
-    """The row of a fold that is finished, on every rank; None for any other."""
-    row: dict[str, Any] | None = None
+def _finished(out: Path, folds: Sequence[Fold], store: Store, backend: Backend) -> set[str]:
+    """Those of the folds that have their row, on every rank. UserError for one that cannot be used."""
+    done: set[str] = set()
     fault = None
-    if backend.rank == 0 and (path / ROW).is_file():
-        row = json.loads((path / ROW).read_text())
+    if backend.rank == 0:
         try:
-            _refuse_another_fold(path, row["held_out"], fold)
-            digests = store.digests[held_out_rows(store, fold)]
-            _refuse_seen(RunFolder(path), row, names_of(fold.test), digests)
+            folders = _folders_by_fold(out)
+            for fold in folds:
+                if fold.held_out in folders:
+                    _refuse_unusable(folders[fold.held_out], fold, store)
+                    done.add(fold.held_out)
+                else:
+                    _refuse_taken(out / fold.folder, fold)
         except UserError as error:
             fault = str(error)
     _raise_everywhere(fault, backend)
-    return backend.broadcast(row)
+    finished: set[str] = backend.broadcast(done)
+    return finished
 
 
-def _refuse_another_fold(path: Path, held_out: str, fold: Fold) -> None:
-    if held_out != fold.held_out:
-        raise UserError(
-            f"{path} is of {held_out}, and {fold.held_out} needs the same name: use another --out"
-        )
+def _refuse_unusable(path: Path, fold: Fold, store: Store) -> None:
+    row = json.loads((path / ROW).read_text())
+    digests = store.digests[held_out_rows(store, fold)]
+    _refuse_seen(RunFolder(path), row, names_of(fold.test), digests)
+
+
+def _refuse_taken(path: Path, fold: Fold) -> None:
+    if (path / ROW).is_file():  # by an older version, in which two folds had the same folder
+        raise UserError(f"{path} is of another fold, and {fold.held_out} needs that name: use another --out")
 
 
 def _refuse_seen(

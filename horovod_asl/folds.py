@@ -15,7 +15,8 @@ from frames. It is the first of these that there is:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,7 @@ class Fold:
 
     Attributes:
         reason: how `validation` was chosen, in words.
+        folder: the name of its run folder.
         same_signer: whether somebody who is held out is in training or validation too, in another recording.
     """
 
@@ -55,12 +57,8 @@ class Fold:
     validation: tuple[Recording, ...]
     train: tuple[Recording, ...]
     reason: str
+    folder: str
     same_signer: bool = False
-
-    @property
-    def folder(self) -> str:
-        """The name of its run folder."""
-        return self.held_out.replace("/", "-")
 
     @property
     def rule(self) -> dict[str, object]:
@@ -114,7 +112,28 @@ def plan_folds(
         (name, [] if name == NO_VALIDATION else _named(named | groups, name, "--validate-on"))
         for name in validate_on
     ]
-    return [_fold(recordings, name, test, signers, wanted) for name, test in held_out.items()]
+    folders = _folders(named | groups)
+    return [
+        _fold(recordings, name, test, signers, wanted, folder=folders[name])
+        for name, test in held_out.items()
+    ]
+
+
+def _folders(names: Iterable[str]) -> dict[str, str]:
+    """The name of the run folder for every fold that a store can have: `/` becomes `-`.
+
+    Where several names give the same (`a-b` and `a/b`; `A` and `a` on a file system that ignores case), all but the
+    first get digits of their SHA-256, whichever folds are asked for.
+    """
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names):
+        folder = name.replace("/", "-")
+        if folder.casefold() in taken:
+            folder += "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+        taken.add(folder.casefold())
+        folders[name] = folder
+    return folders
 
 
 def _refuse_unknown_sources(recordings: Recordings, signers: Sequence[str]) -> None:
@@ -152,6 +171,8 @@ def _fold(
     test: Sequence[Recording],
     signers: Sequence[str],
     wanted: Sequence[tuple[str, Sequence[Recording]]],
+    *,
+    folder: str,
 ) -> Fold:
     left = [
         (source, own) for source, names in recordings.items() for own in names if (source, own) not in test
@@ -164,7 +185,7 @@ def _fold(
     validation, reason = _validation(left, test, signers, wanted)
     train = tuple(one for one in left if one not in validation)
     same_signer = bool({source for source, _ in left} & {source for source, _ in test} - set(signers))
-    return Fold(name, tuple(test), tuple(validation), train, reason, same_signer)
+    return Fold(name, tuple(test), tuple(validation), train, reason, folder, same_signer)
 
 
 def _validation(

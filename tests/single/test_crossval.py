@@ -100,6 +100,16 @@ def test_a_recording_may_be_held_out_and_its_signer_is_then_known_to_be_in_train
     assert [fold.folder for fold in folds.values()] == ["asl-3", "massey-hand1", "phone"]
 
 
+def test_no_two_folds_share_a_folder_even_where_case_is_ignored() -> None:
+    people = {"a": ["b", "c"], "a-b": ["all"], "A": ["B"], "a-c-x": ["all"]}
+    names = [*people, "a/b", "a/c", "A/B"]
+    folders = {fold.held_out: fold.folder for fold in plan_folds(people, by="source", only=names)}
+    assert len({folder.lower() for folder in folders.values()}) == len(names)
+    assert (folders["A"], folders["A/B"], folders["a/c"]) == ("A", "A-B", "a-c")  # as before, where that is enough
+    assert all(fold.folder == folders[fold.held_out] for fold in plan_folds(people, by="source"))
+    assert all("/" not in folder for folder in folders.values())
+
+
 @pytest.mark.parametrize(
     ("asked", "part"),
     [
@@ -173,6 +183,52 @@ def test_copies_of_who_is_held_out_are_left_out_of_training(store: Path) -> None
     assert copy not in np.concatenate([split.rows(side) for side in ("train", "validation", "test")])
     assert split.digest == opened.digest
     assert opened.manifest["split_rule"]["kind"] == "recording"  # the store itself is as it was
+
+
+def test_the_store_of_a_fold_names_the_side_of_every_photo(store: Path) -> None:
+    opened = Store.open(store)
+    before = opened.splits.tolist()
+    (fold,) = plan_folds(recordings_of(opened), by="source", signers=["a"], only=["b"])
+    split = with_fold(opened, fold, split_codes(opened, fold))
+    for side in ("train", "validation", "test"):
+        assert np.array_equal(np.flatnonzero(split.splits == side), split.rows(side))
+    assert split.paths[split.splits == "left out"].tolist() == ["A/A1.jpg"]
+    assert opened.splits.tolist() == before == Store.open(store).splits.tolist()
+
+
+def test_folds_a_b_with_a_dash_and_a_slash_are_trained_side_by_side(store: Path, tmp_path: Path) -> None:
+    """The sources `a` (recordings 1, 2, 3), `b` and, of b's photos again under another name, `a-1`."""
+    photos = store.parent
+    both = tmp_path / "store"
+    prepare_store(
+        sources=[f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
+        store=both,
+        image_size=16,
+        split=SplitRule(test=("a/3",)),
+        tolerance=Tolerance(allow_missing=True),
+        workers=1,
+        say=lambda line: None,
+    )
+    folds = Plan("source", only=("a/1", "a-1"))
+    assert walk(both, tmp_path / "out", plan=folds) is Outcome.FINISHED
+    rows = {row["held_out"]: row for row in rows_of(tmp_path / "out")}
+    assert rows["a/1"]["test"] == ["a/1"]
+    assert rows["a-1"]["test"] == ["a-1/1", "a-1/2"]
+    assert rows["a-1"]["folder"] == "a-1"
+    first = replace(CONFIG, model=ModelConfig(pretrained=str(tmp_path / "out")))
+    assert walk(both, tmp_path / "second", config=first, plan=folds) is Outcome.FINISHED
+    for row in rows.values():
+        begun = RunFolder(tmp_path / "second" / row["folder"]).facts()["begun_with"]
+        assert begun["run"] == str(tmp_path / "out" / row["folder"])
+
+    # As an older version left it: the fold a/1 alone, in the folder that is now the other's.
+    old, name = shutil.copytree(tmp_path / "out", tmp_path / "old"), rows["a/1"]["folder"]
+    shutil.rmtree(old / "a-1")
+    (old / name).rename(old / "a-1")
+    assert walk(both, old, plan=replace(folds, only=("a/1",))) is Outcome.FINISHED
+    assert not (old / name).exists()
+    with pytest.raises(UserError, match=r"a-1 is of another fold, and a-1 needs that name"):
+        walk(both, old, plan=folds)
 
 
 def test_each_fold_is_a_run_that_never_saw_who_is_held_out(out: Path) -> None:
