@@ -108,8 +108,9 @@ class ModelConfig:
     (hand_net). None: whole photos, or what the model reads."""
     pretrained: Optional[str] = None
     """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
-    (.safetensors, .pt, .pth), or the folder of a run, whose best weights are taken. For crossval also the folder of
-    another: each fold begins with what the same fold left there."""
+    (.safetensors, .pt, .pth), `default` (the model that ships), or the folder of a run, whose best weights are taken.
+    For crossval also the folder of another: each fold begins with what the same fold left there. Of a file in a run
+    folder it is known who was in training, of any other file it is not, and scores say so."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""

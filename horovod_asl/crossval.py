@@ -26,7 +26,7 @@ from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.data.store import Store
-from horovod_asl.earlier_run import is_run
+from horovod_asl.earlier_run import is_path
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.folds import (
@@ -146,8 +146,11 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     rows = []
     for file in sorted(out.glob(f"*/{ROW}")):
         row = json.loads(file.read_text())
-        _refuse_seen(RunFolder(file.parent), row, row["test"])
-        rows.append(row)
+        run = RunFolder(file.parent)
+        _refuse_seen(run, row, row["test"])
+        # A row of an older version does not say it.
+        unknown = run.unknown_weights() if (run.path / FACTS).is_file() else None
+        rows.append({"unknown_weights": unknown} | row)
     return sorted(rows, key=lambda row: str(row["held_out"]))
 
 
@@ -203,7 +206,7 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = defaults | plan.get("train", {})
-        if is_run(flags["pretrained"]):  # the same one by whatever path
+        if is_path(flags["pretrained"]):  # the same one by whatever path
             flags["pretrained"] = str(Path(flags["pretrained"]).resolve())
         return {name: value for name, value in plan.items() if name != "train"} | flags
 
@@ -339,6 +342,7 @@ def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
         "held_out": fold.held_out,
         "test": names_of(fold.test),
         "trained_on": sorted({*names_of(fold.train), *facts["trained_on"]}),
+        "unknown_weights": run.unknown_weights(),
         "validated_on": names_of(fold.validation),
         "validation_rule": fold.reason,
         "same_signer_in_training": fold.same_signer,
@@ -419,10 +423,12 @@ def table_row(row: dict[str, Any]) -> tuple[str, ...]:
     validated = (
         f"; validated on {_brief(row['validated_on'], row['trained_on'])}" if row["validated_on"] else ""
     )
+    unknown = row.get("unknown_weights")
+    first = f"; whoever was in the training of {Path(unknown).name}, which is not known" if unknown else ""
     again = " (the same signer is in training)" if row["same_signer_in_training"] else ""
     return (
         row["held_out"] + again,
-        _brief(row["trained_on"], others) + validated,
+        _brief(row["trained_on"], others) + first + validated,
         f"{scores['n']:,}",
         f"{scores['top1']:.1%}",
         f"{rest['top1']:.1%}",

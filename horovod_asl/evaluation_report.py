@@ -139,7 +139,7 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
 def _honesty(scores: dict[str, Any]) -> str:
     count = scores["photos_in_training"]
     if count is None:
-        return "Whether these photos were in training is not known."
+        return f"Whether these photos were in training is not known: {scores['in_training_unknown_because']}."
     return f"{count:,} of these {scores['n']:,} photos were in training."
 
 

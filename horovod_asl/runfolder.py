@@ -35,6 +35,10 @@ from horovod_asl.errors import UserError
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
 TRAINED_ON = "trained_on.sha256"
+KNOWN_WEIGHTS = ("imagenet", "hands")
+"""What `--pretrained` takes by name. It is decided here, not measured, that nobody whom a store shows was in their
+training: ImageNet shows objects, and the hands of MediaPipe's landmark network were not published."""
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
 
 # What a start leaves that failed before its config was saved.
@@ -127,6 +131,20 @@ class RunFolder:
         trained = set(lines)
         return [digest[:_DIGITS] in trained for digest in digests]
 
+    def unknown_weights(self) -> str | None:
+        """The file of weights with which this run began, or a run before it, of which nothing says who was in its
+        training; None: there is none."""
+        facts = self.facts()
+        if "unknown_weights" in facts:
+            return None if facts["unknown_weights"] is None else str(facts["unknown_weights"])
+        # Older versions left the name in the config alone, and there also of a file that a run had left.
+        begun = facts.get("begun_with")
+        if begun:
+            named = _pretrained_in(begun.get("config", ""))
+            return named if named is not None and Path(named).suffix in _WEIGHT_FILES else None
+        named = _pretrained_in((self.path / CONFIG).read_text()) if self.holds_run() else None
+        return None if named in KNOWN_WEIGHTS else named
+
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
         write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
@@ -212,6 +230,21 @@ class RunFolder:
                 return (-1.0, -1)
 
         return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)
+
+
+def training_unknown(file: str) -> str:
+    """What `RunFolder.unknown_weights` means for a score, as half a sentence."""
+    return f"these weights began from {file}, and who was in its training is not known"
+
+
+def _pretrained_in(config: str) -> str | None:
+    """What a config as YAML names with `pretrained`."""
+    import yaml
+
+    content = yaml.safe_load(config)
+    model = content.get("model") if isinstance(content, dict) else None
+    named = model.get("pretrained") if isinstance(model, dict) else None
+    return None if named is None else str(named)
 
 
 def write_atomically(path: Path, text: str) -> None:

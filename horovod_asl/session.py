@@ -21,14 +21,14 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.recordings import listed
 from horovod_asl.data.store import Store
-from horovod_asl.earlier_run import EarlierRun, earlier_run
+from horovod_asl.earlier_run import FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
 from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runfolder import RunFolder, training_unknown
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
@@ -73,7 +73,7 @@ def run_training(
     rows = {split: store.rows(split) for split in SPLITS} | {"train": training_rows(config, store)}
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
-    earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
+    first = first_weights(config, store, held_out, backend, began_in=began_in)
     folder = _open_folder(config, store, backend, committed)
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
         features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
@@ -95,11 +95,11 @@ def run_training(
         on_features=display.on_features,
     )
     trained_on = parts_of(store, rows["train"])
-    facts = _facts(trainer, store, trained_on, threads, earlier)
+    facts = _facts(trainer, store, trained_on, threads, first)
     _announce(facts, trained_on, display, trainer)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
-        _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
+        _begin_folder(trainer, facts, seen if first.run is None else [*seen, *first.run.digests])
     board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
@@ -205,9 +205,9 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
 
 
 def _facts(
-    trainer: Trainer, store: Store, trained_on: list[str], threads: int, earlier: EarlierRun | None
+    trainer: Trainer, store: Store, trained_on: list[str], threads: int, first: FirstWeights
 ) -> dict[str, Any]:
-    config, backend = trainer.config, trainer.backend
+    config, backend, earlier = trainer.config, trainer.backend, first.run
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
@@ -223,6 +223,7 @@ def _facts(
         "split_digest": store.split_digest,
         "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
         "begun_with": earlier and earlier.facts,
+        "unknown_weights": first.unknown,
         "validated_on": parts_of(store, store.rows("validation")),
         "settings": {
             "backend": backend.name,
@@ -259,6 +260,8 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
     if begun_with is not None:
         seen = listed(begun_with["trained_on"])
         display.say(f"first weights: those of the run {begun_with['run']}, which was trained on {seen}")
+    if facts["unknown_weights"] is not None:
+        display.say(f"note: {training_unknown(facts['unknown_weights'])}")
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:
@@ -352,6 +355,9 @@ def _conclude(
         display.say(
             f"temperature {temperature:.3f}, fitted on validation (its calibration error {before:.3f} → {after:.3f})"
         )
+    unknown = trainer.folder.unknown_weights() if trainer.backend.rank == 0 else None
+    if unknown is not None:
+        display.say(f"note: {training_unknown(unknown)}: people who are held out may have been in it")
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
     if trainer.backend.rank == 0:
         is_sample = trainer.config.data.store is None

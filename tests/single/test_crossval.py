@@ -370,7 +370,7 @@ def assert_rows_are_what_the_pixels_give(store: Path, out: Path) -> None:
 def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     store: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = max(out.glob("a/best/*/weights.safetensors"))
+    weights = shutil.copy(max(out.glob("a/best/*/weights.safetensors")), tmp_path / "theirs.safetensors")
     frozen = replace(
         CONFIG,
         model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
@@ -386,6 +386,9 @@ def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
     assert passes == [1]
     assert_rows_are_what_the_pixels_give(store, tmp_path / "out")
+    for row in rows_of(tmp_path / "out"):  # nothing says whom a file that lies outside a run has seen
+        assert row["unknown_weights"] == str(weights)
+        assert "; whoever was in the training of theirs.safetensors, which is not known" in table_row(row)[1]
 
 
 def test_each_fold_begins_with_what_the_same_fold_of_an_earlier_one_left(
@@ -416,6 +419,10 @@ def test_an_earlier_run_that_saw_who_is_held_out_is_refused(store: Path, out: Pa
     seen = replace(CONFIG, model=ModelConfig(pretrained=str(out / "a")))  # it was trained on b
     with pytest.raises(UserError, match=r"10 photos of this run's test split were in its training"):
         walk(store, tmp_path / "out", config=seen, plan=replace(BY_SOURCE, only=("b",)))
+    file = next((out / "a" / "best").iterdir()) / "weights.safetensors"
+    seen = replace(CONFIG, model=ModelConfig(pretrained=str(file)))
+    with pytest.raises(UserError, match=r"10 photos of this run's test split were in its training"):
+        walk(store, tmp_path / "by-file", config=seen, plan=replace(BY_SOURCE, only=("b",)))
 
 
 def test_features_are_made_anew_where_the_folds_froze_other_weights(
