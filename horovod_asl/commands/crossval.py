@@ -34,7 +34,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 
 
@@ -98,6 +98,7 @@ def _train_config(config: CrossvalConfig) -> TrainConfig:
         raise UserError(
             f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"
         )
+    refuse_without_effect(config)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
     data = dataclasses.replace(config.data, store=config.folds_of)
     return TrainConfig(**values | {"data": data, "optimizer": config.optimizer.resolved()})

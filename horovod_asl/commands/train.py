@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl.cli import parse
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
 def _config(argv: Sequence[str]) -> TrainConfig:
     config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
     if config.resume is None:
+        refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
     saved = _saved_config(config.resume)
     # Read once more, over what the run began with: a flag that says a default is then told from one left out.
