@@ -138,10 +138,11 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
 def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
     """Photos per rank such that a step takes at most 128: with more, the small sample gives too few steps.
 
-    The learning rate of a rank follows its batch by the square root, so that the step's rate stays.
+    The learning rate of a rank follows its batch by the square root, so that the step's rate stays. A batch that was
+    asked for stays as it is.
     """
     batch = max(2, _MOST_SAMPLE_PHOTOS_PER_STEP // world_size)
-    if batch >= config.batch_size_per_replica:
+    if batch >= config.batch_size_per_replica or config.batch_size_per_replica != TrainConfig.batch_size_per_replica:
         return config
     rate = config.optimizer.learning_rate_in_force * math.sqrt(batch / config.batch_size_per_replica)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
