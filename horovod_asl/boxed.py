@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ _FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, CARD}
 
 class Box(RunFolder):
     """A box as a run folder that can be read and scored, but not resumed."""
+
+    def unfinished(self) -> str | None:
+        """Of which epoch the weights are, where they were put here before their run came to its end."""
+        stood: str | None = self.facts().get("box", {}).get("unfinished")
+        return stood
+
+    def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
+        """The same as a sentence."""
+        stood = self.unfinished()
+        return stood and f"{self.path} was made of a run that was not finished ({stood})"
 
     @property
     def weights_sha256(self) -> str | None:
@@ -152,6 +162,7 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
         "epoch": manifest.get("epoch"),
         "temperature": temperature,
         "rounded_to": "float16" if half else None,
+        "unfinished": run.unfinished(),
         "weights_sha256": file_digest(box / WEIGHTS),
     }
     _refuse_large(box / WEIGHTS)

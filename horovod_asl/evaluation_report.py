@@ -124,7 +124,7 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
     return _PAGE.substitute(
         style=STYLE,
         title=html.escape(f"{predictor.facts['model']} on {Path(scores['photos']).name}"),
-        subtitle=html.escape(f"{scores['run']}, epoch {scores['epoch']} · {listed(scores['scored'])}"),
+        subtitle=html.escape(f"{scores['run']}, {_epoch(scores)} · {listed(scores['scored'])}"),
         scores=table(
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"), [score_row("all classes", scores)]
         ),
@@ -134,6 +134,10 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
         per_class=PER_CLASS,
         confusion=CONFUSION,
     )
+
+
+def _epoch(scores: dict[str, Any]) -> str:
+    return f"epoch {scores['epoch']}" + ("" if scores["finished"] else " of a run that is not finished")
 
 
 def _honesty(scores: dict[str, Any]) -> str:

@@ -115,6 +115,10 @@ def model_card(
     facts = run.facts()
     config = box / CONFIG
     manifest, _ = run.best_weights()
+    known = RunFolder(box).facts()["box"]
+    rounded = ", rounded to float16" if known["rounded_to"] else ""
+    if known["unfinished"]:
+        rounded += f"; the run was not finished ({known['unfinished']})"
     return _CARD.substitute(
         model=facts["model"],
         classes=len(facts["classes"]),
@@ -122,7 +126,7 @@ def model_card(
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
-        rounded=", rounded to float16" if RunFolder(box).facts()["box"]["rounded_to"] else "",
+        rounded=rounded,
         temperature=f"{temperature:.4g}",
         origin=origin,
         data=_data(run),

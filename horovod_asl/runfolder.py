@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from horovod_asl import checkpoint
 from horovod_asl.cli import flags_of_file, parse, to_yaml
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
+from horovod_asl.folds import CROSSVAL
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
@@ -176,6 +178,27 @@ class RunFolder:
                 "trained anew"
             ) from error
 
+    def unfinished(self) -> str | None:
+        """Of a run that did not come to its end: how far it came, such as `epoch 3 of 12`; None for any other."""
+        if not self.holds_run() or (self.path / RESULT).is_file():
+            return None
+        metrics = self.path / METRICS
+        done = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+        return f"epoch {done} of {_yaml_in((self.path / CONFIG).read_text()).get('epochs', '?')}"
+
+    def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
+        """What `unfinished` means for the weights of this manifest (see `best_weights`), and how to go on."""
+        stands = self.unfinished()
+        if stands is None:
+            return None
+        weights = "its newest checkpoint" if manifest.get("epoch") is None else "its best epoch so far"
+        return f"{self.path} is not finished ({stands}; {self._way_on()}): these are the weights of {weights}"
+
+    def _way_on(self) -> str:
+        if (self.facts().get("split_rule") or {}).get("kind") == CROSSVAL:
+            return f"the same `horovod-asl crossval … --out {self.path.parent}` goes on with it"
+        return f"resume it with `horovod-asl train --resume {shlex.quote(str(self.path))}`"
+
     def temperature(self, manifest: Mapping[str, Any]) -> float:
         """The temperature fitted for the weights of this manifest (see `best_weights`); 1 where there is none."""
         fitted = manifest.get("temperature")
@@ -239,12 +262,16 @@ def training_unknown(file: str) -> str:
 
 def _pretrained_in(config: str) -> str | None:
     """What a config as YAML names with `pretrained`."""
+    model = _yaml_in(config).get("model")
+    named = model.get("pretrained") if isinstance(model, dict) else None
+    return None if named is None else str(named)
+
+
+def _yaml_in(config: str) -> dict[str, Any]:
     import yaml
 
     content = yaml.safe_load(config)
-    model = content.get("model") if isinstance(content, dict) else None
-    named = model.get("pretrained") if isinstance(model, dict) else None
-    return None if named is None else str(named)
+    return content if isinstance(content, dict) else {}
 
 
 def write_atomically(path: Path, text: str) -> None:

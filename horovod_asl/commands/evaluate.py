@@ -10,7 +10,8 @@ Every photo counts once, whatever the number of ranks. Sets with fewer classes (
 outside them count as wrong. The answer and the JSON say how many of the very photos were in training (by the
 SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings. Where the run began
 with a file of weights that no run of ours left (--pretrained FILE), that is not known: `photos_in_training` is then
-null, `in_training_unknown_because` says why, and `photos_known_in_training` counts those that are known to be.
+null, `in_training_unknown_because` says why, and `photos_known_in_training` counts those that are known to be. A run
+that is not finished is scored with its best epoch so far: a line says so, and in the JSON `finished` is false.
 
 `nll` and `ece` are of the network as it is, `nll_calibrated` and `ece_calibrated` at the run's temperature, which was
 fitted on its validation split (1 without one). What abstaining would bring is told at that temperature: `coverage`,
@@ -85,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     predictor = Predictor.from_run(config.run, backend)
     answer, examples = score(config, predictor)
     if backend.rank == 0:
+        if predictor.unfinished is not None:
+            print(f"note: {predictor.unfinished}")
         _show(answer)
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
@@ -230,6 +233,7 @@ def _provenance(
         "run": str(config.run),
         "photos": str(config.photos),
         "epoch": predictor.epoch,
+        "finished": predictor.unfinished is None,
         "left_out": 0,
     }
 

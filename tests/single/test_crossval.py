@@ -298,6 +298,9 @@ def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
     said = capsys.readouterr().out
     assert f"the same `horovod-asl crossval … --out {tmp_path / 'out'}`" in said
     assert "train --resume" not in said
+    note = Predictor.from_run(path).unfinished or ""
+    assert "(epoch 0 of 1; the same `horovod-asl crossval" in note
+    assert "train --resume" not in note
     facts = json.loads((path / "run.json").read_text())
     of_older_version = {name: fact for name, fact in facts.items() if name != "split_digest"}
     for known in (facts, of_older_version):

@@ -14,18 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from horovod_asl.backends import Serial
-from horovod_asl.commands import evaluate
-from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
+from horovod_asl.boxed import put_weights
+from horovod_asl.commands import evaluate, predict
+from horovod_asl.config import DataConfig, ExecutionConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT
+from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.onnx_export import metadata
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import _Board, run_training
+from horovod_asl.stopping import Outcome
 from horovod_asl.store_photos import times_shown
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
@@ -164,12 +169,12 @@ def test_a_run_that_begins_with_another_has_seen_whoever_that_one_saw(
 def first(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch on the store's training split: the recordings r0 and r1."""
     path = tmp_path_factory.mktemp("first") / "first"
-    run_training(TrainConfig(run_folder=path, epochs=1, batch_size_per_replica=64), small_store, SERIAL)
+    run_training(replace(STEP, run_folder=path), small_store, SERIAL)
     return path
 
 
 SERIAL = Serial(torch.device("cpu"))
-STEP = TrainConfig(epochs=1, batch_size_per_replica=64)
+STEP = TrainConfig(epochs=1, batch_size_per_replica=64, execution=ExecutionConfig(threads_per_rank=1))
 
 
 def beginning_with(weights: Path, run: Path, store: Path | Store) -> RunFolder:
@@ -222,6 +227,53 @@ def test_of_a_run_that_began_with_a_foreign_file_it_is_not_known_who_was_in_trai
             assert f"is unknown: {sentence}" in said
             assert "0 of 58 photos were in training" not in said
             assert ("116 of 232 are known to have been" in said) is (split == "all")
+
+
+@pytest.mark.parametrize(("steps", "epoch", "weights"), [(5, 2, "best epoch so far"), (1, 0, "newest checkpoint")])
+def test_what_reads_a_run_that_is_not_finished_says_so(
+    steps: int,
+    epoch: int,
+    weights: str,
+    small_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, scores = tmp_path / "my run", tmp_path / "scores.json"
+    config = replace(STEP, epochs=3)  # of two steps each
+    stopping = replace(config, run_folder=run, stop_after_steps=steps)
+    assert run_training(stopping, small_store, SERIAL) is Outcome.STOPPED
+    note = (
+        f"note: {run} is not finished (epoch {epoch} of 3; resume it with `horovod-asl train --resume '{run}'`): "
+        f"these are the weights of its {weights}\n"
+    )
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(photo)
+
+    def evaluated() -> tuple[str, bool]:
+        capsys.readouterr()
+        assert evaluate.main([str(run), str(small_store), "--json", str(scores), "--backend", "serial"]) == 0
+        return capsys.readouterr().out, json.loads(scores.read_text())["finished"]
+
+    said, finished = evaluated()
+    assert (note in said, finished) == (True, False)
+    assert predict.main([str(run), str(photo), "--json"]) == 0
+    answer, told = capsys.readouterr()
+    told_as_json = json.loads(answer)
+    assert (told, told_as_json["photo"], told_as_json["finished"]) == (note, str(photo), False)
+    assert metadata(Predictor.from_run(run))["finished"] == "false"
+    box = tmp_path / "box"
+    box.mkdir()
+    put_weights(box, RunFolder(run), 1.0)
+    boxed = Predictor.from_run(box)
+    assert boxed.unfinished == f"{box} was made of a run that was not finished (epoch {epoch} of 3)"
+
+    assert run_training(replace(config, resume=run), small_store, SERIAL) is Outcome.FINISHED
+    said, finished = evaluated()
+    assert ("not finished" in said, finished) == (False, True)
+    assert predict.main([str(run), str(photo), "--json"]) == 0
+    answer, told = capsys.readouterr()
+    assert (told, "finished" in json.loads(answer)) == ("", False)
+    assert metadata(Predictor.from_run(run))["finished"] == "true"
 
 
 def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path: Path) -> None:
