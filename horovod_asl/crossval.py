@@ -41,7 +41,13 @@ from horovod_asl.folds import (
     with_fold,
 )
 from horovod_asl.runfolder import FACTS, RESULT, RunFolder, write_atomically
-from horovod_asl.session import display_of, open_equal_stores, run_training, settle_process
+from horovod_asl.session import (
+    display_of,
+    open_equal_stores,
+    refuse_another_store_or_split,
+    run_training,
+    settle_process,
+)
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, frozen_digest
 
@@ -309,6 +315,7 @@ def _train_and_score(
     fault = None
     if backend.rank == 0:
         try:
+            refuse_another_store_or_split(RunFolder(path), split)
             row = _row_of(fold, split, RunFolder(path))
             row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
             write_atomically(path / ROW, json.dumps(row, indent=1))

@@ -151,7 +151,7 @@ def _open_folder(
     fault = None
     if backend.rank == 0:
         try:
-            folder.claim() if config.resume is None else _refuse_another_store_or_split(folder, store)
+            folder.claim() if config.resume is None else refuse_another_store_or_split(folder, store)
         except (UserError, OSError) as error:
             fault = str(error)
     path, fault = backend.broadcast((folder.path, fault))
@@ -160,7 +160,8 @@ def _open_folder(
     return RunFolder(path)
 
 
-def _refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
+def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
+    """UserError where the run was trained on photos of another store, or with another split of it."""
     facts = folder.facts()
     trained = facts["store_digest"]
     if trained != store.digest:

@@ -311,11 +311,15 @@ def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
     assert walk(store, tmp_path / "out", plan=only) is Outcome.FINISHED
 
 
-def test_a_fold_that_was_gone_on_with_on_another_split_is_refused(store: Path, tmp_path: Path) -> None:
-    """As an older version's `train --resume OUT/FOLD` left it, and interrupted once more."""
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_fold_that_was_gone_on_with_on_another_split_is_refused(
+    is_finished: bool, store: Path, tmp_path: Path
+) -> None:
+    """As an older version's `train --resume OUT/FOLD` left it: interrupted once more, or at its end."""
     only = Plan("source", signers=("a",), only=("b",))
-    stopping = replace(CONFIG, stop_after_steps=1)
-    assert walk(store, tmp_path / "out", config=stopping, plan=only) is Outcome.STOPPED
+    stopping = replace(CONFIG, stop_after_steps=None if is_finished else 1)
+    assert walk(store, tmp_path / "out", config=stopping, plan=only) is not Outcome.PREEMPTED
+    (tmp_path / "out" / "b" / "fold.json").unlink(missing_ok=True)
     facts = RunFolder(tmp_path / "out" / "b").facts() | {"split_rule": {"kind": "recording", "test": ["a/3"]}}
     del facts["split_digest"]
     RunFolder(tmp_path / "out" / "b").write_facts(facts)
