@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from horovod_asl.checkpoint import Weights
+from horovod_asl.checkpoint import Weights, read_manifest
 from horovod_asl.compact import load_compact, save_compact
 from horovod_asl.config import without_folders
 from horovod_asl.data.store import file_digest
@@ -38,11 +38,27 @@ _FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, CARD}
 class Box(RunFolder):
     """A box as a run folder that can be read and scored, but not resumed."""
 
+    def unfinished(self) -> str | None:
+        """Of which epoch the weights are, where they were put here before their run came to its end."""
+        stood: str | None = self.facts().get("box", {}).get("unfinished")
+        return stood
+
+    def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
+        """The same as a sentence."""
+        stood = self.unfinished()
+        return stood and f"{self.path} was made of a run that was not finished ({stood})"
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """What `run.json` says that the SHA-256 of the weights is; None where this is no box."""
+        digest: str | None = self.facts().get("box", {}).get("weights_sha256")
+        return digest
+
     def best_weights(self) -> tuple[dict[str, Any], Weights]:
         """What `run.json` says of the weights, and the weights; UserError if they are damaged."""
         manifest: dict[str, Any] = self.facts().get("box", {})
         file = self.path / WEIGHTS
-        if not file.is_file() or file_digest(file) != manifest.get("weights_sha256"):
+        if not file.is_file() or file_digest(file) != self.weights_sha256:
             raise UserError(f"{file} is missing or damaged: install horovod_asl again, or box the run again")
         return manifest, load_compact(file)
 
@@ -61,6 +77,31 @@ def open_run(path: Path) -> RunFolder:
             )
         return Box(BOX)
     return Box(path) if (path / WEIGHTS).is_file() else RunFolder(path)
+
+
+def names_run_folder(path: Path) -> bool:
+    """Whether `open_run` is to open `path`: a folder, or `default`."""
+    return path.is_dir() or _means_default(path)
+
+
+def run_of_weights(file: Path) -> RunFolder | None:
+    """The run or box that left this file of weights, and still holds it; None for any other file.
+
+    Raises:
+        UserError: it is a run's, and is not what the run wrote.
+    """
+    file = file.resolve()
+    if file.name != WEIGHTS:
+        return None
+    folder = file.parent
+    if (folder / FACTS).is_file():
+        box = Box(folder)
+        return box if file_digest(file) == box.weights_sha256 else None
+    run = RunFolder(folder.parent.parent)
+    if folder.parent not in (run.best, run.checkpoints) or not (run.path / FACTS).is_file():
+        return None
+    read_manifest(folder)
+    return run
 
 
 def names_run(path: Path) -> bool:
@@ -121,6 +162,7 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
         "epoch": manifest.get("epoch"),
         "temperature": temperature,
         "rounded_to": "float16" if half else None,
+        "unfinished": run.unfinished(),
         "weights_sha256": file_digest(box / WEIGHTS),
     }
     _refuse_large(box / WEIGHTS)
@@ -128,6 +170,8 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
     facts["precision"] = "fp32"  # on every device it is read as by ONNX Runtime, whatever its steps were in
     if facts.get("begun_with"):
         facts["begun_with"] = facts["begun_with"] | {"run": Path(facts["begun_with"]["run"]).name}
+    unknown = run.unknown_weights()
+    facts["unknown_weights"] = unknown and Path(unknown).name
     RunFolder(box).write_facts(facts | {"box": known})
     if (run.path / CONFIG).is_file():
         RunFolder(box).create(without_folders(run.config()))

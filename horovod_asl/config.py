@@ -108,8 +108,9 @@ class ModelConfig:
     (hand_net). None: whole photos, or what the model reads."""
     pretrained: Optional[str] = None
     """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
-    (.safetensors, .pt, .pth), or the folder of a run, whose best weights are taken. For crossval also the folder of
-    another: each fold begins with what the same fold left there."""
+    (.safetensors, .pt, .pth), `default` (the model that ships), or the folder of a run, whose best weights are taken.
+    For crossval also the folder of another: each fold begins with what the same fold left there. Of a file in a run
+    folder it is known who was in training, of any other file it is not, and scores say so."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""
@@ -240,7 +241,7 @@ class AugmentConfig:
     """Augmentation, on the device, on whole batches, with a draw of its own for every photo."""
 
     augment: bool = True
-    """All of the below; `--no-augment` trains on the photos as they are."""
+    """All of the below; `--no-augment` trains on the photos as they are (labels are smoothed all the same)."""
     rotation_degrees: float = 20.0
     """Uniform in ± this."""
     scale: float = 0.3
@@ -399,6 +400,52 @@ class TrainConfig:
             and (not self.augment.augment or self.model.views is not None)
             and self.model.model not in _RANDOM_WITHIN
         )
+
+
+# Augmentation that is off by default: whoever names one of these wants it.
+_ASKED_FOR = ("mirror", "backgrounds", "darken", "jpeg", "mixup_alpha", "cutmix_alpha")
+_OF_PIXELS = ("backgrounds", "darken", "jpeg")
+_MIXING = ("mixup_alpha", "cutmix_alpha")
+
+
+def refuse_without_effect(config: TrainConfig) -> None:
+    """Refuse options of a new run that others of its options would leave without effect, or turn into the opposite.
+
+    The config itself does not: a run of an older version may have been trained with them, and is still read.
+
+    Raises:
+        UserError: one of these options, and why it would do nothing.
+    """
+    model, views = config.model, config.model.views
+    if views is not None:
+        _require(
+            model.name not in _RANDOM_WITHIN,
+            f"--views: {model.name} has dropout among its frozen layers, which keeps nothing the same: leave it out",
+        )
+        _require(
+            views == 1 or config.augment.augment,
+            f"--views {views}: all versions but the first are augmented, and --no-augment asks for none: leave one "
+            "of the two out",
+        )
+    if not config.augment.augment:
+        _refuse_augmentation(config, _ASKED_FOR, "with --no-augment")
+    if model.input == "landmarks":
+        _refuse_augmentation(config, _OF_PIXELS, f"for {model.name}, which sees landmarks alone")
+    if config.trains_on_features:
+        _refuse_augmentation(config, _MIXING, "with --views, whose features are kept and not mixed")
+        if views == 1:
+            _refuse_augmentation(config, (*_OF_PIXELS, "mirror"), "with --views 1, which is each photo as it is")
+    _require(
+        config.optimizer.optimizer == "sgd" or config.optimizer.momentum == OptimizerConfig.momentum,
+        f"--momentum {config.optimizer.momentum} has no effect with --optimizer {config.optimizer.optimizer}: add "
+        "--optimizer sgd, or leave it out",
+    )
+
+
+def _refuse_augmentation(config: TrainConfig, names: tuple[str, ...], when: str) -> None:
+    for name in names:
+        value = getattr(config.augment, name)
+        _require(value == 0, f"--{name.replace('_', '-')} {value} has no effect {when}: leave one of the two out")
 
 
 def without_folders(config: TrainConfig) -> TrainConfig:

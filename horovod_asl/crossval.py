@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,30 @@ from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import TrainConfig
-from horovod_asl.data.recordings import by_source
+from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.data.store import Store
-from horovod_asl.earlier_run import is_run
+from horovod_asl.earlier_run import is_path
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
     Kind,
+    held_out_rows,
     names_of,
     plan_folds,
     recordings_of,
     split_codes,
     with_fold,
 )
-from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
-from horovod_asl.session import display_of, open_equal_stores, run_training, settle_process
+from horovod_asl.runfolder import FACTS, RESULT, RunFolder, write_atomically
+from horovod_asl.session import (
+    display_of,
+    open_equal_stores,
+    refuse_another_store_or_split,
+    run_training,
+    settle_process,
+)
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, frozen_digest
 
@@ -94,9 +101,10 @@ def cross_validate(
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
     _claim(out, _common(config, plan, store, backend), backend)
+    done = _finished(out, folds, store, backend)
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder
-        if _row(path, fold, backend) is not None:
+        if fold.held_out in done:
             continue
         if backend.rank == 0:
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
@@ -116,23 +124,39 @@ def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
     """The config with the same fold's run of another cross-validation, where --pretrained names that."""
     begins_with = config.model.pretrained
     is_crossval = begins_with is not None and (Path(begins_with) / PLAN).is_file()
-    is_crossval, is_there = backend.broadcast(
-        (is_crossval, is_crossval and (Path(str(begins_with)) / fold.folder / ROW).is_file())
+    is_crossval, first = backend.broadcast(
+        (is_crossval, _folders_by_fold(Path(str(begins_with))).get(fold.held_out) if is_crossval else None)
     )
     if not is_crossval:
         return config
-    if not is_there:
+    if first is None:
         raise UserError(
             f"--pretrained {begins_with}: that cross-validation has no finished fold {fold.held_out}; "
             "run it first, with the same --only"
         )
-    first = str(Path(str(begins_with)) / fold.folder)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=first))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(first)))
+
+
+def _folders_by_fold(out: Path) -> dict[str, Path]:
+    """The folder of each finished fold under `out`, by who is held out: older versions named some otherwise."""
+    rows = {file.parent: json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))}
+    return {row["held_out"]: folder for folder, row in rows.items()}
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    """The rows of all folds that are finished under `out`, by name."""
-    rows = [json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))]
+    """The rows of all folds that are finished under `out`, by name.
+
+    Raises:
+        UserError: a fold's run was trained on recordings that the fold holds out.
+    """
+    rows = []
+    for file in sorted(out.glob(f"*/{ROW}")):
+        row = json.loads(file.read_text())
+        run = RunFolder(file.parent)
+        _refuse_seen(run, row, row["test"])
+        # A row of an older version does not say it.
+        unknown = run.unknown_weights() if (run.path / FACTS).is_file() else None
+        rows.append({"unknown_weights": unknown} | row)
     return sorted(rows, key=lambda row: str(row["held_out"]))
 
 
@@ -188,7 +212,7 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = defaults | plan.get("train", {})
-        if is_run(flags["pretrained"]):  # the same one by whatever path
+        if is_path(flags["pretrained"]):  # the same one by whatever path
             flags["pretrained"] = str(Path(flags["pretrained"]).resolve())
         return {name: value for name, value in plan.items() if name != "train"} | flags
 
@@ -205,17 +229,57 @@ def _shown(name: str, value: Any) -> str:
     return (text[:12] if name.endswith("digest") else text) or "none"
 
 
-def _row(path: Path, fold: Fold, backend: Backend) -> dict[str, Any] | None:
-    """The row of a fold that is finished, on every rank; None for any other."""
-    row: dict[str, Any] | None = None
-    if backend.rank == 0 and (path / ROW).is_file():
-        row = json.loads((path / ROW).read_text())
-    row = backend.broadcast(row)
-    if row is not None and row["held_out"] != fold.held_out:
+def _finished(out: Path, folds: Sequence[Fold], store: Store, backend: Backend) -> set[str]:
+    """Those of the folds that have their row, on every rank. UserError for one that cannot be used."""
+    done: set[str] = set()
+    fault = None
+    if backend.rank == 0:
+        try:
+            folders = _folders_by_fold(out)
+            for fold in folds:
+                if fold.held_out in folders:
+                    _refuse_unusable(folders[fold.held_out], fold, store)
+                    done.add(fold.held_out)
+                else:
+                    _refuse_taken(out / fold.folder, fold)
+        except UserError as error:
+            fault = str(error)
+    _raise_everywhere(fault, backend)
+    finished: set[str] = backend.broadcast(done)
+    return finished
+
+
+def _refuse_unusable(path: Path, fold: Fold, store: Store) -> None:
+    row = json.loads((path / ROW).read_text())
+    digests = store.digests[held_out_rows(store, fold)]
+    _refuse_seen(RunFolder(path), row, names_of(fold.test), digests)
+
+
+def _refuse_taken(path: Path, fold: Fold) -> None:
+    if (path / ROW).is_file():  # by an older version, in which two folds had the same folder
+        raise UserError(f"{path} is of another fold, and {fold.held_out} needs that name: use another --out")
+
+
+def _refuse_seen(
+    run: RunFolder, row: dict[str, Any], test: Sequence[str], digests: Iterable[str] = ()
+) -> None:
+    """UserError where the run of a fold was trained on those whom the fold holds out.
+
+    Args:
+        row: the fold's row, for `trained_on` where the run's facts are gone.
+        test: the recordings that are held out.
+        digests: SHA-256 of the photos that are held out.
+    """
+    facts = run.facts() if (run.path / FACTS).is_file() else row
+    # Whom an earlier run saw is judged by its photos alone: another store may use a name for another recording.
+    earlier = (facts.get("begun_with") or {}).get("trained_on", ())
+    named = sorted(({*facts["trained_on"]} - {*earlier}) & {*test})
+    photos = sum(run.were_in_training(digests) or ())
+    if named or photos:
         raise UserError(
-            f"{path} is of {row['held_out']}, and {fold.held_out} needs the same name: use another --out"
+            f"{run.path} was trained on {listed(named) if named else f'{photos:,} photos'}, which the fold holds "
+            "out, so its score would not be that of strangers: remove that folder, and the fold is trained anew"
         )
-    return row
 
 
 def _train_and_score(
@@ -236,12 +300,22 @@ def _train_and_score(
         own = dataclasses.replace(config, run_folder=None if began else path, resume=path if began else None)
         is_of_fold = committed is not None and committed["run_folder"] == str(path)
         began_with = committed if is_of_fold else None
-        outcome = run_training(own, split, backend, stop, began_with, features, scores_training=False)
+        outcome = run_training(
+            own,
+            split,
+            backend,
+            stop,
+            began_with,
+            features,
+            scores_training=False,
+            resume_command=f"the same `horovod-asl crossval … --out {path.parent}`",
+        )
         if outcome is not Outcome.FINISHED:
             return outcome
     fault = None
     if backend.rank == 0:
         try:
+            refuse_another_store_or_split(RunFolder(path), split)
             row = _row_of(fold, split, RunFolder(path))
             row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
             write_atomically(path / ROW, json.dumps(row, indent=1))
@@ -261,6 +335,7 @@ def _raise_everywhere(fault: str | None, backend: Backend) -> None:
 def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
     """The row of a fold that is trained: what its best weights made of those who were held out."""
     facts, result, arrays = run.facts(), run.result(), run.answers()
+    _refuse_seen(run, facts, names_of(fold.test), store.digests[store.rows("test")])
     answers = {
         side: Answers(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
         for side in ("validation", "test")
@@ -274,6 +349,7 @@ def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
         "held_out": fold.held_out,
         "test": names_of(fold.test),
         "trained_on": sorted({*names_of(fold.train), *facts["trained_on"]}),
+        "unknown_weights": run.unknown_weights(),
         "validated_on": names_of(fold.validation),
         "validation_rule": fold.reason,
         "same_signer_in_training": fold.same_signer,
@@ -354,10 +430,12 @@ def table_row(row: dict[str, Any]) -> tuple[str, ...]:
     validated = (
         f"; validated on {_brief(row['validated_on'], row['trained_on'])}" if row["validated_on"] else ""
     )
+    unknown = row.get("unknown_weights")
+    first = f"; whoever was in the training of {Path(unknown).name}, which is not known" if unknown else ""
     again = " (the same signer is in training)" if row["same_signer_in_training"] else ""
     return (
         row["held_out"] + again,
-        _brief(row["trained_on"], others) + validated,
+        _brief(row["trained_on"], others) + first + validated,
         f"{scores['n']:,}",
         f"{scores['top1']:.1%}",
         f"{rest['top1']:.1%}",

@@ -1,9 +1,10 @@
-"""A run of ours whose weights another one begins with (`--pretrained RUN`), and whom it has seen.
+"""The weights that a run begins with (`--pretrained`): the run of ours that left them, and whom it has seen.
 
 A head that is trained before anything below it is tuned keeps the features that the backbone brought: tuned together
 from the start, a fresh head's first errors distort them, at the cost of inputs unlike those of training (Kumar et al.
 2022, arXiv:2202.10054). So a training may have two stages, each a run. Whoever was in the training of the first has
-been seen by the second: its facts say so, and it refuses to be scored on them.
+been seen by the second: its facts say so, and it refuses to be scored on them. That holds also where --pretrained
+names a file of weights in a run folder. Of any other file nothing says who was in its training; the facts say that.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl.backends import Backend
+from horovod_asl.boxed import names_run_folder, open_run, run_of_weights
 from horovod_asl.cli import to_yaml
 from horovod_asl.config import TrainConfig, without_folders
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.models import is_imagenet_file
+from horovod_asl.runfolder import KNOWN_WEIGHTS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,24 @@ class EarlierRun:
         return {"run": str(self.path), "trained_on": list(self.trained_on), "config": self.config}
 
 
-def earlier_run(
+@dataclass(frozen=True)
+class FirstWeights:
+    """What is known of the weights that a run begins with.
+
+    Attributes:
+        run: the run that left them; None for any others.
+        unknown: the file of weights, these or those that the run began with, of which nothing says who was in its
+            training; None: there is none.
+    """
+
+    run: EarlierRun | None = None
+    unknown: str | None = None
+
+
+def first_weights(
     config: TrainConfig, store: Store, held_out: Mapping[str, Any], backend: Backend, *, began_in: Path | None
-) -> EarlierRun | None:
-    """The run that `config` begins with; None where it begins with something else. Every rank must come here.
+) -> FirstWeights:
+    """Whom the weights that `config` begins with have seen. Every rank must come here.
 
     Args:
         held_out: rows of the store on which the new run will be scored, by the name of their split.
@@ -54,14 +71,14 @@ def earlier_run(
     Raises:
         UserError: the folder holds no trained run, or some of these photos were in its training.
     """
-    found: EarlierRun | None = None
+    found = FirstWeights()
     fault = None
     if backend.rank == 0:
         try:
             if began_in is not None:
                 found = _remembered(RunFolder(began_in))
-            elif is_run(config.model.pretrained):
-                found = _read(Path(str(config.model.pretrained)), store, held_out)
+            elif config.model.pretrained is not None and config.model.pretrained not in KNOWN_WEIGHTS:
+                found = _read(Path(config.model.pretrained), config.model.name, store, held_out)
         except UserError as error:
             fault = str(error)
     found, fault = backend.broadcast((found, fault))
@@ -70,13 +87,20 @@ def earlier_run(
     return found
 
 
-def is_run(pretrained: str | None) -> bool:
-    """Whether `--pretrained` names a run folder, and not a file or one of the known weights."""
-    return pretrained not in (None, "imagenet", "hands") and Path(str(pretrained)).is_dir()
+def is_path(pretrained: str | None) -> bool:
+    """Whether `--pretrained` names a folder or file that is there, and not one of the known weights."""
+    return pretrained not in (None, *KNOWN_WEIGHTS) and Path(str(pretrained)).exists()
 
 
-def _read(path: Path, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
-    run = RunFolder(path)
+def _read(path: Path, model: str, store: Store, held_out: Mapping[str, Any]) -> FirstWeights:
+    run = open_run(path) if names_run_folder(path) else run_of_weights(path)
+    if run is not None:
+        return FirstWeights(_earlier(path, run, store, held_out), run.unknown_weights())
+    is_known = not path.is_file() or is_imagenet_file(model, path)  # one that is not there is refused elsewhere
+    return FirstWeights(unknown=None if is_known else str(path))
+
+
+def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
     config, facts, seen = run.config(), run.facts(), run.training_photos()
     if seen is None:
         raise UserError(f"--pretrained {path}: it does not say which photos it was trained on: train it anew")
@@ -87,12 +111,14 @@ def _read(path: Path, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
                 f"--pretrained {path}: {sum(in_training):,} photos of this run's {split} split were in its training, "
                 "so no score would be honest: name a run that left them out, or a store with the same split"
             )
-    return EarlierRun(path, tuple(facts["trained_on"]), tuple(seen), to_yaml(without_folders(config)))
+    left_by = run.path if path.is_file() else path
+    return EarlierRun(left_by, tuple(facts["trained_on"]), tuple(seen), to_yaml(without_folders(config)))
 
 
-def _remembered(run: RunFolder) -> EarlierRun | None:
-    begun = run.facts().get("begun_with")
+def _remembered(run: RunFolder) -> FirstWeights:
+    begun, unknown = run.facts().get("begun_with"), run.unknown_weights()
     if begun is None:
-        return None
+        return FirstWeights(unknown=unknown)
     seen = tuple(run.training_photos() or ())
-    return EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), seen, begun["config"])
+    earlier = EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), seen, begun["config"])
+    return FirstWeights(earlier, unknown)

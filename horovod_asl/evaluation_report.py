@@ -124,7 +124,7 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
     return _PAGE.substitute(
         style=STYLE,
         title=html.escape(f"{predictor.facts['model']} on {Path(scores['photos']).name}"),
-        subtitle=html.escape(f"{scores['run']}, epoch {scores['epoch']} · {listed(scores['scored'])}"),
+        subtitle=html.escape(f"{scores['run']}, {_epoch(scores)} · {listed(scores['scored'])}"),
         scores=table(
             ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"), [score_row("all classes", scores)]
         ),
@@ -136,10 +136,14 @@ def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: 
     )
 
 
+def _epoch(scores: dict[str, Any]) -> str:
+    return f"epoch {scores['epoch']}" + ("" if scores["finished"] else " of a run that is not finished")
+
+
 def _honesty(scores: dict[str, Any]) -> str:
     count = scores["photos_in_training"]
     if count is None:
-        return "Whether these photos were in training is not known."
+        return f"Whether these photos were in training is not known: {scores['in_training_unknown_because']}."
     return f"{count:,} of these {scores['n']:,} photos were in training."
 
 

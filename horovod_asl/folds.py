@@ -16,7 +16,8 @@ from frames. It is the first of these that there is:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,8 @@ Kind = Literal["source", "signer"]
 Recordings = Mapping[str, Sequence[str]]
 """The recordings of each source, in their order."""
 
+CROSSVAL = "crossval"
+"""The kind of the `split_rule` of a fold's run."""
 NO_VALIDATION = "none"
 LEFT_OUT = 255
 """In place of a split's code: a photo that is on none of the sides."""
@@ -46,6 +49,7 @@ class Fold:
 
     Attributes:
         reason: how `validation` was chosen, in words.
+        folder: the name of its run folder.
         same_signer: whether somebody who is held out is in training or validation too, in another recording.
     """
 
@@ -54,17 +58,13 @@ class Fold:
     validation: tuple[Recording, ...]
     train: tuple[Recording, ...]
     reason: str
+    folder: str
     same_signer: bool = False
-
-    @property
-    def folder(self) -> str:
-        """The name of its run folder."""
-        return self.held_out.replace("/", "-")
 
     @property
     def rule(self) -> dict[str, object]:
         """What stands as `split_rule` in the facts of its run."""
-        return {"kind": "crossval", "test": names_of(self.test), "validation": names_of(self.validation)}
+        return {"kind": CROSSVAL, "test": names_of(self.test), "validation": names_of(self.validation)}
 
 
 def names_of(recordings: Sequence[Recording]) -> list[str]:
@@ -113,7 +113,28 @@ def plan_folds(
         (name, [] if name == NO_VALIDATION else _named(named | groups, name, "--validate-on"))
         for name in validate_on
     ]
-    return [_fold(recordings, name, test, signers, wanted) for name, test in held_out.items()]
+    folders = _folders(named | groups)
+    return [
+        _fold(recordings, name, test, signers, wanted, folder=folders[name])
+        for name, test in held_out.items()
+    ]
+
+
+def _folders(names: Iterable[str]) -> dict[str, str]:
+    """The name of the run folder for every fold that a store can have: `/` becomes `-`.
+
+    Where several names give the same (`a-b` and `a/b`; `A` and `a` on a file system that ignores case), all but the
+    first get digits of their SHA-256, whichever folds are asked for.
+    """
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names):
+        folder = name.replace("/", "-")
+        if folder.casefold() in taken:
+            folder += "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+        taken.add(folder.casefold())
+        folders[name] = folder
+    return folders
 
 
 def _refuse_unknown_sources(recordings: Recordings, signers: Sequence[str]) -> None:
@@ -160,6 +181,8 @@ def _fold(
     test: Sequence[Recording],
     signers: Sequence[str],
     wanted: Sequence[tuple[str, Sequence[Recording]]],
+    *,
+    folder: str,
 ) -> Fold:
     left = [
         (source, own) for source, names in recordings.items() for own in names if (source, own) not in test
@@ -172,7 +195,7 @@ def _fold(
     validation, reason = _validation(left, test, signers, wanted)
     train = tuple(one for one in left if one not in validation)
     same_signer = not {_signer(one, signers) for one in left}.isdisjoint(_signer(one, signers) for one in test)
-    return Fold(name, tuple(test), tuple(validation), train, reason, same_signer)
+    return Fold(name, tuple(test), tuple(validation), train, reason, folder, same_signer)
 
 
 def _signer(recording: Recording, signers: Sequence[str]) -> str:
@@ -230,6 +253,13 @@ def split_codes(store: Store, fold: Fold) -> NDArray[np.uint8]:
     codes[rows[leaks.other]] = LEFT_OUT
     codes[codes[store.originals] == LEFT_OUT] = LEFT_OUT  # and the copies of these
     return codes
+
+
+def held_out_rows(store: Store, fold: Fold) -> NDArray[np.int64]:
+    """The rows of those who are held out, int64, ascending, without copies."""
+    test = set(fold.test)
+    held_out = np.array([pair in test for pair in zip(store.sources, store.recordings, strict=True)], bool)
+    return np.flatnonzero(held_out & ~store.copies).astype(np.int64)
 
 
 def with_fold(store: Store, fold: Fold, codes: NDArray[np.uint8]) -> Store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Predictor:
         facts: `run.json`.
         temperature: what the logits are divided by before they become probabilities (see `calibration`); 1 for a
             run without a validation split.
+        unfinished: of a run that did not come to its end, that and how to go on, in words; None for any other.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Predictor:
     facts: dict[str, Any]
     backend: Backend
     temperature: float = 1.0
+    unfinished: str | None = None
 
     @classmethod
     def from_run(cls, run: Path, backend: Backend | None = None) -> Predictor:
@@ -54,9 +56,10 @@ class Predictor:
         folder = open_run(run)
         facts = folder.facts()
         manifest, weights = folder.best_weights()
-        return cls.of(
+        predictor = cls.of(
             facts, manifest, weights, backend, temperature=folder.temperature(manifest), name=str(run)
         )
+        return replace(predictor, unfinished=folder.unfinished_note(manifest))
 
     @classmethod
     def of(

@@ -14,7 +14,7 @@ from horovod_asl.boxed import ONNX, WEIGHTS
 from horovod_asl.data.recordings import listed, summed_up
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
-from horovod_asl.runfolder import CONFIG, RESULT, RunFolder
+from horovod_asl.runfolder import CONFIG, RESULT, RunFolder, training_unknown
 
 _CARD = Template(
     """# $model, $classes classes
@@ -69,6 +69,7 @@ by models of the same recipe, trained without them.
 The weights and this card: Apache-2.0, as horovod_asl. The photos are not part of it; they have licences of their own.
 """
 )
+UNKNOWN = "not known"
 _NEEDED = {"n", "top1", "macro_f1", "nll", "ece"}
 _HEAD = """| photos of | n | in training | top-1 | without J, Z | macro F1 | T | NLL | ECE |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|"""
@@ -114,6 +115,10 @@ def model_card(
     facts = run.facts()
     config = box / CONFIG
     manifest, _ = run.best_weights()
+    known = RunFolder(box).facts()["box"]
+    rounded = ", rounded to float16" if known["rounded_to"] else ""
+    if known["unfinished"]:
+        rounded += f"; the run was not finished ({known['unfinished']})"
     return _CARD.substitute(
         model=facts["model"],
         classes=len(facts["classes"]),
@@ -121,7 +126,7 @@ def model_card(
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
-        rounded=", rounded to float16" if RunFolder(box).facts()["box"]["rounded_to"] else "",
+        rounded=rounded,
         temperature=f"{temperature:.4g}",
         origin=origin,
         data=_data(run),
@@ -139,16 +144,16 @@ def model_card(
 def _own_scores(run: RunFolder) -> list[Row]:
     file = run.path / RESULT
     by_split = json.loads(file.read_text())["scores"] if file.is_file() else {}
+    held_out = 0 if run.unknown_weights() is None else UNKNOWN
     return [
-        (f"its {split} split", row | {"photos_in_training": row["n"] if split == "train" else 0})
+        (f"its {split} split", row | {"photos_in_training": row["n"] if split == "train" else held_out})
         for split, row in by_split.items()
     ]
 
 
 def _scores_in(value: Any, name: str) -> Iterator[Row]:
     if isinstance(value, Mapping) and value.keys() >= {"held_out", "scores"}:
-        known = "the same signer" if value.get("same_signer_in_training") else 0
-        yield f"{value['held_out']}, left out", value["scores"] | {"photos_in_training": known}
+        yield f"{value['held_out']}, left out", value["scores"] | {"photos_in_training": _seen_in_fold(value)}
     elif isinstance(value, Mapping) and value.keys() >= _NEEDED:
         yield _name_of(value) or name, value
     elif isinstance(value, Mapping):
@@ -157,6 +162,15 @@ def _scores_in(value: Any, name: str) -> Iterator[Row]:
     elif isinstance(value, list):
         for number, part in enumerate(value, 1):
             yield from _scores_in(part, f"{name} {number}")
+
+
+def _seen_in_fold(row: Mapping[str, Any]) -> int | str:
+    both = sorted({*row.get("trained_on", ())} & {*row.get("test", ())})
+    if both:  # a fold that an older version trained on the store's own split
+        return listed(both)
+    if row.get("unknown_weights"):
+        return UNKNOWN
+    return "the same signer" if row.get("same_signer_in_training") else 0
 
 
 def _name_of(scores: Mapping[str, Any]) -> str | None:
@@ -180,7 +194,9 @@ def _data(run: RunFolder) -> str:
     ]
     total = f"| all | {_thousands(sum(counts.values()))} |" if counts else "| all | not known |"
     digest = f"A store of photos with the digest `{facts.get('store_digest', 'unknown')}`:"
-    return "\n".join([digest, "", "| source/recording | photos |", "|---|---:|", *rows, total])
+    unknown = run.unknown_weights()
+    note = [] if unknown is None else ["", f"But {training_unknown(Path(unknown).name)}."]
+    return "\n".join([digest, "", "| source/recording | photos |", "|---|---:|", *rows, total, *note])
 
 
 def _counts(run: RunFolder, facts: Mapping[str, Any]) -> Counter[str]:
@@ -240,6 +256,8 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _score_row(name: str, row: Mapping[str, Any]) -> str:
     seen, rest = row.get("photos_in_training"), row.get("without_j_z")
+    if row.get("in_training_unknown_because"):
+        seen = UNKNOWN
     cells = [
         name,
         _thousands(row["n"]),

@@ -8,12 +8,13 @@ from typing import get_args
 import torch
 from torch import nn
 
+from horovod_asl.boxed import names_run_folder, open_run
 from horovod_asl.config import ModelName
+from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.landmark_network import LandmarkMLP
-from horovod_asl.runfolder import RunFolder
 from horovod_asl.torchvision_compat import torchvision_models
 
 HAND_NAMES = ("landmark_mlp", "hand_net")
@@ -21,6 +22,7 @@ HAND_NAMES = ("landmark_mlp", "hand_net")
 NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in HAND_NAMES)
 # The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
 SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
+_OWN = {"small_cnn", *HAND_NAMES}
 TUNED_RATE = 0.4
 """The learning rate of tuned blocks ÷ that of the head."""
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
@@ -33,7 +35,8 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
         name: one of `NAMES` or `HAND_NAMES`.
         num_classes: the width of the new head.
         pretrained: None, `imagenet` (torchvision's hub), `hands` (hand_net's trunk from the hand finder's bundle), or
-            a file of weights whose head may differ, or the folder of a run, whose best weights are taken.
+            a file of weights whose head may differ, or the folder of a run or box (or `default`, the one that ships),
+            whose best weights are taken.
 
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
@@ -54,6 +57,18 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
     elif pretrained not in (None, "imagenet"):
         _load_matching(model, Path(str(pretrained)))
     return model
+
+
+def is_imagenet_file(name: str, path: Path) -> bool:
+    """Whether `path` is a file that torchvision publishes for the network `name`, whatever it is called here.
+
+    All of those for our networks were trained on ImageNet; their published names end with the first digits of their
+    SHA-256.
+    """
+    if name in _OWN:
+        return False
+    published = [weights.url for weights in torchvision_models().get_model_weights(name)]
+    return file_digest(path).startswith(tuple(url.rpartition("-")[2].removesuffix(".pth") for url in published))
 
 
 def head_of(model: nn.Module) -> nn.Linear:
@@ -176,8 +191,8 @@ def _load_matching(model: nn.Module, path: Path) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if path.is_dir():
-        return dict(RunFolder(path).best_weights()[1])
+    if names_run_folder(path):
+        return dict(open_run(path).best_weights()[1])
     if not path.is_file():
         raise UserError(f"no file of weights and no run at {path}")
     try:

@@ -145,6 +145,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "epoch": predictor.epoch,
         "weights_digest": weights_digest(parameters),
         "temperature": predictor.temperature,
+        "finished": "false" if predictor.unfinished is not None else "true",
     }
     return {key: str(value) for key, value in facts.items() if value is not None}
 

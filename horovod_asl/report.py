@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from horovod_asl.data.recordings import listed
-from horovod_asl.runfolder import METRICS, RESULT, RunFolder, write_atomically
+from horovod_asl.runfolder import METRICS, RESULT, RunFolder, training_unknown, write_atomically
 
 _NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
 _BLUE, _ORANGE = "#2f6db3", "#d9742b"
@@ -287,6 +287,9 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
     facts = folder.facts()
     rule = facts["split_rule"]["kind"]
     honesty = _HONESTY.get(rule, "No recording is on two sides of the split.")
+    unknown = folder.unknown_weights()
+    if unknown is not None:
+        honesty += f" But {training_unknown(unknown)}."
     return _PAGE.substitute(
         style=STYLE,
         title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),
@@ -298,7 +301,7 @@ def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any
             [score_row(_NAMES[name], row) for name, row in result["scores"].items()],
         ),
         trained_on=html.escape(listed(facts["trained_on"])),
-        honesty=honesty,
+        honesty=html.escape(honesty),
         split=html.escape(_NAMES[split]),
         confused=table(
             ("shown", "read as", "photos", "of"),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,10 +32,15 @@ from horovod_asl import checkpoint
 from horovod_asl.cli import flags_of_file, parse, to_yaml
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
+from horovod_asl.folds import CROSSVAL
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
 TRAINED_ON = "trained_on.sha256"
+KNOWN_WEIGHTS = ("imagenet", "hands")
+"""What `--pretrained` takes by name. It is decided here, not measured, that nobody whom a store shows was in their
+training: ImageNet shows objects, and the hands of MediaPipe's landmark network were not published."""
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
 
 # What a start leaves that failed before its config was saved.
@@ -127,6 +133,20 @@ class RunFolder:
         trained = set(lines)
         return [digest[:_DIGITS] in trained for digest in digests]
 
+    def unknown_weights(self) -> str | None:
+        """The file of weights with which this run began, or a run before it, of which nothing says who was in its
+        training; None: there is none."""
+        facts = self.facts()
+        if "unknown_weights" in facts:
+            return None if facts["unknown_weights"] is None else str(facts["unknown_weights"])
+        # Older versions left the name in the config alone, and there also of a file that a run had left.
+        begun = facts.get("begun_with")
+        if begun:
+            named = _pretrained_in(begun.get("config", ""))
+            return named if named is not None and Path(named).suffix in _WEIGHT_FILES else None
+        named = _pretrained_in((self.path / CONFIG).read_text()) if self.holds_run() else None
+        return None if named in KNOWN_WEIGHTS else named
+
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
         write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
@@ -157,6 +177,27 @@ class RunFolder:
                 f"{self.path} is trained, but its answers cannot be read ({error}): remove that folder, and it is "
                 "trained anew"
             ) from error
+
+    def unfinished(self) -> str | None:
+        """Of a run that did not come to its end: how far it came, such as `epoch 3 of 12`; None for any other."""
+        if not self.holds_run() or (self.path / RESULT).is_file():
+            return None
+        metrics = self.path / METRICS
+        done = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+        return f"epoch {done} of {_yaml_in((self.path / CONFIG).read_text()).get('epochs', '?')}"
+
+    def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
+        """What `unfinished` means for the weights of this manifest (see `best_weights`), and how to go on."""
+        stands = self.unfinished()
+        if stands is None:
+            return None
+        weights = "its newest checkpoint" if manifest.get("epoch") is None else "its best epoch so far"
+        return f"{self.path} is not finished ({stands}; {self._way_on()}): these are the weights of {weights}"
+
+    def _way_on(self) -> str:
+        if (self.facts().get("split_rule") or {}).get("kind") == CROSSVAL:
+            return f"the same `horovod-asl crossval … --out {self.path.parent}` goes on with it"
+        return f"resume it with `horovod-asl train --resume {shlex.quote(str(self.path))}`"
 
     def temperature(self, manifest: Mapping[str, Any]) -> float:
         """The temperature fitted for the weights of this manifest (see `best_weights`); 1 where there is none."""
@@ -212,6 +253,25 @@ class RunFolder:
                 return (-1.0, -1)
 
         return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)
+
+
+def training_unknown(file: str) -> str:
+    """What `RunFolder.unknown_weights` means for a score, as half a sentence."""
+    return f"these weights began from {file}, and who was in its training is not known"
+
+
+def _pretrained_in(config: str) -> str | None:
+    """What a config as YAML names with `pretrained`."""
+    model = _yaml_in(config).get("model")
+    named = model.get("pretrained") if isinstance(model, dict) else None
+    return None if named is None else str(named)
+
+
+def _yaml_in(config: str) -> dict[str, Any]:
+    import yaml
+
+    content = yaml.safe_load(config)
+    return content if isinstance(content, dict) else {}
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,13 +21,14 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.recordings import listed
 from horovod_asl.data.store import Store
-from horovod_asl.earlier_run import EarlierRun, earlier_run
+from horovod_asl.earlier_run import FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
+from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runfolder import RunFolder, training_unknown
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
@@ -47,6 +48,7 @@ def run_training(
     features: Photos | None = None,
     *,
     scores_training: bool = True,
+    resume_command: str | None = None,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -56,9 +58,11 @@ def run_training(
         committed: what an earlier call committed before ranks came or went; the run goes on from it.
         features: `features_of_store`, for several runs over one store; None: each computes what it needs.
         scores_training: whether the photos of training are scored at the end, beside the others.
+        resume_command: what is printed as the way to go on with a run that stops early; None: `train --resume`.
 
     Raises:
-        UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
+        UserError: the stores of two hosts differ, the run folder is taken, the run to resume was trained on another
+            store or split, or training cannot go on.
     """
     started = time.perf_counter()
     threads = settle_process(config, backend)
@@ -69,7 +73,7 @@ def run_training(
     rows = {split: store.rows(split) for split in SPLITS} | {"train": training_rows(config, store)}
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
-    earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
+    first = first_weights(config, store, held_out, backend, began_in=began_in)
     folder = _open_folder(config, store, backend, committed)
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
         features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
@@ -91,11 +95,11 @@ def run_training(
         on_features=display.on_features,
     )
     trained_on = parts_of(store, rows["train"])
-    facts = _facts(trainer, store, trained_on, threads, earlier)
+    facts = _facts(trainer, store, trained_on, threads, first)
     _announce(facts, trained_on, display, trainer)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
-        _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
+        _begin_folder(trainer, facts, seen if first.run is None else [*seen, *first.run.digests])
     board = _Board(trainer)
     training_started = time.perf_counter()
     with display.bar():
@@ -105,7 +109,7 @@ def run_training(
         scored = _to_score(trainer, photos, own)
         _conclude(trainer, scored, display, started=started, training_started=training_started)
     else:
-        _say_how_to_go_on(outcome, trainer, display)
+        _say_how_to_go_on(outcome, trainer, display, resume_command)
     board.close()
     return outcome
 
@@ -147,7 +151,7 @@ def _open_folder(
     fault = None
     if backend.rank == 0:
         try:
-            folder.claim() if config.resume is None else _refuse_another_store(folder, store)
+            folder.claim() if config.resume is None else refuse_another_store_or_split(folder, store)
         except (UserError, OSError) as error:
             fault = str(error)
     path, fault = backend.broadcast((folder.path, fault))
@@ -156,13 +160,39 @@ def _open_folder(
     return RunFolder(path)
 
 
-def _refuse_another_store(folder: RunFolder, store: Store) -> None:
-    trained = folder.facts()["store_digest"]
+def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
+    """UserError where the run was trained on photos of another store, or with another split of it."""
+    facts = folder.facts()
+    trained = facts["store_digest"]
     if trained != store.digest:
         raise UserError(
             f"{folder.path} was trained on a store with digest {trained[:12]}, and {store.path} has "
             f"{store.digest[:12]}; name the first with --store, or start a new run"
         )
+    if not _has_split(store, facts):
+        raise UserError(
+            f"{folder.path} was trained with another split than the one to go on with: "
+            + _remedy_for_another_split(folder, store, facts)
+        )
+
+
+def _has_split(store: Store, facts: dict[str, Any]) -> bool:
+    """Whether each photo is on the side on which it was for the run with these facts."""
+    if "split_digest" in facts:
+        return bool(facts["split_digest"] == store.split_digest)
+    # A run of an older version. The stores have the same digest, so the rule tells the splits apart.
+    return bool(facts.get("split_rule") == store.manifest["split_rule"])
+
+
+def _remedy_for_another_split(folder: RunFolder, store: Store, facts: dict[str, Any]) -> str:
+    if store.manifest["split_rule"]["kind"] == CROSSVAL:
+        return "remove that folder, and the fold is trained anew"
+    if facts.get("split_rule", {}).get("kind") == CROSSVAL:
+        return (
+            "it is a fold of a cross-validation, and the store's own split would train it on those whom it holds "
+            f"out; the same `horovod-asl crossval … --out {folder.path.parent}` goes on with it"
+        )
+    return "start a new run"
 
 
 def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str]) -> None:
@@ -176,9 +206,9 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
 
 
 def _facts(
-    trainer: Trainer, store: Store, trained_on: list[str], threads: int, earlier: EarlierRun | None
+    trainer: Trainer, store: Store, trained_on: list[str], threads: int, first: FirstWeights
 ) -> dict[str, Any]:
-    config, backend = trainer.config, trainer.backend
+    config, backend, earlier = trainer.config, trainer.backend, first.run
     return {
         "model": config.model.name,
         "input": config.model.input or "photos",
@@ -191,8 +221,10 @@ def _facts(
         "store": str(store.path),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
+        "split_digest": store.split_digest,
         "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
         "begun_with": earlier and earlier.facts,
+        "unknown_weights": first.unknown,
         "validated_on": parts_of(store, store.rows("validation")),
         "settings": {
             "backend": backend.name,
@@ -229,6 +261,8 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
     if begun_with is not None:
         seen = listed(begun_with["trained_on"])
         display.say(f"first weights: those of the run {begun_with['run']}, which was trained on {seen}")
+    if facts["unknown_weights"] is not None:
+        display.say(f"note: {training_unknown(facts['unknown_weights'])}")
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:
@@ -247,9 +281,12 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
     )
 
 
-def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display) -> None:
+def _say_how_to_go_on(
+    outcome: Outcome, trainer: Trainer, display: Display, resume_command: str | None
+) -> None:
     why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
-    display.say(f"{why} at step {trainer.position.step}; go on with: train --resume {trainer.folder.path}")
+    command = resume_command or f"train --resume {trainer.folder.path}"
+    display.say(f"{why} at step {trainer.position.step}; go on with: {command}")
 
 
 def _short(value: Any) -> str:
@@ -319,6 +356,9 @@ def _conclude(
         display.say(
             f"temperature {temperature:.3f}, fitted on validation (its calibration error {before:.3f} → {after:.3f})"
         )
+    unknown = trainer.folder.unknown_weights() if trainer.backend.rank == 0 else None
+    if unknown is not None:
+        display.say(f"note: {training_unknown(unknown)}: people who are held out may have been in it")
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
     if trainer.backend.rank == 0:
         is_sample = trainer.config.data.store is None

@@ -15,7 +15,9 @@ stay: the last person of a source of people (somebody who is not in training), e
 with the most, else the last of three sources, else none; --validate-on names others. It chooses the epoch (not with
 --last-epoch) and the temperature. Without one, the last epoch's weights are scored as they are.
 
-The same command again goes on where it was interrupted, and does not train a finished fold again. Told are, per fold:
+The same command again goes on where it was interrupted, and does not train a finished fold again. `train --resume
+OUT/FOLD` is refused: it would train on the store's own split. A fold whose run was trained on those whom the fold
+holds out is refused, too. Told are, per fold:
 accuracy, also without J and Z, which are movements; macro F1; the calibration error before and after temperature
 scaling; how many photos get an answer where it is right at 95 %. crossval.json holds all that and each class,
 crossval.md the table, coverage.png coverage against accuracy.
@@ -32,7 +34,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 
 
@@ -96,6 +98,7 @@ def _train_config(config: CrossvalConfig) -> TrainConfig:
         raise UserError(
             f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"
         )
+    refuse_without_effect(config)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
     data = dataclasses.replace(config.data, store=config.folds_of)
     return TrainConfig(**values | {"data": data, "optimizer": config.optimizer.resolved()})

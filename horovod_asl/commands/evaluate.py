@@ -9,7 +9,10 @@
 
 Every photo counts once, whatever the number of ranks. Sets with fewer classes (letters only) are fine: answers
 outside them count as wrong. The answer and the JSON say how many of the very photos were in training (by the
-SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings.
+SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings. Where the run began
+with a file of weights that no run of ours left (--pretrained FILE), that is not known: `photos_in_training` is then
+null, `in_training_unknown_because` says why, and `photos_known_in_training` counts those that are known to be. A run
+that is not finished is scored with its best epoch so far: a line says so, and in the JSON `finished` is false.
 
 `nll` and `ece` are of the network as it is, `nll_calibrated` and `ece_calibrated` at the run's temperature, which was
 fitted on its validation split (1 without one). What abstaining would bring is told at that temperature: `coverage`,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from horovod_asl.data.store import Store
     from horovod_asl.examples import Album, Readings
     from horovod_asl.inference import Predictor
+    from horovod_asl.runfolder import RunFolder
 
     Examples = Callable[[], tuple[Album, Readings]]
 
@@ -86,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
     predictor = Predictor.from_run(config.run, backend)
     answer, examples = score(config, predictor)
     if backend.rank == 0:
+        if predictor.unfinished is not None:
+            print(f"note: {predictor.unfinished}")
         _show(answer)
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
@@ -121,13 +127,15 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
     photos = photos_of(store, rows, predictor.sees)
     answers = predictor.answers(photos)
-    seen = open_run(config.run).were_in_training(store.digests[rows])
+    run = open_run(config.run)
+    seen = run.were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
         predictor,
+        run,
         scored=parts_of(store, rows),
         seen=[] if seen is None else parts_of(store, rows[seen]),
-        photos_in_training=None if seen is None else sum(seen),
+        known_in_training=None if seen is None else sum(seen),
     ) | {"other_finder": predictor.other_finder(store.hand_settings)}
     figures = measures(answers, predictor.classes, predictor.temperature) | provenance
 
@@ -182,12 +190,13 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
     answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
-    seen = open_run(config.run).were_in_training(loaded.digests)
+    run = open_run(config.run)
+    seen = run.were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
     paths = [path for share in backend.gather(loaded.paths) for path in share]
     name = str(config.photos) + (f" ({config.split})" if config.split else "")
     provenance = _provenance(
-        config, predictor, scored=[name], seen=[name] if count else [], photos_in_training=count
+        config, predictor, run, scored=[name], seen=[name] if count else [], known_in_training=count
     ) | {"other_finder": predictor.other_finder()}
     figures = measures(answers, predictor.classes, predictor.temperature)
 
@@ -205,20 +214,30 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
 def _provenance(
     config: EvaluateConfig,
     predictor: Predictor,
+    run: RunFolder,
     *,
     scored: list[str],
     seen: list[str],
-    photos_in_training: int | None,
+    known_in_training: int | None,
 ) -> dict[str, Any]:
+    from horovod_asl.runfolder import training_unknown
+
+    file = run.unknown_weights()
+    unknown = None if file is None else training_unknown(file)
+    if known_in_training is None:
+        unknown = "the run did not save what it was trained on"
     return {
         "scored": scored,
         "trained_on": predictor.facts["trained_on"],
         "seen_in_training": seen,
-        "photos_in_training": photos_in_training,
+        "photos_in_training": known_in_training if unknown is None else None,
+        "photos_known_in_training": known_in_training,
+        "in_training_unknown_because": unknown,
         "split_rule": predictor.facts["split_rule"]["kind"],
         "run": str(config.run),
         "photos": str(config.photos),
         "epoch": predictor.epoch,
+        "finished": predictor.unfinished is None,
         "left_out": 0,
     }
 
@@ -226,13 +245,12 @@ def _provenance(
 def _show(answer: dict[str, Any]) -> None:
     print(f"scored    {listed(answer['scored'])}")
     print(f"trained on {listed(answer['trained_on'])}")
-    count = answer["photos_in_training"]
-    if count is None:
-        print(
-            "note: the run did not save what it was trained on: whether these photos were in it is not known"
-        )
-    else:
+    unknown, count = answer["in_training_unknown_because"], answer["photos_known_in_training"]
+    if unknown is None:
         print(f"{count:,} of {answer['n']:,} photos were in training")
+    else:
+        known = f" ({count:,} of {answer['n']:,} are known to have been)" if count else ""
+        print(f"whether these photos were in training is unknown: {unknown}{known}")
     if count:
         parts = ", ".join(answer["seen_in_training"])
         print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")

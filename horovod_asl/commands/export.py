@@ -6,9 +6,9 @@
     horovod-asl export runs/RUN --box horovod_asl/box --scores massey.json homes.json --notes recipe.md
 
 The graph takes what `predict` makes of a photo's bytes (RGB pixels uint8, the hand's landmarks, or both) and gives
-logits; the order of the classes and the temperature are in its metadata. It computes in float32, and weights that
-float16 holds exactly are stored so. Before the file gets its name, ONNX Runtime must give torch's logits within 1e-4
-(where the largest logit is over 10: 1e-5 of it).
+logits; the order of the classes, the temperature and whether the run was finished are in its metadata. It computes in
+float32, and weights that float16 holds exactly are stored so. Before the file gets its name, ONNX Runtime must give
+torch's logits within 1e-4 (where the largest logit is over 10: 1e-5 of it).
 
 A box holds the weights, the ONNX file (10 MB each at most), the facts of the run, which photos it was trained on (by
 digest), and a model card: `evaluate` and `predict` take its folder in place of a run's.
@@ -81,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
 
     require_onnx()
     predictor = Predictor.from_run(config.run)
+    if predictor.unfinished is not None:
+        print(f"note: {predictor.unfinished}", flush=True)
     if config.out is not None:
         _show(export_onnx(predictor, config.out, batch=config.batch))
     elif config.box is not None:

@@ -9,7 +9,8 @@
 
 The first word is the run if it is a folder that holds one, or `default` (the model that ships); else all are photos.
 In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is always
-tried. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
+tried. A run that is not finished reads with its best epoch so far: a line on standard error says so, and in the JSON
+`finished` is then false. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -64,10 +65,13 @@ def main(argv: Sequence[str]) -> int:
             f"no photos in {', '.join(map(str, photos))}: give a folder or zip of .jpg, .png …, or name "
             "the files one by one"
         )
+    if predictor.unfinished is not None:
+        print(f"note: {predictor.unfinished}", file=sys.stderr)
     if other := predictor.other_finder():
         print(f"note: hands were found by {other}", file=sys.stderr)
     for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
-        _print_answers(path, answers, abstain=config.abstain or 0.0, as_json=config.json)
+        note = {} if predictor.unfinished is None else {"finished": False}
+        _print_answers(path, answers, abstain=config.abstain or 0.0, as_json=config.json, note=note)
     for path, reason in loaded.problems:
         print(f"{path}: {reason}", file=sys.stderr)
     return 1 if loaded.problems else 0
@@ -106,12 +110,14 @@ def _expand(given: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _print_answers(path: str, answers: list[tuple[str, float]], *, abstain: float, as_json: bool) -> None:
+def _print_answers(
+    path: str, answers: list[tuple[str, float]], *, abstain: float, as_json: bool, note: dict[str, bool]
+) -> None:
     best, confidence = answers[0]
     is_sure = confidence >= abstain
     if as_json:
         top = [{"class": name, "probability": share} for name, share in answers]
-        print(json.dumps({"photo": path, "class": best if is_sure else None, "top": top}))
+        print(json.dumps({"photo": path, "class": best if is_sure else None, "top": top} | note))
     else:
         said = "  ".join(f"{name} {share:.1%}" for name, share in answers)
         print(f"{path}  {said if is_sure else f'?  ({said})'}")

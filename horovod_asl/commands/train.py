@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl.cli import parse
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
 def _config(argv: Sequence[str]) -> TrainConfig:
     config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
     if config.resume is None:
+        refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
     saved = _saved_config(config.resume)
     # Read once more, over what the run began with: a flag that says a default is then told from one left out.
@@ -137,10 +138,11 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
 def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
     """Photos per rank such that a step takes at most 128: with more, the small sample gives too few steps.
 
-    The learning rate of a rank follows its batch by the square root, so that the step's rate stays.
+    The learning rate of a rank follows its batch by the square root, so that the step's rate stays. A batch that was
+    asked for stays as it is.
     """
     batch = max(2, _MOST_SAMPLE_PHOTOS_PER_STEP // world_size)
-    if batch >= config.batch_size_per_replica:
+    if batch >= config.batch_size_per_replica or config.batch_size_per_replica != TrainConfig.batch_size_per_replica:
         return config
     rate = config.optimizer.learning_rate_in_force * math.sqrt(batch / config.batch_size_per_replica)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)

@@ -39,6 +39,8 @@ PROBLEM_FIELDS = ("source", "path", "reason")
 MANIFEST, LABELS, SPLIT_CODES = "store.json", "labels.npy", "splits.npy"
 INDEX, PROBLEMS, HANDS = "index.csv", "problems.csv", "hands.npy"
 
+NO_SIDE = "left out"
+"""What `Store.splits` says of a photo that is on no side of a fold."""
 COPY_MARK = "#poor"
 """Then a number: what the path of a copy has behind that of its photo (see `copies`)."""
 _COPY = re.compile(rf"(.*){COPY_MARK}\d", re.DOTALL)
@@ -156,14 +158,20 @@ class Store:
 
     @cached_property
     def splits(self) -> Strings:
-        """`train`, `validation` or `test` for each photo, str (n,)."""
-        return np.array(SPLITS, object)[self.split_codes]
+        """`train`, `validation` or `test` for each photo, `left out` for one that a fold leaves out, str (n,)."""
+        names = np.array([*SPLITS, NO_SIDE], object)
+        return names[np.minimum(self.split_codes, len(SPLITS))]
 
     @cached_property
     def split_codes(self) -> NDArray[np.uint8]:
-        """Each photo's split as an index into `SPLITS`, uint8 (n,)."""
+        """Each photo's split as an index into `SPLITS`, uint8 (n,); of a fold also `folds.LEFT_OUT`."""
         codes: NDArray[np.uint8] = np.load(self.path / SPLIT_CODES)
         return codes
+
+    @property
+    def split_digest(self) -> str:
+        """SHA-256 of `split_codes`, hexadecimal: which photo is on which side, of this store or of a fold of it."""
+        return hashlib.sha256(np.asarray(self.split_codes, np.uint8).tobytes()).hexdigest()
 
     @cached_property
     def digests(self) -> Strings:

@@ -219,6 +219,55 @@ def test_without_a_model_it_says_so(
             command.main(words)
 
 
+def test_a_run_may_begin_with_a_box_or_with_its_file_of_weights(
+    ships: Path, run: Path, tmp_path: Path
+) -> None:
+    weights = RunFolder(run).best_weights()[1]
+    for pretrained in ("default", str(ships), str(ships / "weights.safetensors")):
+        begun = build_model("small_cnn", num_classes=NUM_CLASSES, pretrained=pretrained)
+        for name, tensor in begun.state_dict().items():
+            torch.testing.assert_close(tensor, weights[name], atol=0, rtol=0)
+    box = boxed.run_of_weights(ships / "weights.safetensors")
+    assert box is not None
+    assert box.training_photos() == RunFolder(run).training_photos()
+    assert boxed.run_of_weights(Path(shutil.copy(ships / "weights.safetensors", tmp_path))) is None
+    shutil.copy(ships / "run.json", tmp_path)
+    shutil.copy(run / "best" / "epoch-00004" / "weights.safetensors", tmp_path / "weights.safetensors")
+    assert boxed.run_of_weights(tmp_path / "weights.safetensors") is None  # a file that this box does not hold
+
+
+def test_whoever_was_in_the_training_of_what_ships_is_known() -> None:
+    box = boxed.run_of_weights(boxed.BOX / "weights.safetensors")
+    assert box is not None
+    assert {"asl/1", "massey/hand1", "homes/all", "phone/all"} <= set(box.facts()["trained_on"])
+    assert box.unknown_weights() is None
+
+
+def test_the_card_of_a_model_from_unknown_weights_says_so(run: Path, tmp_path: Path) -> None:
+    second, rows = shutil.copytree(run, tmp_path / "run"), tmp_path / "rows.json"
+    facts = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps(facts | {"unknown_weights": "/there/theirs.pt"}))
+    scores = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02}
+    fold = {"held_out": "phone", "scores": scores, "trained_on": ["asl/1"], "test": ["phone/all"]}
+    told = [
+        fold | {"unknown_weights": "/there/theirs.pt"},
+        fold | {"held_out": "asl/1", "test": ["asl/1"]},
+        scores | {"photos_in_training": None, "in_training_unknown_because": "it is not"},
+    ]
+    rows.write_text(json.dumps(told))
+    assert export.main([str(second), "--box", str(tmp_path / "box"), "--scores", str(rows)]) == 0
+    card = (tmp_path / "box" / "MODEL_CARD.md").read_text()
+    for part in (
+        "But these weights began from theirs.pt, and who was in its training is not known.",
+        "| its validation split | 58 | not known |",
+        "| phone, left out | 2,900 | not known |",
+        "| asl/1, left out | 2,900 | asl/1 |",
+        "| rows 3 | 2,900 | not known |",
+    ):
+        assert part in card, part
+    assert boxed.open_run(tmp_path / "box").unknown_weights() == "theirs.pt"
+
+
 def test_damaged_weights_are_refused(box: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(box, tmp_path / "box")
     data = bytearray((copy / "weights.safetensors").read_bytes())

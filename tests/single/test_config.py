@@ -13,7 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from horovod_asl.boxed import BOX
 from horovod_asl.cli import parse, to_yaml
+from horovod_asl.commands import crossval, train
 from horovod_asl.config import (
     AugmentConfig,
     DataConfig,
@@ -24,7 +26,10 @@ from horovod_asl.config import (
 )
 from horovod_asl.errors import UserError
 from horovod_asl.learner import build_optimizer
+from horovod_asl.runfolder import RunFolder
+from tests.launching import ROOT
 
+RECIPES = (*sorted((ROOT / "launch").glob("*.yaml")), BOX / "config.yaml")
 shares = st.floats(0, 1)
 counts = st.integers(1, 10**9)
 # "None" is how a flag spells None, so a file of that name can't be told from none.
@@ -157,6 +162,46 @@ def test_options_that_contradict_each_other_are_refused_with_the_remedy() -> Non
     with pytest.raises(UserError, match="--epochs 3 cannot be divided into 2 equal --cycles"):
         TrainConfig(epochs=3, optimizer=OptimizerConfig(cycles=2))
     TrainConfig(epochs=4, optimizer=OptimizerConfig(cycles=2))
+
+
+FROZEN = "--pretrained=w.pt --freeze-backbone"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (f"{FROZEN} --views 2 --no-augment", "--views 2: all versions but the first are augmented"),
+        (f"{FROZEN} --views 2 --model alexnet", "--views: alexnet has dropout among its frozen layers"),
+        (f"{FROZEN} --views 1 --model vgg19", "--views: vgg19 has dropout among its frozen layers"),
+        ("--no-augment --jpeg 0.5", "--jpeg 0.5 has no effect with --no-augment"),
+        ("--no-augment --mixup-alpha 0.2", "--mixup-alpha 0.2 has no effect with --no-augment"),
+        (f"{FROZEN} --views 2 --cutmix-alpha 1", "--cutmix-alpha 1.0 has no effect with --views"),
+        (f"{FROZEN} --views 1 --darken 0.3", "--darken 0.3 has no effect with --views 1"),
+        ("--input landmarks --backgrounds 0.3", "--backgrounds 0.3 has no effect for landmark_mlp"),
+        ("--momentum 0.8", "--momentum 0.8 has no effect with --optimizer adamw: add --optimizer sgd"),
+        ("", None),
+        (f"{FROZEN} --no-augment --views 1", None),
+        (f"{FROZEN} --views 2 --jpeg 0.5 --mirror 0.5", None),
+        (f"{FROZEN} --model alexnet", None),
+        ("--optimizer sgd --momentum 0.8", None),
+        *((f"--config {file}", None) for file in RECIPES),
+    ],
+)
+def test_an_option_that_others_leave_without_effect_is_refused_for_a_new_run(
+    words: str, complaint: str | None, tmp_path: Path
+) -> None:
+    """A run that an older version trained with it is still read."""
+    config = parse(TrainConfig, words.split(), prog="p", description=None)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert RunFolder(tmp_path).config() == config
+    others = [str(tmp_path), "--by", "source", "--out", str(tmp_path / "out")]
+    if complaint is None:
+        train._config(words.split())
+    else:
+        with pytest.raises(UserError, match=complaint):
+            train._config(words.split())
+        with pytest.raises(UserError, match=complaint):
+            crossval.main([*others, *words.split()])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_o
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome
 from horovod_asl.store_photos import features_of_store, photos_of
 from tests.conftest import write_frames
@@ -114,6 +115,16 @@ def test_the_recordings_of_a_person_stay_together() -> None:
     assert not whole.same_signer
 
 
+def test_no_two_folds_share_a_folder_even_where_case_is_ignored() -> None:
+    people = {"a": ["b", "c"], "a-b": ["all"], "A": ["B"], "a-c-x": ["all"]}
+    names = [*people, "a/b", "a/c", "A/B"]
+    folders = {fold.held_out: fold.folder for fold in plan_folds(people, by="source", only=names)}
+    assert len({folder.lower() for folder in folders.values()}) == len(names)
+    assert (folders["A"], folders["A/B"], folders["a/c"]) == ("A", "A-B", "a-c")  # as before, where that is enough
+    assert all(fold.folder == folders[fold.held_out] for fold in plan_folds(people, by="source"))
+    assert all("/" not in folder for folder in folders.values())
+
+
 @pytest.mark.parametrize(
     ("asked", "part"),
     [
@@ -189,6 +200,52 @@ def test_copies_of_who_is_held_out_are_left_out_of_training(store: Path) -> None
     assert opened.manifest["split_rule"]["kind"] == "recording"  # the store itself is as it was
 
 
+def test_the_store_of_a_fold_names_the_side_of_every_photo(store: Path) -> None:
+    opened = Store.open(store)
+    before = opened.splits.tolist()
+    (fold,) = plan_folds(recordings_of(opened), by="source", signers=["a"], only=["b"])
+    split = with_fold(opened, fold, split_codes(opened, fold))
+    for side in ("train", "validation", "test"):
+        assert np.array_equal(np.flatnonzero(split.splits == side), split.rows(side))
+    assert split.paths[split.splits == "left out"].tolist() == ["A/A1.jpg"]
+    assert opened.splits.tolist() == before == Store.open(store).splits.tolist()
+
+
+def test_folds_a_b_with_a_dash_and_a_slash_are_trained_side_by_side(store: Path, tmp_path: Path) -> None:
+    """The sources `a` (recordings 1, 2, 3), `b` and, of b's photos again under another name, `a-1`."""
+    photos = store.parent
+    both = tmp_path / "store"
+    prepare_store(
+        sources=[f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
+        store=both,
+        image_size=16,
+        split=SplitRule(test=("a/3",)),
+        tolerance=Tolerance(allow_missing=True),
+        workers=1,
+        say=lambda line: None,
+    )
+    folds = Plan("source", only=("a/1", "a-1"))
+    assert walk(both, tmp_path / "out", plan=folds) is Outcome.FINISHED
+    rows = {row["held_out"]: row for row in rows_of(tmp_path / "out")}
+    assert rows["a/1"]["test"] == ["a/1"]
+    assert rows["a-1"]["test"] == ["a-1/1", "a-1/2"]
+    assert rows["a-1"]["folder"] == "a-1"
+    first = replace(CONFIG, model=ModelConfig(pretrained=str(tmp_path / "out")))
+    assert walk(both, tmp_path / "second", config=first, plan=folds) is Outcome.FINISHED
+    for row in rows.values():
+        begun = RunFolder(tmp_path / "second" / row["folder"]).facts()["begun_with"]
+        assert begun["run"] == str(tmp_path / "out" / row["folder"])
+
+    # As an older version left it: the fold a/1 alone, in the folder that is now the other's.
+    old, name = shutil.copytree(tmp_path / "out", tmp_path / "old"), rows["a/1"]["folder"]
+    shutil.rmtree(old / "a-1")
+    (old / name).rename(old / "a-1")
+    assert walk(both, old, plan=replace(folds, only=("a/1",))) is Outcome.FINISHED
+    assert not (old / name).exists()
+    with pytest.raises(UserError, match=r"a-1 is of another fold, and a-1 needs that name"):
+        walk(both, old, plan=folds)
+
+
 def test_each_fold_is_a_run_that_never_saw_who_is_held_out(out: Path) -> None:
     rows = rows_of(out)
     assert [row["held_out"] for row in rows] == ["a", "b"]
@@ -246,6 +303,77 @@ def test_a_fold_that_was_stopped_goes_on(store: Path, out: Path, tmp_path: Path)
     assert digests[0] == digests[1]
 
 
+def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store's own split has a/1, a/2 and all of b in training; the fold holds b out."""
+    only = Plan("source", signers=("a",), only=("b",))
+    path = tmp_path / "out" / "b"
+    assert walk(store, tmp_path / "out", config=replace(CONFIG, stop_after_steps=1), plan=only) is Outcome.STOPPED
+    said = capsys.readouterr().out
+    assert f"the same `horovod-asl crossval … --out {tmp_path / 'out'}`" in said
+    assert "train --resume" not in said
+    note = Predictor.from_run(path).unfinished or ""
+    assert "(epoch 0 of 1; the same `horovod-asl crossval" in note
+    assert "train --resume" not in note
+    facts = json.loads((path / "run.json").read_text())
+    of_older_version = {name: fact for name, fact in facts.items() if name != "split_digest"}
+    for known in (facts, of_older_version):
+        (path / "run.json").write_text(json.dumps(known))
+        with pytest.raises(UserError, match=r"fold of a cross-validation.* --out .*/out` goes on with it"):
+            run_training(replace(CONFIG, resume=path), store, Serial(torch.device("cpu")))
+        assert json.loads((path / "run.json").read_text()) == known
+    assert walk(store, tmp_path / "out", plan=only) is Outcome.FINISHED
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_fold_that_was_gone_on_with_on_another_split_is_refused(
+    is_finished: bool, store: Path, tmp_path: Path
+) -> None:
+    """As an older version's `train --resume OUT/FOLD` left it: interrupted once more, or at its end."""
+    only = Plan("source", signers=("a",), only=("b",))
+    stopping = replace(CONFIG, stop_after_steps=None if is_finished else 1)
+    assert walk(store, tmp_path / "out", config=stopping, plan=only) is not Outcome.PREEMPTED
+    (tmp_path / "out" / "b" / "fold.json").unlink(missing_ok=True)
+    facts = RunFolder(tmp_path / "out" / "b").facts() | {"split_rule": {"kind": "recording", "test": ["a/3"]}}
+    del facts["split_digest"]
+    RunFolder(tmp_path / "out" / "b").write_facts(facts)
+    with pytest.raises(UserError, match=r"with another split .* remove that folder, and the fold is trained anew"):
+        walk(store, tmp_path / "out", plan=only)
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_a_fold_whose_run_saw_those_who_are_held_out_is_refused(
+    is_scored: bool, store: Path, out: Path, tmp_path: Path
+) -> None:
+    opened, run = Store.open(store), RunFolder(shutil.copytree(out, tmp_path / "out") / "b")
+    if not is_scored:
+        (run.path / "fold.json").unlink()
+    facts = run.facts()
+    run.write_facts(facts | {"trained_on": [*facts["trained_on"], "b/2"]})
+    with pytest.raises(UserError, match=r"out/b was trained on b/2, which the fold holds out"):
+        walk(store, tmp_path / "out")
+    if is_scored:  # in the report of folds that are not asked for this time, too
+        with pytest.raises(UserError, match=r"out/b was trained on b/2"):
+            rows_of(tmp_path / "out")
+    run.write_facts(facts)
+    lines = run.training_photos() or []
+    shown = opened.digests[(opened.sources == "b") & (opened.recordings == "1")][:3]
+    (run.path / "trained_on.sha256").write_text("\n".join([*lines, *(digest[:16] for digest in shown)]))
+    with pytest.raises(UserError, match=r"out/b was trained on 3 photos, which the fold holds out"):
+        walk(store, tmp_path / "out")
+
+
+def test_other_takes_of_the_same_signer_may_be_in_training(store: Path, tmp_path: Path) -> None:
+    takes = Plan("source", only=("a/3",))
+    for _ in range(2):  # trained, and read back
+        assert walk(store, tmp_path / "out", plan=takes) is Outcome.FINISHED
+    (row,) = rows_of(tmp_path / "out")
+    assert row["same_signer_in_training"]
+    assert row["trained_on"] == ["a/1", "b/1", "b/2"]
+    assert (row["test"], row["validated_on"]) == (["a/3"], ["a/2"])
+
+
 def test_a_row_is_what_the_weights_that_were_kept_make_of_the_photos(store: Path, out: Path) -> None:
     assert_rows_are_what_the_pixels_give(store, out)
 
@@ -264,7 +392,7 @@ def assert_rows_are_what_the_pixels_give(store: Path, out: Path) -> None:
 def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     store: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = max(out.glob("a/best/*/weights.safetensors"))
+    weights = shutil.copy(max(out.glob("a/best/*/weights.safetensors")), tmp_path / "theirs.safetensors")
     frozen = replace(
         CONFIG,
         model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
@@ -280,6 +408,9 @@ def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
     assert passes == [1]
     assert_rows_are_what_the_pixels_give(store, tmp_path / "out")
+    for row in rows_of(tmp_path / "out"):  # nothing says whom a file that lies outside a run has seen
+        assert row["unknown_weights"] == str(weights)
+        assert "; whoever was in the training of theirs.safetensors, which is not known" in table_row(row)[1]
 
 
 def test_each_fold_begins_with_what_the_same_fold_of_an_earlier_one_left(
@@ -310,6 +441,10 @@ def test_an_earlier_run_that_saw_who_is_held_out_is_refused(store: Path, out: Pa
     seen = replace(CONFIG, model=ModelConfig(pretrained=str(out / "a")))  # it was trained on b
     with pytest.raises(UserError, match=r"10 photos of this run's test split were in its training"):
         walk(store, tmp_path / "out", config=seen, plan=replace(BY_SOURCE, only=("b",)))
+    file = next((out / "a" / "best").iterdir()) / "weights.safetensors"
+    seen = replace(CONFIG, model=ModelConfig(pretrained=str(file)))
+    with pytest.raises(UserError, match=r"10 photos of this run's test split were in its training"):
+        walk(store, tmp_path / "by-file", config=seen, plan=replace(BY_SOURCE, only=("b",)))
 
 
 def test_features_are_made_anew_where_the_folds_froze_other_weights(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,6 +138,21 @@ def test_imagenet_weights_load_as_torchvision_s_hub_gives_them(
     fresh = models.build_model(name, num_classes=CLASSES)
     assert fresh.load_state_dict(model.state_dict())  # what is saved is what evaluation and resume build
     assert torch.equal(fresh.eval()(photos(name)), model.eval()(photos(name)))
+
+
+def test_a_file_that_torchvision_publishes_is_known_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is called on a machine to which somebody copied it."""
+    file = tmp_path / "theirs.pth"
+    save_file({"w": torch.zeros(1)}, file)
+    assert not models.is_imagenet_file("resnet18", file)
+    assert not models.is_imagenet_file("small_cnn", file)
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    published = [SimpleNamespace(url=f"https://there/resnet18-{digest}.pth") for digest in ("0" * 8, digits)]
+    hub = SimpleNamespace(get_model_weights=lambda name: {"resnet18": published}[name])
+    monkeypatch.setattr(models, "torchvision_models", lambda: hub)
+    assert models.is_imagenet_file("resnet18", file)
 
 
 def test_imagenet_weights_without_a_network_fail_with_the_way_out(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from horovod_asl import checkpoint
-from horovod_asl.config import TrainConfig
+from horovod_asl.cli import to_yaml
+from horovod_asl.config import ModelConfig, TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
 
@@ -66,6 +68,35 @@ def test_photos_of_training_are_known_by_their_digest(tmp_path: Path) -> None:
     folder.write_training_photos(digests[:600] + digests[:10])
     assert folder.were_in_training(digests) == [True] * 600 + [False] * 400
     assert (tmp_path / "trained_on.sha256").stat().st_size == 600 * 17
+
+
+@pytest.mark.parametrize(
+    ("facts", "pretrained", "unknown"),
+    [
+        ({"unknown_weights": None}, "theirs.pt", None),  # a file that was found to be a run's, or torchvision's
+        ({"unknown_weights": "theirs.pt"}, None, "theirs.pt"),  # of the run that this one began with
+        # Runs of versions that did not note it.
+        ({"begun_with": None}, "theirs.pt", "theirs.pt"),
+        ({}, "/there/weights.safetensors", "/there/weights.safetensors"),
+        ({}, "imagenet", None),
+        ({}, "hands", None),
+        ({}, None, None),
+        ({"begun_with": ModelConfig(pretrained="imagenet")}, "/there/first", None),
+        ({"begun_with": ModelConfig(pretrained="theirs.pt")}, "/there/second", "theirs.pt"),
+        ({"begun_with": ModelConfig(pretrained="first")}, "/there/second", None),
+    ],
+)
+def test_whether_a_run_began_with_weights_of_which_nothing_is_known(
+    facts: dict[str, Any], pretrained: str | None, unknown: str | None, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    begun = facts.get("begun_with")
+    if begun is not None:
+        config = to_yaml(TrainConfig(model=replace(begun, model="resnet18")))
+        facts = {"begun_with": {"run": "first", "trained_on": ["a/1"], "config": config}}
+    folder.write_facts(facts)
+    folder.create(TrainConfig(model=ModelConfig(model="hand_net", pretrained=pretrained)))
+    assert folder.unknown_weights() == unknown
 
 
 def test_the_final_weights_are_the_newest_and_not_the_best(tmp_path: Path) -> None:

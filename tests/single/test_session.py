@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -13,17 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from horovod_asl.backends import Serial
-from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
+from horovod_asl.boxed import put_weights
+from horovod_asl.commands import evaluate, predict
+from horovod_asl.config import DataConfig, ExecutionConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT
+from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.onnx_export import metadata
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import _Board, run_training
+from horovod_asl.stopping import Outcome
 from horovod_asl.store_photos import times_shown
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
@@ -156,6 +163,117 @@ def test_a_run_that_begins_with_another_has_seen_whoever_that_one_saw(
     run_training(replace(begins, run_folder=None, resume=second), only(recordings[1]), serial)
     assert told() == expected
     assert RunFolder(second).facts()["begun_with"]["run"] == str(first)
+
+
+@pytest.fixture(scope="module")
+def first(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch on the store's training split: the recordings r0 and r1."""
+    path = tmp_path_factory.mktemp("first") / "first"
+    run_training(replace(STEP, run_folder=path), small_store, SERIAL)
+    return path
+
+
+SERIAL = Serial(torch.device("cpu"))
+STEP = TrainConfig(epochs=1, batch_size_per_replica=64, execution=ExecutionConfig(threads_per_rank=1))
+
+
+def beginning_with(weights: Path, run: Path, store: Path | Store) -> RunFolder:
+    begins = replace(STEP, run_folder=run, model=ModelConfig(pretrained=str(weights)))
+    run_training(begins, store, SERIAL)
+    return RunFolder(run)
+
+
+@pytest.mark.parametrize("kept", ["best", "checkpoints"])
+def test_a_file_of_weights_in_a_run_folder_is_that_run_s(
+    kept: str, first: Path, small_store: Path, tmp_path: Path
+) -> None:
+    store = Store.open(small_store)
+    (tmp_path / "link").symlink_to(next((first / kept).iterdir()))
+    file = tmp_path / "link" / "weights.safetensors"
+    # r2 alone in training; r3, which the first run did not see, is the test
+    codes = np.array([{"r2": 0, "r3": 2}.get(name, LEFT_OUT) for name in store.recordings], np.uint8)
+    second = beginning_with(file, tmp_path / "second", store.with_splits(codes, {"kind": "test"}))
+    assert second.facts()["trained_on"] == ["synthetic/r0", "synthetic/r1", "synthetic/r2"]
+    assert second.were_in_training(store.digests) == (store.recordings != "r3").tolist()
+    assert (second.facts()["begun_with"]["run"], second.unknown_weights()) == (str(first.resolve()), None)
+    codes = np.array([{"r2": 0, "r1": 2}.get(name, LEFT_OUT) for name in store.recordings], np.uint8)
+    with pytest.raises(UserError, match="58 photos of this run's test split were in its training"):
+        beginning_with(file, tmp_path / "third", store.with_splits(codes, {"kind": "test"}))
+
+
+def test_of_a_run_that_began_with_a_foreign_file_it_is_not_known_who_was_in_training(
+    first: Path, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor of a run that began with it, or was stopped and resumed; the end of train, evaluate and the page say so."""
+    foreign, second = tmp_path / "theirs.safetensors", tmp_path / "second"
+    shutil.copy(next((first / "best").iterdir()) / "weights.safetensors", foreign)
+    begins = replace(STEP, model=ModelConfig(pretrained=str(foreign)))
+    run_training(replace(begins, run_folder=second, stop_after_steps=1), small_store, SERIAL)
+    foreign.unlink()
+    run_training(replace(begins, resume=second), small_store, SERIAL)
+    third = beginning_with(second, tmp_path / "third", small_store)
+    sentence = f"these weights began from {foreign}, and who was in its training is not known"
+    assert capsys.readouterr().out.count(f"{sentence}: people who are held out may have been in it") == 2
+    assert sentence in (third.path / "report.html").read_text()
+    for run in (second, third.path):
+        assert RunFolder(run).unknown_weights() == str(foreign)
+        for split, known in (("test", 0), ("all", 116)):
+            words = [str(run), str(small_store), "--split", split, "--json", str(tmp_path / "scores.json")]
+            assert evaluate.main([*words, "--backend", "serial"]) == 0
+            scores = json.loads((tmp_path / "scores.json").read_text())
+            assert (scores["photos_in_training"], scores["photos_known_in_training"]) == (None, known)
+            assert scores["in_training_unknown_because"] == sentence
+            said = capsys.readouterr().out
+            assert f"is unknown: {sentence}" in said
+            assert "0 of 58 photos were in training" not in said
+            assert ("116 of 232 are known to have been" in said) is (split == "all")
+
+
+@pytest.mark.parametrize(("steps", "epoch", "weights"), [(5, 2, "best epoch so far"), (1, 0, "newest checkpoint")])
+def test_what_reads_a_run_that_is_not_finished_says_so(
+    steps: int,
+    epoch: int,
+    weights: str,
+    small_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, scores = tmp_path / "my run", tmp_path / "scores.json"
+    config = replace(STEP, epochs=3)  # of two steps each
+    stopping = replace(config, run_folder=run, stop_after_steps=steps)
+    assert run_training(stopping, small_store, SERIAL) is Outcome.STOPPED
+    note = (
+        f"note: {run} is not finished (epoch {epoch} of 3; resume it with `horovod-asl train --resume '{run}'`): "
+        f"these are the weights of its {weights}\n"
+    )
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(photo)
+
+    def evaluated() -> tuple[str, bool]:
+        capsys.readouterr()
+        assert evaluate.main([str(run), str(small_store), "--json", str(scores), "--backend", "serial"]) == 0
+        return capsys.readouterr().out, json.loads(scores.read_text())["finished"]
+
+    said, finished = evaluated()
+    assert (note in said, finished) == (True, False)
+    assert predict.main([str(run), str(photo), "--json"]) == 0
+    answer, told = capsys.readouterr()
+    told_as_json = json.loads(answer)
+    assert (told, told_as_json["photo"], told_as_json["finished"]) == (note, str(photo), False)
+    assert metadata(Predictor.from_run(run))["finished"] == "false"
+    box = tmp_path / "box"
+    box.mkdir()
+    put_weights(box, RunFolder(run), 1.0)
+    boxed = Predictor.from_run(box)
+    assert boxed.unfinished == f"{box} was made of a run that was not finished (epoch {epoch} of 3)"
+
+    assert run_training(replace(config, resume=run), small_store, SERIAL) is Outcome.FINISHED
+    said, finished = evaluated()
+    assert ("not finished" in said, finished) == (False, True)
+    assert predict.main([str(run), str(photo), "--json"]) == 0
+    answer, told = capsys.readouterr()
+    assert (told, "finished" in json.loads(answer)) == ("", False)
+    assert metadata(Predictor.from_run(run))["finished"] == "true"
 
 
 def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_many_ranks_take_small_batches_of_the_sample(world_size: int, batch: int
     assert rate == pytest.approx(1e-3 * (batch / 32) ** 0.5)
 
 
-def test_a_small_batch_that_was_asked_for_stays() -> None:
-    asked = TrainConfig(batch_size_per_replica=8)
+@pytest.mark.parametrize("batch", [8, 64])
+def test_a_batch_that_was_asked_for_stays(batch: int) -> None:
+    asked = TrainConfig(batch_size_per_replica=batch)
     assert _for_the_sample(asked, 16) is asked
