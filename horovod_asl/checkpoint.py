@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
+from horovod_asl.files import file_digest, sync
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
@@ -50,13 +49,13 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     manifest |= {"manifest_sha256": _manifest_digest(manifest)}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*partial.iterdir(), partial]:
-        _fsync(path)
+        sync(path)
     replaced = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)
-    _fsync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -151,11 +150,3 @@ def on_cpu(value: Any) -> Any:
 def _manifest_digest(manifest: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

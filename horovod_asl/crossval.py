@@ -29,6 +29,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_run
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
+from horovod_asl.files import write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
@@ -39,7 +40,7 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
-from horovod_asl.runfolder import RESULT, RunFolder, write_atomically
+from horovod_asl.runfolder import RESULT, RunFolder
 from horovod_asl.session import display_of, open_equal_stores, run_training, settle_process
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, frozen_digest

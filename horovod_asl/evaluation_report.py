@@ -14,9 +14,10 @@ from horovod_asl.data.recordings import listed
 from horovod_asl.errors import UserError
 from horovod_asl.examples import Album, Readings, confused_pairs, explained
 from horovod_asl.explain import examples_sheet, pairs_sheet
+from horovod_asl.files import write_atomically
 from horovod_asl.inference import Predictor
 from horovod_asl.report import STYLE, plot_confusion, plot_per_class, score_row, table
-from horovod_asl.runfolder import RunFolder, write_atomically
+from horovod_asl.runfolder import RunFolder
 
 RIGHT, WRONG, PAIRS = "right.png", "wrong.png", "confused.png"
 CONFUSION, PER_CLASS, PAGE = "confusion.png", "per_class.png", "report.html"

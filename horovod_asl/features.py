@@ -35,8 +35,8 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, each
 from horovod_asl.errors import UserError
+from horovod_asl.files import write_atomically
 from horovod_asl.hand_network import HandNet, TunedTail
-from horovod_asl.runfolder import write_atomically
 from horovod_asl.stopping import StopSignal
 
 FEATURES_VERSION = 1

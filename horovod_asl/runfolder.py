@@ -31,6 +31,7 @@ from horovod_asl import checkpoint
 from horovod_asl.cli import flags_of_file, parse, to_yaml
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
+from horovod_asl.files import write_atomically
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
@@ -212,13 +213,3 @@ class RunFolder:
                 return (-1.0, -1)
 
         return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
