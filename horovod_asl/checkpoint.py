@@ -39,17 +39,11 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
-    )
-    if state is not None:
-        torch.save(on_cpu(state), partial / STATE)
-    digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
-    manifest = {**facts, "sha256": digests}
-    manifest |= {"manifest_sha256": _manifest_digest(manifest)}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*partial.iterdir(), partial]:
-        sync(path)
+    try:
+        _write(partial, weights, state, facts)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk its part is in the way of everything else
+        raise
     replaced = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
@@ -57,6 +51,24 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     partial.rename(folder)
     sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write(partial: Path, weights: Weights, state: State | None, facts: Mapping[str, Any]) -> None:
+    """The files of a checkpoint, and those and their folder flushed to the disk."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    (partial / WEIGHTS).touch()
+    mode = (partial / WEIGHTS).stat().st_mode
+    save_file(tensors, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(mode)  # safetensors puts one in its place that the owner alone may read
+    if state is not None:
+        with (partial / STATE).open("wb") as file:  # by its path, torch would not say that a disk is full
+            torch.save(on_cpu(state), file)
+    digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+    manifest = {**facts, "sha256": digests}
+    manifest |= {"manifest_sha256": _manifest_digest(manifest)}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*partial.iterdir(), partial]:
+        sync(path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
