@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -226,6 +227,10 @@ def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | Non
 @contextlib.contextmanager
 def _full_disk_in_one_line(folder: RunFolder) -> Iterator[None]:
     """Have a disk that is full end the run with what is saved and how to go on."""
+    before = threading.excepthook  # TensorBoard's thread hands its error on to ours, and would print it as well
+    threading.excepthook = lambda said: (
+        None if said.exc_value is not None and is_full(said.exc_value) else before(said)
+    )
     try:
         yield
     except Exception as error:
@@ -241,6 +246,8 @@ def _full_disk_in_one_line(folder: RunFolder) -> Iterator[None]:
             else "then start again"
         )
         raise full_disk(folder.path, f"free some room, {remedy}") from error
+    finally:
+        threading.excepthook = before
 
 
 def _refuse_another_store(folder: RunFolder, store: Store) -> None:
