@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -16,7 +17,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from horovod_asl.backends import Serial
-from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
+from horovod_asl.commands.export import main as export
+from horovod_asl.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
@@ -25,6 +27,7 @@ from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import _Board, run_training
 from horovod_asl.store_photos import times_shown
+from tests.single.test_prepare import prepare
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
 
@@ -156,6 +159,34 @@ def test_a_run_that_begins_with_another_has_seen_whoever_that_one_saw(
     run_training(replace(begins, run_folder=None, resume=second), only(recordings[1]), serial)
     assert told() == expected
     assert RunFolder(second).facts()["begun_with"]["run"] == str(first)
+
+
+def test_others_may_read_what_the_umask_lets_them(small_store: Path, frames: Path, tmp_path: Path) -> None:
+    """A run, a store, an export and features, under a umask that no fixed mode goes with."""
+    before, file_mode, folder_mode = os.umask(0o007), 0o660, 0o770
+    try:
+        run, weights = tmp_path / "run", tmp_path / "run" / "best"
+        config = TrainConfig(run_folder=run, epochs=1, batch_size_per_replica=64)
+        run_training(config, small_store, Serial(torch.device("cpu")))
+        prepare(frames, tmp_path / "store")
+        assert export([str(run), str(tmp_path / "model.onnx")]) == 0
+        frozen = ModelConfig(
+            pretrained=str(next(weights.rglob("*.safetensors"))),
+            freeze_backbone=True,
+            features_file=tmp_path / "features",
+        )
+        config = replace(config, run_folder=tmp_path / "head", model=frozen, augment=AugmentConfig(augment=False))
+        run_training(config, small_store, Serial(torch.device("cpu")))
+    finally:
+        os.umask(before)
+    others = {
+        f"{path.relative_to(tmp_path)} {path.stat().st_mode & 0o777:o}"
+        for path in tmp_path.rglob("*")
+        if path.stat().st_mode & 0o777 != (folder_mode if path.is_dir() else file_mode)
+    }
+    assert others == set()
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert names >= {"weights.safetensors", "state.pt", "store.json", "model.onnx", "features", "features.json"}
 
 
 def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path: Path) -> None:
