@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -57,7 +56,7 @@ def write_evaluation_report(
         PAIRS: _pairs(predictor, album, readings, scores),
     }
     page = folder / PAGE
-    with locked(folder / ".lock", f"another report is being written into {folder}", say=_say):
+    with locked(folder / ".lock", f"another report is being written into {folder}"):
         for name, picture in pictures.items():
             (folder / name).unlink(missing_ok=True)  # an earlier report's, of answers that are no more
             if picture is not None:
@@ -66,10 +65,6 @@ def write_evaluation_report(
         plot_per_class(scores, "class by class", folder / PER_CLASS)
         write_atomically(page, _page(scores, predictor, album, [name for name, one in pictures.items() if one]))
     return page
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _examples(

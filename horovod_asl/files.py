@@ -231,16 +231,16 @@ class Lock:
                 if found is not None and found[0].token == self.token:
                     os.utime(self.path)
                 elif found is not None:  # this process was suspended for so long that another host gave it up
-                    print(
-                        f"error: {self.path.parent} was taken over by {found[0]}; this process ends",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    _to_stderr(f"error: {self.path.parent} was taken over by {found[0]}; this process ends")
                     os._exit(1)  # as after a kill: what is saved is whole, and nothing more may be written
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
-def locked(path: Path, busy: str, *, say: Callable[[str], None]) -> Iterator[None]:
+def locked(path: Path, busy: str, *, say: Callable[[str], None] = _to_stderr) -> Iterator[None]:
     """Hold the lock at `path`, after waiting for it where need be.
 
     Args:
