@@ -333,9 +333,12 @@ def _machine() -> str:
     """Containers of one machine may share its name and its boot, but number their processes apart."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        namespace = Path("/proc/self/ns/pid").readlink()
+        if Path("/proc/self").readlink().name != str(os.getpid()):
+            return ""  # a /proc of another namespace, whose pids are other processes
     except OSError:
         return ""
+    return f"{boot} {namespace}"
 
 
 def _runs(holder: Holder) -> bool:
