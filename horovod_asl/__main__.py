@@ -12,6 +12,7 @@ from typing import NoReturn
 from horovod_asl import __version__
 from horovod_asl.cli import fail
 from horovod_asl.errors import UserError
+from horovod_asl.files import is_full
 from horovod_asl.launcher import announced_rank
 
 COMMANDS: dict[str, str] = {
@@ -70,7 +71,10 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         fail(_with_rank("interrupted"))
         return 130
-    except Exception:
+    except Exception as error:
+        if is_full(error):
+            fail(_with_rank(f"a disk is full, or your quota is used up ({error}): free some room and try again"))
+            return 2
         if not _one_of_several():
             raise
         print(_with_rank("failed; its traceback:"), file=sys.stderr)

@@ -23,8 +23,8 @@ import torch
 from horovod_asl.checkpoint import Weights, read_manifest
 from horovod_asl.compact import load_compact, save_compact
 from horovod_asl.config import without_folders
-from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
+from horovod_asl.files import file_digest, locked
 from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
 
 DEFAULT = "default"
@@ -118,15 +118,24 @@ def new_box(folder: Path) -> Iterator[Path]:
     """
     folder = folder.absolute()  # `.` has no name
     _refuse_foreign(folder)
+    held = contextlib.ExitStack()
+    try:
+        lock = folder.with_name(f".{folder.name}.lock")
+        held.enter_context(locked(lock, f"another export writes {folder}"))
+    except OSError as error:
+        raise _no_place(folder, error) from error
+    with held:
+        yield from _filled(folder)
+
+
+def _filled(folder: Path) -> Iterator[Path]:
     partial, replaced = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "replaced"))
     for left in (partial, replaced):
         shutil.rmtree(left, ignore_errors=True)
     try:
         partial.mkdir()
     except OSError as error:
-        raise UserError(
-            f"no box can be made at {folder} ({error.strerror}): name a folder in one that is there and writable"
-        ) from error
+        raise _no_place(folder, error) from error
     try:
         yield partial
         for name in (WEIGHTS, ONNX):
@@ -142,6 +151,12 @@ def new_box(folder: Path) -> Iterator[Path]:
     finally:
         for left in (partial, replaced):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _no_place(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"no box can be made at {folder} ({error.strerror}): name a folder in one that is there and writable"
+    )
 
 
 def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = False) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
+from horovod_asl.files import file_digest, sync
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
@@ -40,24 +39,36 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
-    )
-    if state is not None:
-        torch.save(on_cpu(state), partial / STATE)
-    digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
-    manifest = {**facts, "sha256": digests}
-    manifest |= {"manifest_sha256": _manifest_digest(manifest)}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*partial.iterdir(), partial]:
-        _fsync(path)
+    try:
+        _write(partial, weights, state, facts)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk its part is in the way of everything else
+        raise
     replaced = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)
-    _fsync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write(partial: Path, weights: Weights, state: State | None, facts: Mapping[str, Any]) -> None:
+    """The files of a checkpoint, and those and their folder flushed to the disk."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    (partial / WEIGHTS).touch()
+    mode = (partial / WEIGHTS).stat().st_mode
+    save_file(tensors, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(mode)  # safetensors puts one in its place that the owner alone may read
+    if state is not None:
+        with (partial / STATE).open("wb") as file:  # by its path, torch would not say that a disk is full
+            torch.save(on_cpu(state), file)
+    digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+    manifest = {**facts, "sha256": digests}
+    manifest |= {"manifest_sha256": _manifest_digest(manifest)}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*partial.iterdir(), partial]:
+        sync(path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -151,11 +162,3 @@ def on_cpu(value: Any) -> Any:
 def _manifest_digest(manifest: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
+from horovod_asl.files import write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
@@ -40,7 +41,7 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
-from horovod_asl.runfolder import FACTS, RESULT, RunFolder, write_atomically
+from horovod_asl.runfolder import FACTS, RESULT, RunFolder
 from horovod_asl.session import (
     display_of,
     open_equal_stores,

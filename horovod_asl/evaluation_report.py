@@ -14,9 +14,10 @@ from horovod_asl.data.recordings import listed
 from horovod_asl.errors import UserError
 from horovod_asl.examples import Album, Readings, confused_pairs, explained
 from horovod_asl.explain import examples_sheet, pairs_sheet
+from horovod_asl.files import locked, write_atomically
 from horovod_asl.inference import Predictor
 from horovod_asl.report import STYLE, plot_confusion, plot_per_class, score_row, table
-from horovod_asl.runfolder import RunFolder, write_atomically
+from horovod_asl.runfolder import RunFolder
 
 RIGHT, WRONG, PAIRS = "right.png", "wrong.png", "confused.png"
 CONFUSION, PER_CLASS, PAGE = "confusion.png", "per_class.png", "report.html"
@@ -42,6 +43,8 @@ def write_evaluation_report(
 ) -> Path:
     """Draw the pictures of an evaluation into `folder` and write its page; the page's path.
 
+    Another process that writes into the same folder waits: pictures and page are of one evaluation.
+
     Args:
         folder: one that `claim_report_folder` has seen.
         scores: the JSON of `horovod-asl evaluate`.
@@ -52,14 +55,15 @@ def write_evaluation_report(
         RIGHT: _examples(predictor, album, readings, readings.rightly().size, wrong=False),
         PAIRS: _pairs(predictor, album, readings, scores),
     }
-    for name, picture in pictures.items():
-        (folder / name).unlink(missing_ok=True)  # an earlier report's, of answers that are no more
-        if picture is not None:
-            picture.save(folder / name)
-    plot_confusion(scores, f"{scores['top1']:.1%} of {scores['n']:,}", folder / CONFUSION)
-    plot_per_class(scores, "class by class", folder / PER_CLASS)
     page = folder / PAGE
-    write_atomically(page, _page(scores, predictor, album, [name for name, one in pictures.items() if one]))
+    with locked(folder / ".lock", f"another report is being written into {folder}"):
+        for name, picture in pictures.items():
+            (folder / name).unlink(missing_ok=True)  # an earlier report's, of answers that are no more
+            if picture is not None:
+                picture.save(folder / name)
+        plot_confusion(scores, f"{scores['top1']:.1%} of {scores['n']:,}", folder / CONFUSION)
+        plot_per_class(scores, "class by class", folder / PER_CLASS)
+        write_atomically(page, _page(scores, predictor, album, [name for name, one in pictures.items() if one]))
     return page
 
 

@@ -8,18 +8,21 @@ draws that depend on the seed, the version and the photo alone.
 
 Features are computed in fp32 whatever the steps are in: one file serves trainings in any precision.
 Those of all photos lie in one file per machine, float32 (n, width), mapped by its ranks. Without
-`--features-file` it is already removed from its folder, so it goes when the last of them ends.
+`--features-file` it is already removed from its folder, so it goes when the last of them ends. A `--features-file`
+is filled by one training at a time; others wait, and then use what it computed.
 `TrainConfig.trains_on_features` says when all this is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +38,8 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, each
 from horovod_asl.errors import UserError
+from horovod_asl.files import Holder, Lock, full_disk, is_full, write_atomically
 from horovod_asl.hand_network import HandNet, TunedTail
-from horovod_asl.runfolder import write_atomically
 from horovod_asl.stopping import StopSignal
 
 FEATURES_VERSION = 1
@@ -44,6 +47,7 @@ FEATURES_VERSION = 1
 _PHOTOS_PER_PASS = 256
 _PHOTOS_PER_BATCH = 8  # a CPU's caches like it: larger ones are slower
 _PASSES_PER_NOTE = 8
+_SAY_EVERY_S = 60.0
 
 
 def of_photos(
@@ -72,10 +76,15 @@ def of_photos(
     extract = _Extractor(model, backend.device, config, photos)
     if kept is not None:
         kept = replace(kept, about={**kept.about, "row": str(extract.dtype)})
-    table = _shared_table(backend, views * len(photos), extract.dtype, kept)
-    if not _fill(table, extract, backend, stop, kept, on_progress):
-        return None
-    whole = table["features"] if table.dtype.names == ("features",) else table
+    count = views * len(photos)
+    with _alone(kept, count, extract.dtype, backend, stop) as makes_file:
+        if makes_file is None:
+            return None
+        table = _shared_table(backend, count, extract.dtype, kept, makes_file=makes_file)
+        if not _fill(table, extract, backend, stop, kept, on_progress, makes_notes=makes_file):
+            return None
+    records: npt.NDArray[Any] = np.asarray(table)
+    whole = records["features"] if records.dtype.names == ("features",) else records
     return Photos(
         whole.__getitem__,
         np.tile(photos.labels, views),
@@ -84,13 +93,65 @@ def of_photos(
     )
 
 
+@contextlib.contextmanager
+def _alone(
+    kept: Kept | None, count: int, dtype: np.dtype[Any], backend: Backend, stop: StopSignal
+) -> Iterator[bool | None]:
+    """Within, no other training fills the kept file, and this rank makes the file that it maps if the value is true.
+
+    None where some rank was asked to stop while they waited. The first rank of each machine locks the file that it
+    sees. Where machines share a disk, that is one file: one of them makes it, and its lock is everybody's. Nobody
+    keeps one lock while it waits for another, or two trainings might wait for each other. All ranks come here each
+    second, so the watchdog sees them alive.
+    """
+    if kept is None:
+        yield backend.local_rank == 0
+        return
+    lock = Lock(kept.path.with_name(f".{kept.path.name}.lock"), lambda line: print(line, flush=True))
+    started, next_s = time.monotonic(), 0.0
+    try:
+        while True:
+            holder = _try(lock, kept, count, dtype) if backend.local_rank == 0 else None
+            found = backend.gather((lock.token, holder, stop.received))
+            own = {token for token, _, _ in found}
+            others = [other for _, other, _ in found if other is not None and other.token not in own]
+            if not others:
+                yield backend.local_rank == 0 and holder is None
+                return
+            lock.release()
+            if any(stops for _, _, stops in found):
+                yield None
+                return
+            waited_s = time.monotonic() - started
+            if backend.rank == 0 and waited_s >= next_s:
+                so_far = f", {waited_s / 60:.0f} min so far" if next_s else ""
+                print(f"{kept.path} is being filled by {others[0]}; waiting for it{so_far}", flush=True)
+                next_s += _SAY_EVERY_S
+            time.sleep(1)
+    finally:
+        lock.release()
+
+
+def _try(lock: Lock, kept: Kept, count: int, dtype: np.dtype[Any]) -> Holder | None:
+    """Lock a file that is still to be filled; whoever holds the lock, else None."""
+    try:
+        if kept.rows_done() == count and kept.path.stat().st_size == count * dtype.itemsize:
+            return None
+        kept.path.parent.mkdir(parents=True, exist_ok=True)
+        return lock.take()
+    except (UserError, OSError):
+        return None  # `_make_file` comes upon the same and says it on all ranks
+
+
 def _fill(
-    table: npt.NDArray[Any],
+    table: np.memmap[Any, Any],
     extract: _Extractor,
     backend: Backend,
     stop: StopSignal,
     kept: Kept | None,
     on_progress: Callable[[int, int], None],
+    *,
+    makes_notes: bool,
 ) -> bool:
     """Write what is missing, over all ranks; False where some rank was asked to stop meanwhile."""
     block = _PHOTOS_PER_PASS * backend.world_size
@@ -98,8 +159,8 @@ def _fill(
     for number, start in enumerate(range(done, len(table), block)):
         backend.heartbeat()
         on_progress(start, len(table))
-        if kept is not None and backend.local_rank == 0 and number % _PASSES_PER_NOTE == 0:
-            kept.note(start)
+        if kept is not None and makes_notes and number % _PASSES_PER_NOTE == 0:
+            _note(kept, table, start)
         if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
             return False
         rows = np.arange(start, min(start + block, len(table)))
@@ -110,10 +171,21 @@ def _fill(
         summed = backend.sum(torch.from_numpy(part.view(np.int32)).to(backend.device))
         if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
             table[rows] = summed.cpu().numpy().view(table.dtype)
-    if kept is not None and backend.local_rank == 0:
-        kept.note(len(table))
+    if kept is not None and makes_notes and done < len(table):
+        _note(kept, table, len(table))
     backend.barrier()
     return True
+
+
+def _note(kept: Kept, table: np.memmap[Any, Any], rows: int) -> None:
+    """Write down that so many rows are there, once they are on the disk: after a crash the rest would be zeros."""
+    try:
+        table.flush()
+        kept.note(rows)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise full_disk(kept.path.parent, "free some room, or name another --features-file") from error
 
 
 @dataclass(frozen=True)
@@ -239,21 +311,28 @@ def _view_draws(seed: int, view: int, photo: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng([seed, 2, view, photo]).random(DRAWS, np.float32)
 
 
-def _shared_table(backend: Backend, photos: int, dtype: np.dtype[Any], kept: Kept | None) -> npt.NDArray[Any]:
+def _shared_table(
+    backend: Backend, photos: int, dtype: np.dtype[Any], kept: Kept | None, *, makes_file: bool
+) -> np.memmap[Any, Any]:
     """Records (photos,), one array for all ranks of a machine: the first of them makes it, the others map it."""
-    made, fault = _make_file(photos * dtype.itemsize, kept) if backend.local_rank == 0 else (None, None)
+    made, fault = _make_file(photos * dtype.itemsize, kept) if makes_file else (None, None)
     told = backend.gather((platform.node(), made, fault))
     faults = [text for _, _, text in told if text is not None]
     if faults:
         if made is not None and kept is None:
             made.unlink()
         raise UserError(faults[0])
-    path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
-    table: npt.NDArray[Any] = np.memmap(path, dtype, "r+", shape=(photos,))
+    if kept is None:
+        path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
+    else:
+        path = kept.path
+        if backend.local_rank == 0 and not makes_file:
+            path.touch()  # another host made it: NFS may remember that it was not there, and a touch asks anew
+    table: np.memmap[Any, Any] = np.memmap(path, dtype, "r+", shape=(photos,))
     backend.barrier()
     if made is not None and kept is None:
         made.unlink()
-    return np.asarray(table)
+    return table
 
 
 def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | None]:
@@ -268,7 +347,7 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
         else:
             kept.path.parent.mkdir(parents=True, exist_ok=True)
             kept.note(0)  # first: a file without a note is none of ours
-            path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         with os.fdopen(handle, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
     except UserError as error:

@@ -10,8 +10,8 @@ from torch import nn
 
 from horovod_asl.boxed import names_run_folder, open_run
 from horovod_asl.config import ModelName
-from horovod_asl.data.store import file_digest
 from horovod_asl.errors import UserError
+from horovod_asl.files import file_digest
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.landmark_network import LandmarkMLP

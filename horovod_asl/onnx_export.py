@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,7 @@ def _write_aside(graph: onnx.ModelProto, path: Path) -> Path:
     import onnx
 
     onnx.checker.check_model(graph)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # another export may be at work
     try:
         partial.write_bytes(graph.SerializeToString())
     except OSError as error:

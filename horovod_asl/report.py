@@ -18,7 +18,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from horovod_asl.data.recordings import listed
-from horovod_asl.runfolder import METRICS, RESULT, RunFolder, training_unknown, write_atomically
+from horovod_asl.files import write_atomically
+from horovod_asl.runfolder import METRICS, RESULT, RunFolder, training_unknown
 
 _NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
 _BLUE, _ORANGE = "#2f6db3", "#d9742b"

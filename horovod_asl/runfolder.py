@@ -12,6 +12,7 @@ result.json              the scores of the best weights per split, the temperatu
 answers.npz              what the best weights answer to the photos of each split that was scored, in the order of the
                          store: `test_logits`, float32 (n, classes), and `test_labels`, int64 (n,); `validation_…`
 report.html, *.png       what a person looks at
+.lock                    who trains here now (see `files`); gone when it ends
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,12 @@ from horovod_asl import checkpoint
 from horovod_asl.cli import flags_of_file, parse, to_yaml
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
+from horovod_asl.files import Lock, write_atomically
 from horovod_asl.folds import CROSSVAL
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
+LOCK = ".lock"
 TRAINED_ON = "trained_on.sha256"
 KNOWN_WEIGHTS = ("imagenet", "hands")
 """What `--pretrained` takes by name. It is decided here, not measured, that nobody whom a store shows was in their
@@ -60,6 +64,25 @@ class RunFolder:
         """`runs/<date>-<time>-<model>` in the working folder."""
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{model}"
 
+    @classmethod
+    def new_default(cls, model: str) -> RunFolder:
+        """The folder at `default_path`, made by this call alone; `…-2` where another run began in the same second."""
+        first = cls.default_path(model)
+        for number in count(1):
+            path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError:
+                pass  # `claim` says why
+            return cls(path)
+        raise AssertionError("unreachable")
+
+    def lock(self, say: Callable[[str], None]) -> Lock:
+        """The lock of the process that trains here; `say` gets a line where a stale one was taken over."""
+        return Lock(self.path / LOCK, say)
+
     def holds_run(self) -> bool:
         """Whether a run began here."""
         return (self.path / CONFIG).is_file()
@@ -72,7 +95,11 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            others = sorted(file.name for file in self.path.iterdir() if file.name not in _LEFTOVERS)
+            others = sorted(
+                file.name
+                for file in self.path.iterdir()
+                if file.name not in _LEFTOVERS and not file.name.startswith(LOCK)
+            )
         except OSError as error:
             reason = "a file of that name is there" if self.path.is_file() else error.strerror
             raise UserError(
@@ -272,13 +299,3 @@ def _yaml_in(config: str) -> dict[str, Any]:
 
     content = yaml.safe_load(config)
     return content if isinstance(content, dict) else {}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

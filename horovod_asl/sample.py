@@ -38,7 +38,9 @@ def ensure_sample(launcher: Launcher) -> Path:
             print(
                 "no --store given: drawing the built-in synthetic sample (once, under a minute) …", flush=True
             )
-            prepare_store(sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: None)
+            prepare_store(
+                sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: print(line, flush=True)
+            )
         return path
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not Store.exists(path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
+from horovod_asl.files import Holder, Lock, full_disk, is_full
 from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
@@ -64,6 +67,33 @@ def run_training(
         UserError: the stores of two hosts differ, the run folder is taken, the run to resume was trained on another
             store or split, or training cannot go on.
     """
+    with contextlib.ExitStack() as held:
+        return _train(
+            config,
+            store,
+            backend,
+            stop,
+            committed,
+            features,
+            held,
+            scores_training=scores_training,
+            resume_command=resume_command,
+        )
+
+
+def _train(
+    config: TrainConfig,
+    store: Path | Store,
+    backend: Backend,
+    stop: StopSignal | None,
+    committed: dict[str, Any] | None,
+    features: Photos | None,
+    held: contextlib.ExitStack,
+    *,
+    scores_training: bool,
+    resume_command: str | None,
+) -> Outcome:
+    """`run_training`; `held` keeps the lock of the run folder until the end."""
     started = time.perf_counter()
     threads = settle_process(config, backend)
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
@@ -74,7 +104,8 @@ def run_training(
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     first = first_weights(config, store, held_out, backend, began_in=began_in)
-    folder = _open_folder(config, store, backend, committed)
+    folder = _open_folder(config, store, backend, committed, held, display.say)
+    held.enter_context(_full_disk_in_one_line(folder))
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
         features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
         if features is None:
@@ -142,22 +173,94 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
 
 
 def _open_folder(
-    config: TrainConfig, store: Store, backend: Backend, committed: dict[str, Any] | None
+    config: TrainConfig,
+    store: Store,
+    backend: Backend,
+    committed: dict[str, Any] | None,
+    held: contextlib.ExitStack,
+    say: Callable[[str], None],
 ) -> RunFolder:
-    """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal."""
+    """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal.
+
+    It locks the folder until `held` is closed. A lock from another host may be that of a process that is gone: all
+    ranks come here again each second until that shows.
+    """
     if committed is not None:
-        return RunFolder(Path(committed["run_folder"]))
-    folder = RunFolder(config.resume or config.run_folder or RunFolder.default_path(config.model.name))
-    fault = None
-    if backend.rank == 0:
-        try:
-            folder.claim() if config.resume is None else refuse_another_store_or_split(folder, store)
-        except (UserError, OSError) as error:
-            fault = str(error)
-    path, fault = backend.broadcast((folder.path, fault))
-    if fault is not None:
-        raise UserError(fault)
-    return RunFolder(path)
+        folder = RunFolder(Path(committed["run_folder"]))
+        if backend.rank == 0:  # the rank 0 that held the lock may be gone, with its host
+            lock = folder.lock(say)
+            lock.take(force=True)
+            held.callback(lock.release)
+        return folder
+    given = config.resume or config.run_folder
+    if given is None and backend.rank == 0:
+        given = RunFolder.new_default(config.model.name).path
+    folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
+    lock, was_told = folder.lock(say), False
+    held.callback(lock.release)
+    while True:
+        fault, holder = None, None
+        if backend.rank == 0:
+            try:
+                holder = _enter(folder, lock, None if config.resume is None else store)
+            except UserError as error:
+                fault = str(error)
+        fault, holder = backend.broadcast((fault, holder))
+        if fault is not None:
+            raise UserError(fault)
+        if holder is None:
+            return folder
+        if not was_told:
+            say(f"{folder.path} was in training by {holder}: looking for a minute whether it still is")
+        was_told = True
+        backend.heartbeat()
+        time.sleep(1)
+
+
+def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | None:
+    """Lock the folder of a run to begin, or to resume on a store; else the holder, if it is not known to be alive."""
+    try:
+        if resumed is None and not lock.path.exists():
+            folder.claim()  # first: nothing is written into a folder that is refused
+        holder = lock.take()
+    except OSError as error:
+        raise full_disk(folder.path, "free some room and start again") if is_full(error) else UserError(
+            f"{folder.path} cannot be written ({error.strerror or error})"
+        ) from error
+    if holder is not None and holder.is_alive:
+        raise UserError(
+            f"{folder.path} is in training by another process ({holder}): wait for its end, or stop it, or train in "
+            "another folder (--run-folder)"
+        )
+    if holder is None:
+        folder.claim() if resumed is None else refuse_another_store_or_split(folder, resumed)
+    return holder
+
+
+@contextlib.contextmanager
+def _full_disk_in_one_line(folder: RunFolder) -> Iterator[None]:
+    """Have a disk that is full end the run with what is saved and how to go on."""
+    before = threading.excepthook  # TensorBoard's thread hands its error on to ours, and would print it as well
+    threading.excepthook = lambda said: (
+        None if said.exc_value is not None and is_full(said.exc_value) else before(said)
+    )
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_full(error):
+            raise
+        steps = sorted(path.name for path in folder.checkpoints.glob("step-*"))
+        newest = int(steps[-1].removeprefix("step-")) if steps else None
+        saved = "no step is saved yet" if newest is None else f"everything up to step {newest} is saved"
+        remedy = (
+            f"then go on with `horovod-asl train --resume {folder.path}` (crossval: with the same command again); "
+            f"{saved}"
+            if folder.holds_run()
+            else "then start again"
+        )
+        raise full_disk(folder.path, f"free some room, {remedy}") from error
+    finally:
+        threading.excepthook = before
 
 
 def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,8 @@ class PixelBank:
 
 def write_known(path: Path, digests: Iterable[str]) -> None:
     """The file of digests that workers need not decode."""
-    np.save(path, np.array(sorted(digests), dtype="S64"))
+    with path.open("wb") as file:
+        _write_npy(file, np.array(sorted(digests), dtype="S64"))
 
 
 @lru_cache(maxsize=1)
@@ -161,8 +162,14 @@ def write_records(target: str, records: NDArray[Any]) -> None:
     """Leave records in a file that begins as `target` does, under a name that tells when they are whole."""
     temporary = Path(f"{target}.writing")
     with temporary.open("wb") as file:
-        np.save(file, records)
+        _write_npy(file, records)
     temporary.rename(f"{target}-{_checksum(records)}.npy")
+
+
+def _write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
+    """As `np.save` does, whose error on a full disk says neither that nor has an errno."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.view(np.uint8).data)
 
 
 def read_records(path: Path, dtype: np.dtype[Any], *, check: bool) -> NDArray[Any] | None:

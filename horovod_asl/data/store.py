@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from horovod_asl.data.split import SPLITS
 from horovod_asl.errors import UserError
+from horovod_asl.files import file_digest
 
 SCHEMA = 4
 SHARD_PHOTOS = 4096
@@ -91,12 +92,6 @@ def whole_digest(manifest: dict[str, Any]) -> str:
     made."""
     meaning = {key: value for key, value in manifest.items() if key not in ("digest", "made_with")}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Store:

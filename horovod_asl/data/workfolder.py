@@ -1,7 +1,7 @@
 """`STORE.partial`: where a store is built, and how it takes its name all at once.
 
-- One prepare at a time works on a store: the folder is locked (flock; the lock ends with the process, however
-  it ends).
+- One prepare at a time works on a store: it holds the lock `.STORE.partial.lock` beside the folder (see `files`),
+  which stays where it is while the folder comes and goes.
 - Decoded chunks stay in `STORE.partial/chunks` until the store is finished, so an interrupted prepare loses
   little.
 - The store is built in `STORE.partial/store` and renamed. An older store is set aside in
@@ -11,17 +11,15 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from horovod_asl.data.store import MANIFEST, PROBLEMS, Store, foreign_files
 from horovod_asl.errors import UserError
+from horovod_asl.files import full_disk, is_full, locked, sync
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,11 @@ class WorkFolder:
     def commit(self) -> None:
         """The draft becomes the store; what it replaces is deleted afterwards."""
         refuse_to_replace(self.store)
-        sync_folder(self.draft)
+        sync(self.draft)
         if self.store.exists():
             self.store.rename(self.previous)
         self.draft.rename(self.store)
-        sync_folder(self.store.parent)
+        sync(self.store.parent)
 
     def recover(self) -> None:
         """After a kill between the renames of `commit`, put the older store back."""
@@ -78,11 +76,15 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
     """
     refuse_foreign(store)
     root = store.with_name(store.name + ".partial")
+    held = ExitStack()
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(root, say)
+        lock = root.with_name(f".{root.name}.lock")
+        held.enter_context(locked(lock, f"another prepare is at work in {root}", say=say))
+        root.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(
+        held.close()
+        raise _out_of_room(root) if is_full(error) else UserError(
             f"{root} cannot be written ({error.strerror}): choose another place for the store"
         ) from error
     try:
@@ -93,23 +95,11 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
         yield folder
         shutil.rmtree(root)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
-        raise UserError(
-            f"the disk of {root} is full: a store needs twice its size while it is made; make room and run the "
-            "same prepare again, it goes on where this one stopped"
-        ) from error
+        raise _out_of_room(root) from error
     finally:
-        os.close(lock)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        held.close()
 
 
 def refuse_current_folder(store: Path) -> None:
@@ -162,17 +152,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _locked(root: Path, say: Callable[[str], None]) -> int:
-    """A descriptor of the folder that holds its lock. The folder may vanish with its last owner: then take
-    the new one."""
-    while True:
-        root.mkdir(exist_ok=True)
-        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another prepare is at work in {root}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if root.exists() and os.fstat(handle).st_ino == root.stat().st_ino:
-            return handle
-        os.close(handle)
+def _out_of_room(root: Path) -> UserError:
+    return full_disk(
+        root,
+        "a store needs twice its size while it is made; free some room and run the same prepare again, it goes on "
+        "where this one stopped",
+    )

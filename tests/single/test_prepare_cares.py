@@ -18,6 +18,7 @@ from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store, foreign_files
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
+from tests.single.test_files import held_elsewhere
 from tests.single.test_prepare import prepare
 
 
@@ -75,6 +76,21 @@ def test_a_folder_of_the_users_with_the_work_folders_name_is_not_removed(frames,
     with pytest.raises(UserError, match=r"other files lie in it: thesis\.txt"):
         prepare(frames, tmp_path / "store")
     assert [file.name for file in (tmp_path / "store.partial").iterdir()] == ["thesis.txt"]
+
+
+def test_a_prepare_waits_for_another_and_names_it(frames, tmp_path):
+    lines: list[str] = []
+    with held_elsewhere(tmp_path / ".store.partial.lock") as holder:
+
+        def say(line: str) -> None:
+            lines.append(line)
+            holder.kill()
+            holder.wait()
+
+        prepare(frames, tmp_path / "store", say=say)
+    assert lines[0].startswith(f"another prepare is at work in {tmp_path}/store.partial (pid {holder.pid} on ")
+    assert "is stale: taken over" in lines[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 # -- what is replaced -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -20,7 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from horovod_asl.backends import Serial
 from horovod_asl.boxed import put_weights
 from horovod_asl.commands import evaluate, predict
-from horovod_asl.config import DataConfig, ExecutionConfig, ModelConfig, TrainConfig
+from horovod_asl.commands.export import main as export
+from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
@@ -32,6 +34,7 @@ from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import _Board, run_training
 from horovod_asl.stopping import Outcome
 from horovod_asl.store_photos import times_shown
+from tests.single.test_prepare import prepare
 
 ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
 
@@ -274,6 +277,34 @@ def test_what_reads_a_run_that_is_not_finished_says_so(
     answer, told = capsys.readouterr()
     assert (told, "finished" in json.loads(answer)) == ("", False)
     assert metadata(Predictor.from_run(run))["finished"] == "true"
+
+
+def test_others_may_read_what_the_umask_lets_them(small_store: Path, frames: Path, tmp_path: Path) -> None:
+    """A run, a store, an export and features, under a umask that no fixed mode goes with."""
+    before, file_mode, folder_mode = os.umask(0o007), 0o660, 0o770
+    try:
+        run, weights = tmp_path / "run", tmp_path / "run" / "best"
+        config = TrainConfig(run_folder=run, epochs=1, batch_size_per_replica=64)
+        run_training(config, small_store, Serial(torch.device("cpu")))
+        prepare(frames, tmp_path / "store")
+        assert export([str(run), str(tmp_path / "model.onnx")]) == 0
+        frozen = ModelConfig(
+            pretrained=str(next(weights.rglob("*.safetensors"))),
+            freeze_backbone=True,
+            features_file=tmp_path / "features",
+        )
+        config = replace(config, run_folder=tmp_path / "head", model=frozen, augment=AugmentConfig(augment=False))
+        run_training(config, small_store, Serial(torch.device("cpu")))
+    finally:
+        os.umask(before)
+    others = {
+        f"{path.relative_to(tmp_path)} {path.stat().st_mode & 0o777:o}"
+        for path in tmp_path.rglob("*")
+        if path.stat().st_mode & 0o777 != (folder_mode if path.is_dir() else file_mode)
+    }
+    assert others == set()
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert names >= {"weights.safetensors", "state.pt", "store.json", "model.onnx", "features", "features.json"}
 
 
 def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path: Path) -> None:
