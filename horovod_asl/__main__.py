@@ -67,8 +67,8 @@ def _run(command: str, arguments: list[str]) -> int:
     except UserError as error:
         fail(_with_rank(str(error)))
         return 2
-    except KeyboardInterrupt:
-        fail(_with_rank("interrupted"))
+    except KeyboardInterrupt as interrupt:
+        fail(_with_rank("; ".join(["interrupted", *map(str, interrupt.args)])))
         return 130
     except Exception:
         if not _one_of_several():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -17,6 +18,7 @@ from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
+from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.recordings import listed
@@ -27,8 +29,8 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.runfolder import RunFolder
-from horovod_asl.stopping import Outcome, StopSignal
+from horovod_asl.runfolder import RESULT, RunFolder
+from horovod_asl.stopping import Outcome, StopSignal, epochs_without_gain
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
 
@@ -59,7 +61,9 @@ def run_training(
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or while photos are scored; its text says how to go on.
     """
+    stop = stop or StopSignal()
     started = time.perf_counter()
     threads = settle_process(config, backend)
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
@@ -70,11 +74,18 @@ def run_training(
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     earlier = earlier_run(config, store, held_out, backend, began_in=began_in)
+    if config.patience is not None and not len(rows["validation"]):
+        raise UserError(
+            "--patience ends a run by its accuracy on validation, and this store has no validation split: leave it "
+            "out"
+        )
     folder = _open_folder(config, store, backend, committed)
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
-        features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
+        with stop.catching_interrupts():
+            features = features_of_store(config, store, backend, stop, display.on_features)
         if features is None:
-            return Outcome.PREEMPTED
+            display.say(_how_to_begin_again(config, folder, backend))
+            return stop.outcome
     photos = {
         split: photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
     }
@@ -98,16 +109,61 @@ def run_training(
         _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
     board = _Board(trainer)
     training_started = time.perf_counter()
-    with display.bar():
-        outcome = trainer.run()
-    if outcome is Outcome.FINISHED:
-        own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
-        scored = _to_score(trainer, photos, own)
-        _conclude(trainer, scored, display, started=started, training_started=training_started)
-    else:
-        _say_how_to_go_on(outcome, trainer, display)
+    try:
+        with display.bar(), stop.catching_interrupts():
+            outcome = trainer.run()
+        if outcome is Outcome.FINISHED:
+            own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
+            scored = _to_score(trainer, photos, own)
+            _conclude(trainer, scored, display, started=started, training_started=training_started)
+        else:
+            _say_how_to_go_on(outcome, trainer, display)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"from its last checkpoint {_go_on(config, folder, backend)}") from None
     board.close()
     return outcome
+
+
+def already_finished(config: TrainConfig, backend: Backend) -> str | None:
+    """Of a run to resume: what to say where it is finished and `config` does not ask for more. Every rank comes here.
+
+    Raises:
+        UserError: `config` asks for fewer epochs than it has, or for more where it would stop at once.
+    """
+    said, fault = None, None
+    if backend.rank == 0:
+        try:
+            said = _finished(config, RunFolder(config.resume or Path()))
+        except UserError as error:
+            fault = str(error)
+    said, fault = backend.broadcast((said, fault))
+    if fault is not None:
+        raise UserError(fault)
+    return said
+
+
+def _finished(config: TrainConfig, run: RunFolder) -> str | None:
+    if not (run.path / RESULT).is_file():
+        return None
+    saved, history, result = run.config(), run.metrics(), run.result()
+    done = history[-1]["epoch"] if history else saved.epochs
+    early, patience = result.get("stopped_early", False), config.patience
+    stops_again = early and patience is not None and epochs_without_gain(history) >= patience
+    if config.epochs < done:
+        raise UserError(f"--epochs {config.epochs}: {run.path} has done {done} already: name more")
+    if config.epochs > done and not stops_again:
+        return None
+    more = f"--patience N, N more than {epochs_without_gain(history)} (or None)" if early else "--epochs N"
+    if config.epochs != saved.epochs:
+        raise UserError(
+            f"--epochs {config.epochs}: {run.path} was ended by --patience {patience} after {done} epochs, and would "
+            f"end at once; add {more}"
+        )
+    split, score = list(result["scores"].items())[-1]
+    return (
+        f"{run.path} is finished ({done} epochs{', ended by --patience' if early else ''}, {split} "
+        f"{score['top1']:.2%}): nothing to do; to extend it: {command('train', '--resume', run.path)} {more}"
+    )
 
 
 def display_of(config: TrainConfig, backend: Backend) -> Display:
@@ -172,7 +228,35 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
     folder.write_training_photos(digests)
     folder.write_metrics(trainer.position.history)
     if not folder.holds_run():  # last: a start that failed may be tried again under the same name
-        folder.create(dataclasses.replace(trainer.config, run_folder=folder.path))
+        folder.create(_with_absolute_paths(dataclasses.replace(trainer.config, run_folder=folder.path)))
+    elif trainer.config.resume is not None and trainer.committed is None:
+        folder.set_result_aside()  # first: if this is as far as it comes, a resume finishes it again
+        _note_changes(folder, trainer.config)
+
+
+def _note_changes(folder: RunFolder, config: TrainConfig) -> None:
+    """Write what a resume changes into the run's config, but for what holds for this resume alone."""
+    began = folder.config()
+    kept = ("epochs", "patience", "save_every_steps", "commit_every_steps", "ledger", "keep_top")
+    now = dataclasses.replace(
+        began,
+        **{name: getattr(config, name) for name in kept},
+        data=dataclasses.replace(began.data, store=config.data.store),
+    )
+    if _with_absolute_paths(now) != began:
+        folder.create(_with_absolute_paths(now))
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that the run can be resumed from any working folder."""
+    store, file, first = config.data.store, config.model.features_file, config.model.pretrained
+    if first is not None and Path(first).exists():
+        first = str(Path(first).absolute())
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, store=store and store.absolute()),
+        model=dataclasses.replace(config.model, features_file=file and file.absolute(), pretrained=first),
+    )
 
 
 def _facts(
@@ -188,7 +272,7 @@ def _facts(
         "crop_size": store.crop_size,
         "hands": store.hand_settings if config.model.input is not None else None,
         "precision": config.execution.precision,
-        "store": str(store.path),
+        "store": str(store.path.absolute()),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
         "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
@@ -242,14 +326,44 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
         )
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
-    display.say(
-        f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}"
-    )
+    position, total = trainer.position, trainer.total_steps
+    if position.history and position.step < total:
+        began = trainer.folder.config().epochs if trainer.backend.rank == 0 else trainer.config.epochs
+        if trainer.config.epochs != began:
+            display.say(
+                f"{trainer.config.epochs} epochs in place of {began}: from here the learning rate follows the "
+                f"schedule of a run of {trainer.config.epochs} (now {trainer.learning_rate(position.step):.2e})"
+            )
+    display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
 
 
 def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display) -> None:
-    why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
-    display.say(f"{why} at step {trainer.position.step}; go on with: train --resume {trainer.folder.path}")
+    why = {Outcome.PREEMPTED: "stopped by a signal", Outcome.INTERRUPTED: "stopped by Ctrl-C"}.get(
+        outcome, "stopped"
+    )
+    display.say(
+        f"{why} at step {trainer.position.step}; {_go_on(trainer.config, trainer.folder, trainer.backend)}"
+    )
+
+
+def _go_on(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
+    """The command that resumes a run that has begun."""
+    file = config.model.features_file
+    words = ("--features-file", file) if file is not None else ()
+    launched = f" (on {backend.world_size} ranks by the same launcher)" if backend.world_size > 1 else ""
+    return f"go on with: {command('train', '--resume', folder.path, *words)}{launched}"
+
+
+def _how_to_begin_again(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
+    """Of a run that was asked to stop before its first step, while photos passed the frozen backbone."""
+    why = "stopped while the photos passed the frozen backbone"
+    if folder.holds_run():
+        return f"{why}; {_go_on(config, folder, backend)}"
+    if backend.rank == 0 and config.run_folder is None:
+        with contextlib.suppress(OSError):
+            folder.path.rmdir()  # the same command takes another name
+    file = config.model.features_file
+    return f"{why}; the same command " + (f"goes on with them in {file}" if file else "begins with them again")
 
 
 def _short(value: Any) -> str:
@@ -287,6 +401,8 @@ def _conclude(
     result: dict[str, Any] = {
         "seconds": seconds,
         "train_seconds": train_seconds,
+        "epochs": trainer.position.epoch,
+        "stopped_early": trainer.stopped_early and trainer.position.epoch < trainer.config.epochs,
         "epoch": manifest.get("epoch"),
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
         "best_weights_digest": best_digest,
@@ -305,6 +421,11 @@ def _conclude(
         )
         trainer.folder.write_result(result)  # last: a run that has it is finished
         write_report(trainer.folder)
+    if result["stopped_early"]:
+        display.say(
+            f"ended after {result['epochs']} of {trainer.config.epochs} epochs: validation has not improved for "
+            f"{trainer.config.patience} (--patience)"
+        )
     for split, answer in answers.items():
         score = answer.scores()
         name = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}[

@@ -34,7 +34,7 @@ def test_an_empty_folder_and_what_a_failed_start_left_may_be_used(tmp_path: Path
     folder.claim()
     folder.create(CONFIG)
     assert folder.config() == CONFIG
-    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(UserError, match=r"already holds a run; continue it with: .*train --resume"):
         folder.claim()
 
 
