@@ -335,6 +335,10 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
                 f"schedule of a run of {trainer.config.epochs} (now {trainer.learning_rate(position.step):.2e})"
             )
     display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
+    if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
+        display.say(
+            f"if it is interrupted, {_go_on(trainer.config, trainer.folder, trainer.backend)}"
+        )
 
 
 def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display) -> None:

@@ -42,7 +42,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received = False
-        self._alone = False
+        self._alone = self._interrupts = False
         self._interrupted = False
         file = os.environ.get(STOP_FILE)
         self._file = Path(file) if file else None
@@ -50,16 +50,32 @@ class StopSignal:
     @property
     def is_asked(self) -> bool:
         """Whether to stop: a signal came, or the file that `STOP_FILE` names is there."""
-        return self.received or (self._file is not None and self._file.exists())
+        return self.received or self._file_is_there
+
+    @property
+    def _file_is_there(self) -> bool:
+        return self._file is not None and self._file.exists()
 
     @property
     def outcome(self) -> Outcome:
         """That of a run which stopped because it was asked to."""
-        return Outcome.INTERRUPTED if self._interrupted else Outcome.PREEMPTED
+        return Outcome.INTERRUPTED if self._interrupted or self._file_is_there else Outcome.PREEMPTED
 
-    def listen(self, *, alone: bool) -> StopSignal:
-        """Handle the signals from here on; call it in the main thread. `alone`: there is no other rank."""
-        self._alone = alone
+    def exit_code(self, outcome: Outcome) -> int:
+        """The program's: the outcome's value, but 0 where the file asked to stop.
+
+        launch/lib.sh, which made the file, leaves with 130; a launcher whose ranks leave with 0 prints no traceback.
+        """
+        return 0 if outcome is Outcome.INTERRUPTED and self._file_is_there else int(outcome)
+
+    def listen(self, *, alone: bool, interrupts: bool = False) -> StopSignal:
+        """Handle the signals from here on; call it in the main thread.
+
+        Args:
+            alone: there is no other rank.
+            interrupts: Ctrl-C asks to stop here although there are others: torchrun's ranks have 30 s from then on.
+        """
+        self._alone, self._interrupts = alone, alone or interrupts
         signal.signal(signal.SIGUSR1, self._remember)
         if alone:
             signal.signal(signal.SIGTERM, self._remember)
@@ -69,10 +85,11 @@ class StopSignal:
     def catching_interrupts(self) -> Iterator[None]:
         """Within, the first Ctrl-C is remembered, and the next raises KeyboardInterrupt, as each does elsewhere.
 
-        Nothing changes for one of several ranks, nor where Ctrl-C is ignored, as in a shell's background.
+        Nothing changes for one of several ranks whose launcher ends them, nor where Ctrl-C is ignored, as in a
+        shell's background.
         """
         before = signal.getsignal(signal.SIGINT)
-        if not self._alone or before in (None, signal.SIG_IGN):
+        if not self._interrupts or before in (None, signal.SIG_IGN):
             yield
             return
         signal.signal(signal.SIGINT, self._interrupt)
@@ -88,8 +105,8 @@ class StopSignal:
         if self._interrupted:
             raise KeyboardInterrupt
         self.received = self._interrupted = True
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nCtrl-C: saving, then stopping; press it again to end at once\n")
+        if self._alone:  # not print: the signal may have come in the middle of one
+            os.write(2, b"\nCtrl-C: saving, then stopping; press it again to end at once\n")
 
 
 def epochs_without_gain(history: Sequence[Mapping[str, Any]]) -> int:

@@ -55,7 +55,7 @@ class CrossvalConfig(TrainConfig):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 when every fold is done, 3 after `--stop-after-steps`, 85 after a signal to stop."""
+    """Run the command and return `stopping.Outcome`: 0 when every fold is done."""
     config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
     train = _train_config(config)
 
@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
     from horovod_asl.launcher import detect
     from horovod_asl.stopping import Outcome, StopSignal
 
-    stop = StopSignal().listen(alone=detect().world_size == 1)
+    launcher = detect()
+    stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
     execution, plan = config.execution, Plan(config.by, config.signers, config.only, config.validate_on)
     backend = create(
         execution.backend, device=execution.device, stall_timeout_seconds=execution.stall_timeout_seconds
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if backend.rank == 0:
         _report(config.out) if outcome is Outcome.FINISHED else _say_how_to_go_on(config.out)
     backend.close()
-    return int(outcome)
+    return stop.exit_code(outcome)
 
 
 def _train_config(config: CrossvalConfig) -> TrainConfig:

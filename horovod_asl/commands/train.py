@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from horovod_asl.stopping import Outcome, StopSignal
 
     launcher = detect()
-    stop = StopSignal().listen(alone=launcher.world_size == 1)
+    stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
     choose(config.execution.backend, launcher, gpu_count=0)  # refuses before a sample is drawn
     store = _store(config, launcher)
     if config.data.store is None and config.resume is None:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
     outcome = backend.run(train)
     backend.close()
-    return int(outcome)
+    return stop.exit_code(outcome)
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
