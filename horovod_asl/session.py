@@ -49,6 +49,7 @@ def run_training(
     features: Photos | None = None,
     *,
     scores_training: bool = True,
+    resume_command: str | None = None,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -58,6 +59,7 @@ def run_training(
         committed: what an earlier call committed before ranks came or went; the run goes on from it.
         features: `features_of_store`, for several runs over one store; None: each computes what it needs.
         scores_training: whether the photos of training are scored at the end, beside the others.
+        resume_command: what is printed as the way to go on with a run that stops early; None: `train --resume`.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, or training cannot go on.
@@ -80,11 +82,12 @@ def run_training(
             "out"
         )
     folder = _open_folder(config, store, backend, committed)
+    go_on = f"go on with: {resume_command or _resume_command(config, folder, backend)}"
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
         with stop.catching_interrupts():
             features = features_of_store(config, store, backend, stop, display.on_features)
         if features is None:
-            display.say(_how_to_begin_again(config, folder, backend))
+            display.say(_how_to_begin_again(config, folder, backend, go_on))
             return stop.outcome
     photos = {
         split: photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
@@ -103,7 +106,7 @@ def run_training(
     )
     trained_on = parts_of(store, rows["train"])
     facts = _facts(trainer, store, trained_on, threads, earlier)
-    _announce(facts, trained_on, display, trainer)
+    _announce(facts, trained_on, display, trainer, go_on)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
         _begin_folder(trainer, facts, seen if earlier is None else [*seen, *earlier.digests])
@@ -117,9 +120,9 @@ def run_training(
             scored = _to_score(trainer, photos, own)
             _conclude(trainer, scored, display, started=started, training_started=training_started)
         else:
-            _say_how_to_go_on(outcome, trainer, display)
+            _say_how_to_go_on(outcome, trainer, display, go_on)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"from its last checkpoint {_go_on(config, folder, backend)}") from None
+        raise KeyboardInterrupt(f"from its last checkpoint {go_on}") from None
     board.close()
     return outcome
 
@@ -306,7 +309,9 @@ def _facts(
     }
 
 
-def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer) -> None:
+def _announce(
+    facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer, go_on: str
+) -> None:
     display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
     display.say(f"train on {len(trainer.train):,} photos: {listed(trained_on)}")
     begun_with = facts["begun_with"]
@@ -336,33 +341,28 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
             )
     display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
     if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
-        display.say(
-            f"if it is interrupted, {_go_on(trainer.config, trainer.folder, trainer.backend)}"
-        )
+        display.say(f"if it is interrupted, {go_on}")
 
 
-def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display) -> None:
+def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display, go_on: str) -> None:
     why = {Outcome.PREEMPTED: "stopped by a signal", Outcome.INTERRUPTED: "stopped by Ctrl-C"}.get(
         outcome, "stopped"
     )
-    display.say(
-        f"{why} at step {trainer.position.step}; {_go_on(trainer.config, trainer.folder, trainer.backend)}"
-    )
+    display.say(f"{why} at step {trainer.position.step}; {go_on}")
 
 
-def _go_on(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
-    """The command that resumes a run that has begun."""
+def _resume_command(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
     file = config.model.features_file
     words = ("--features-file", file) if file is not None else ()
     launched = f" (on {backend.world_size} ranks by the same launcher)" if backend.world_size > 1 else ""
-    return f"go on with: {command('train', '--resume', folder.path, *words)}{launched}"
+    return f"{command('train', '--resume', folder.path, *words)}{launched}"
 
 
-def _how_to_begin_again(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
+def _how_to_begin_again(config: TrainConfig, folder: RunFolder, backend: Backend, go_on: str) -> str:
     """Of a run that was asked to stop before its first step, while photos passed the frozen backbone."""
     why = "stopped while the photos passed the frozen backbone"
     if folder.holds_run():
-        return f"{why}; {_go_on(config, folder, backend)}"
+        return f"{why}; {go_on}"
     if backend.rank == 0 and config.run_folder is None:
         with contextlib.suppress(OSError):
             folder.path.rmdir()  # the same command takes another name
