@@ -31,7 +31,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse
+from horovod_asl.cli import command, parse
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 
@@ -95,7 +95,7 @@ def _train_config(config: CrossvalConfig) -> TrainConfig:
         raise UserError("--all-splits would train on those who are held out: leave it out of crossval")
     if not config.folds_of.exists():
         raise UserError(
-            f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"
+            f"no store at {config.folds_of}; make one with: {command('prepare', 'NAME=PHOTOS', config.folds_of)}"
         )
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
     data = dataclasses.replace(config.data, store=config.folds_of)

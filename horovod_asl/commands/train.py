@@ -5,6 +5,10 @@
     torchrun --nproc-per-node 2 train.py --store STORE      # the same under DistributedDataParallel
     horovod-asl train --store STORE --config my.yaml --epochs 30
     horovod-asl train --resume runs/RUN                     # go on, to the same weights to the bit
+    horovod-asl train --resume runs/RUN --epochs 20         # extend a run, finished or not
+
+Ctrl-C, SIGTERM and SIGUSR1 save and say how to go on. Exit codes: 0 trained to the end, 2 an error, 3 after
+--stop-after-steps, 85 after a signal (to be started again), 130 after Ctrl-C.
 
 The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
 how). The run folder holds config, metrics, checkpoints, plots and report.html.
