@@ -146,6 +146,16 @@ def already_finished(config: TrainConfig, backend: Backend) -> str | None:
 
 
 def _finished(config: TrainConfig, run: RunFolder) -> str | None:
+    said = _said_of_finished(config, run)
+    if said is None and run.metrics() and not any(run.checkpoints.glob("step-*")):
+        raise UserError(
+            f"{run.path} has no checkpoint any more, so it cannot go on from its last epoch; start a new run, "
+            f"perhaps with its best weights: {command('train', '--pretrained', run.path)}"
+        )
+    return said
+
+
+def _said_of_finished(config: TrainConfig, run: RunFolder) -> str | None:
     if not (run.path / RESULT).is_file():
         return None
     saved, history, result = run.config(), run.metrics(), run.result()
@@ -157,7 +167,7 @@ def _finished(config: TrainConfig, run: RunFolder) -> str | None:
     if config.epochs > done and not stops_again:
         return None
     more = f"--patience N, N more than {epochs_without_gain(history)} (or None)" if early else "--epochs N"
-    if config.epochs != saved.epochs:
+    if config.epochs > done and config.epochs != saved.epochs:
         raise UserError(
             f"--epochs {config.epochs}: {run.path} was ended by --patience {patience} after {done} epochs, and would "
             f"end at once; add {more}"
