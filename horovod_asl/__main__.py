@@ -68,8 +68,8 @@ def _run(command: str, arguments: list[str]) -> int:
     except UserError as error:
         fail(_with_rank(str(error)))
         return 2
-    except KeyboardInterrupt:
-        fail(_with_rank("interrupted"))
+    except KeyboardInterrupt as interrupt:
+        fail(_with_rank("; ".join(["interrupted", *map(str, interrupt.args)])))
         return 130
     except Exception as error:
         if is_full(error):

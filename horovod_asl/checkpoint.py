@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from horovod_asl.cli import require_known_schema
 from horovod_asl.errors import UserError
 from horovod_asl.files import file_digest, sync
 
@@ -34,7 +35,7 @@ def save(folder: Path, *, weights: Weights, state: State | None = None, facts: M
         folder: must not exist, or is replaced.
         weights: the tensors to evaluate with.
         state: what a resume needs besides; tensors, numbers, strings, lists and dicts only.
-        facts: JSON values for the manifest.
+        facts: JSON values for the manifest, which gets the `schema` besides.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -117,12 +118,19 @@ def newest_sound(parent: Path, pattern: str = "step-*") -> tuple[Path, dict[str,
 
 
 def first_sound(folders: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """The first of `folders` that is whole, with its manifest; each damaged one before it is warned of."""
+    """The first of `folders` that is whole, with its manifest; each damaged one before it is warned of.
+
+    Raises:
+        UserError: all are damaged, or that one was written by a newer version.
+    """
     for folder in folders:
         try:
-            return folder, read_manifest(folder)
+            manifest = read_manifest(folder)
         except UserError as error:
             warnings.warn(f"{error}; trying the one before", stacklevel=2)
+        else:
+            require_known_schema(manifest, folder / MANIFEST)
+            return folder, manifest
     if folders:
         raise UserError(f"every checkpoint in {folders[0].parent} is damaged; start the run anew")
     return None

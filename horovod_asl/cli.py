@@ -10,13 +10,16 @@ import contextlib
 import dataclasses
 import io
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
+from horovod_asl import __version__
+from horovod_asl.config import RETIRED, SCHEMA, TrainConfig
 from horovod_asl.errors import UserError
 
 ConfigT = TypeVar("ConfigT")
@@ -67,6 +70,39 @@ def to_yaml(config: Any) -> str:
     import yaml  # only here and below: --help and flags alone do without
 
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def value_of(config_class: type[Any], argv: Sequence[str], flag: str) -> str | None:
+    """The value of `flag` (`--resume`) among the arguments and in their config files, the last one; None without any.
+
+    Nothing else is looked at: the other arguments may only make sense once this one is known.
+
+    Raises:
+        UserError: as `parse`, of a config file.
+    """
+    value = ""
+    words = _expand_config_files(config_class, list(argv))
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            value = after
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return None if value in ("", "None") else value
+
+
+def command(*words: str | Path) -> str:
+    """`horovod-asl WORDS`, to be pasted into a shell: quoted, and by its path where the shell does not know it."""
+    return f"{_program()} {shlex.join(map(str, words))}"
+
+
+def _program() -> str:
+    """`horovod-asl`; by its path where its environment is not active in the user's shell, as after `make train`."""
+    if os.environ.get("VIRTUAL_ENV") == sys.prefix:
+        return "horovod-asl"
+    program, here = Path(sys.executable).with_name("horovod-asl"), Path.cwd()
+    if not program.is_file():
+        return f"{shlex.quote(sys.executable)} -m horovod_asl"
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
 
 
 def require_writable(path: Path, flag: str) -> None:
@@ -145,11 +181,17 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
     return expanded
 
 
-def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
+def flags_of_file(
+    config_class: type[Any], path: Path, *, refuse_retired: bool = True, written_by: str = "the version that wrote it"
+) -> list[str]:
     """The flags that a YAML file of `config_class` stands for.
 
+    Args:
+        refuse_retired: whether a key of `config.RETIRED` must have its old default; else it is dropped at any value.
+        written_by: the version to name in that refusal.
+
     Raises:
-        UserError: no such file, not a YAML mapping, or a key that the config lacks.
+        UserError: no such file, not a YAML mapping, of a newer version, or with a key that the config lacks.
     """
     import yaml
 
@@ -161,7 +203,39 @@ def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
         raise UserError(f"the config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"the config {path} must be a mapping of option names to values")
+    if issubclass(config_class, TrainConfig):
+        require_known_schema(content, path)
+        content.pop("schema", None)
+        gone = _pop_retired(content)
+        if gone and refuse_retired:
+            raise UserError(
+                f"{path} asks for {', '.join(gone)}, which this version of horovod-asl ({__version__}) no longer "
+                f"has: train with {written_by}, or start a new run without it"
+            )
     return _flags_of_mapping(config_class, content, where=str(path))
+
+
+def require_known_schema(content: Mapping[str, Any], path: Path) -> None:
+    """UserError if `content`, which `path` holds, was written by a version whose files this one cannot know."""
+    schema = content.get("schema", 1)
+    if schema not in range(1, SCHEMA + 1):
+        raise UserError(
+            f"{path} was written by a newer version of horovod-asl (its schema is {schema}, this version "
+            f"{__version__} reads up to {SCHEMA}): use that version, or a later one"
+        )
+
+
+def _pop_retired(content: dict[str, Any]) -> list[str]:
+    """Take the keys of `RETIRED` out of `content`; returns the flags of those that had not their old default."""
+    gone: list[str] = []
+    for key, value in list(content.items()):
+        name = str(key).replace("-", "_")
+        if isinstance(value, dict):
+            gone += _pop_retired(value)
+        elif name in RETIRED:
+            del content[key]
+            gone += [f"--{name.replace('_', '-')} {value}"] if value != RETIRED[name] else []
+    return gone
 
 
 def _flags_of_mapping(config_class: type[Any], content: dict[str, Any], *, where: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from horovod_asl.errors import UserError
 
@@ -42,6 +42,26 @@ _INPUT_OF_MODEL = {"landmark_mlp": "landmarks", "hand_net": "both"}
 _RANDOM_WITHIN = ("alexnet", "vgg19")
 # Learning rate of one replica of 32 photos, and weight decay.
 _USUAL_RATES = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}
+
+SCHEMA = 1
+"""Of config.yaml, run.json and the manifests of checkpoints, which hold it as `schema` (none: 1). Raise it when an
+older version would misread them: it then refuses them and names the remedy."""
+RETIRED: dict[str, Any] = {}
+"""Options that are gone, with the default that they had, by their YAML key. A config that holds one at its old
+default is read as if it did not. Another value is refused where a training is to be repeated or to go on, and ignored
+where a trained network is only used: so no option may stand here that decides a network's shape."""
+
+# Where a run takes place, and what it writes beside its weights: a resume may change these, and learns the same. The
+# store may have moved: its digest is compared. All other options decide what is learned, or which weights are kept.
+NOT_LEARNED = frozenset(
+    {
+        *("run_folder", "resume", "store", "features_file", "stop_after_steps"),
+        *("backend", "device", "threads_per_rank", "stall_timeout_seconds"),
+        *("save_every_steps", "commit_every_steps", "ledger", "keep_top"),
+    }
+)
+# How long a run goes on: a resume may change these too, and then learns more, or less.
+HOW_LONG = frozenset({"epochs", "patience"})
 
 
 def _require(condition: bool, message: str) -> None:
@@ -331,9 +351,14 @@ class TrainConfig:
     run_folder: Optional[Path] = None
     """The run folder; none: runs/<date>-<model>. It must be new, or hold the run to resume."""
     resume: Optional[Path] = None
-    """Continue the run in this folder; its own config is used, and other flags are refused."""
+    """Continue the run in this folder with its own config. Flags that change what is learned are refused; --epochs
+    and --patience extend it or end it earlier."""
     epochs: int = 12
-    """Passes over the training photos."""
+    """Passes over the training photos. With --resume another number extends a run, finished or not, or shortens it:
+    from there on the learning rate follows the schedule of a run of so many epochs; the warm-up is not repeated."""
+    patience: Optional[int] = None
+    """End the run when the accuracy on validation has not risen for this many epochs; an equal one is no rise. None:
+    train all --epochs."""
     batch_size_per_replica: int = 32
     """Photos per replica and backward pass; the global batch is this × replicas × accumulation steps."""
     accumulation_steps: int = 1
@@ -356,7 +381,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "epochs", "batch_size_per_replica", "accumulation_steps", "keep_top")
-        _require_at_least_1(self, "save_every_steps", "stop_after_steps", "commit_every_steps")
+        _require_at_least_1(self, "save_every_steps", "stop_after_steps", "commit_every_steps", "patience")
+        for flag, is_set in (
+            ("last-epoch", self.last_epoch),
+            ("all-splits", self.data.all_splits),
+            ("cycles", self.optimizer.cycles > 1),
+        ):
+            _require(
+                self.patience is None or not is_set,
+                f"--patience ends a run by its accuracy on validation, which does not go with --{flag}: leave one of "
+                "the two out",
+            )
         _require(
             self.epochs % self.optimizer.cycles == 0,
             f"--epochs {self.epochs} cannot be divided into {self.optimizer.cycles} equal --cycles",
@@ -378,12 +413,13 @@ class TrainConfig:
             not (self.model.freeze_backbone and self.model.pretrained is None),
             "--freeze-backbone without --pretrained would freeze random weights; name weights with --pretrained",
         )
-        _require(
-            self.model.features_file is None or self.trains_on_features,
-            "--features-file keeps what every epoch sees again: add --views N or --no-augment"
-            if self.model.model not in _RANDOM_WITHIN
-            else f"--features-file: {self.model.model} has dropout among its frozen layers; leave it out",
-        )
+        for flag, value in (("features-file", self.model.features_file), ("keep-maps", self.model.keep_maps)):
+            _require(
+                not value or self.trains_on_features,
+                f"--{flag} keeps what every epoch sees again: add --views N or --no-augment"
+                if self.model.model not in _RANDOM_WITHIN
+                else f"--{flag}: {self.model.model} has dropout among its frozen layers; leave it out",
+            )
         _require(
             self.model.model != "hand_net" or self.augment.mirror == 0,
             "--mirror is of no use to hand_net, which reads every hand as both sides: leave it out",

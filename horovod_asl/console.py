@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from horovod_asl.cli import command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -81,20 +81,12 @@ class Display:
 
 def next_step(run: Path, store: str, *, is_sample: bool) -> str:
     """Commands that work as they stand, and how real photos come in where there were none."""
-    program, run_word = _program(), shlex.quote(str(run))
     if not is_sample:
-        return f"next: {program} evaluate {run_word} FOLDER_OF_PHOTOS --json scores.json"
+        return f"next: {command('evaluate', run, 'FOLDER_OF_PHOTOS', '--json', 'scores.json')}"
     return (
-        f"next: {program} evaluate {run_word} {shlex.quote(store)}\n"
+        f"next: {command('evaluate', run, store)}\n"
         "this was the synthetic sample. With real photos:\n"
-        f"  {program} prepare path/to/asl_alphabet_train stores/asl   (or the downloaded zip, or `kaggle`)\n"
-        f"  {program} train --store stores/asl   (all cores or GPUs: make train ARGS='--store stores/asl')"
+        f"  {command('prepare', 'path/to/asl_alphabet_train', 'stores/asl')}   (or the downloaded zip, or `kaggle`)\n"
+        f"  {command('train', '--store', 'stores/asl')}   (all cores or GPUs: make train ARGS='--store stores/asl')"
     )
 
-
-def _program() -> str:
-    """`horovod-asl`; by its path where its environment is not active in the user's shell, as after `make train`."""
-    if os.environ.get("VIRTUAL_ENV") == sys.prefix:
-        return "horovod-asl"
-    program, here = Path(sys.executable).with_name("horovod-asl"), Path.cwd()
-    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))

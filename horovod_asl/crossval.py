@@ -23,7 +23,7 @@ import numpy as np
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
-from horovod_asl.config import TrainConfig
+from horovod_asl.config import NOT_LEARNED, RETIRED, TrainConfig
 from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
@@ -54,18 +54,6 @@ from horovod_asl.store_photos import features_of_store, frozen_digest
 
 PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
 _CURVE_POINTS = 99
-# Where and how long a fold is trained, not what it learns.
-_MAY_CHANGE = {
-    "store",
-    "features_file",
-    "resume",
-    "run_folder",
-    "stop_after_steps",
-    "backend",
-    "device",
-    "threads_per_rank",
-    "stall_timeout_seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -111,9 +99,12 @@ def cross_validate(
             print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
         own = _of_fold(config, fold, backend)
         frozen = frozen_digest(own)
-        if features is None or made_by != frozen:
-            features = features_of_store(own, store, backend, stop, display_of(own, backend).on_features)
+        if frozen is not None and (features is None or made_by != frozen):
+            with stop.catching_interrupts():
+                features = features_of_store(own, store, backend, stop, display_of(own, backend).on_features)
             made_by = frozen
+            if features is None:
+                return stop.outcome
         outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features)
         if outcome is not Outcome.FINISHED:
             return outcome
@@ -177,7 +168,7 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     flags: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
         flags |= value if isinstance(value, dict) else {name: value}
-    kept = {name: value for name, value in flags.items() if name not in _MAY_CHANGE}
+    kept = {name: value for name, value in flags.items() if name not in NOT_LEARNED}
     as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return as_json
 
@@ -209,10 +200,12 @@ def _claim_here(out: Path, common: dict[str, Any]) -> None:
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    defaults = _flags(TrainConfig())  # what a flag was that is younger than the folder
+    defaults = RETIRED | _flags(TrainConfig())  # what a flag is or was that is younger or older than the folder
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         flags: dict[str, Any] = defaults | plan.get("train", {})
+        for name in NOT_LEARNED:  # an older version wrote some of them down
+            flags.pop(name, None)
         if is_path(flags["pretrained"]):  # the same one by whatever path
             flags["pretrained"] = str(Path(flags["pretrained"]).resolve())
         return {name: value for name, value in plan.items() if name != "train"} | flags

@@ -161,7 +161,7 @@ def _fill(
         on_progress(start, len(table))
         if kept is not None and makes_notes and number % _PASSES_PER_NOTE == 0:
             _note(kept, table, start)
-        if float(backend.sum(torch.tensor(float(stop.received), device=backend.device))) > 0:
+        if float(backend.sum(torch.tensor(float(stop.is_asked), device=backend.device))) > 0:
             return False
         rows = np.arange(start, min(start + block, len(table)))
         own = rows[backend.rank :: backend.world_size]

@@ -1,6 +1,6 @@
 """A run folder: what was asked for, what came out, and the weights; enough to score, predict, resume and export.
 
-config.yaml              the config as it was run (`--config` reads it)
+config.yaml              the config as it is run (`--config` reads it); a resume writes down what it changes
 run.json                 facts: sources, image size, classes, settings in force, versions
 trained_on.sha256        the first 16 digits of the SHA-256 of every photo of training, sorted, one per line
 metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
@@ -9,6 +9,7 @@ best/epoch-*             weights of the best epochs on the validation split (`--
 result.json              the scores of the best weights per split, the temperature fitted on validation (null without
                          one), and SHA-256 digests of parameters (statistics of BatchNorm left out):
                          `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
+result.epoch-N.json      what result.json said after N epochs, of a run that was extended then
 answers.npz              what the best weights answer to the photos of each split that was scored, in the order of the
                          store: `test_logits`, float32 (n, classes), and `test_labels`, int64 (n,); `validation_…`
 report.html, *.png       what a person looks at
@@ -31,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_asl import checkpoint
-from horovod_asl.cli import flags_of_file, parse, to_yaml
-from horovod_asl.config import TrainConfig
+from horovod_asl.cli import command, flags_of_file, parse, require_known_schema, to_yaml
+from horovod_asl.config import SCHEMA, TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.files import Lock, write_atomically
 from horovod_asl.folds import CROSSVAL
@@ -91,7 +92,8 @@ class RunFolder:
         """Make the folder; one that holds a run, or anything else that is not ours, is refused."""
         if self.holds_run():
             raise UserError(
-                f"{self.path} already holds a run; continue it with --resume {self.path}, or name another"
+                f"{self.path} already holds a run; continue it with: {command('train', '--resume', self.path)}, or "
+                "name another folder"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -117,20 +119,35 @@ class RunFolder:
         Other ranks may be at their first step by now, whose ledger is no reason to refuse the folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / CONFIG, to_yaml(config))
+        write_atomically(self.path / CONFIG, f"schema: {SCHEMA}\n{to_yaml(config)}")
 
-    def config(self) -> TrainConfig:
-        """The config of the run in this folder."""
+    def config(self, *, to_train: bool = False) -> TrainConfig:
+        """The config of the run in this folder.
+
+        Args:
+            to_train: the training is to go on: options that this version no longer has must have had their default.
+
+        Raises:
+            UserError: there is no config, it cannot be read, or it is of a newer version.
+        """
         if not self.holds_run():
             raise UserError(
                 f"{self.path} holds no run (no {CONFIG}); a run folder is made by `horovod-asl train`"
             )
-        flags = flags_of_file(TrainConfig, self.path / CONFIG)
+        flags = flags_of_file(
+            TrainConfig, self.path / CONFIG, refuse_retired=to_train, written_by=self._written_by()
+        )
         return parse(TrainConfig, flags, prog="horovod-asl train", description=None)
+
+    def _written_by(self) -> str:
+        try:
+            return f"version {self.facts()['versions']['horovod_asl']}"
+        except (UserError, LookupError, TypeError):
+            return "the version that wrote it"
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Save what inference and a reader need to know besides the config."""
-        write_atomically(self.path / FACTS, json.dumps(facts, indent=1))
+        write_atomically(self.path / FACTS, json.dumps({"schema": SCHEMA, **facts}, indent=1))
 
     def facts(self) -> dict[str, Any]:
         """What `write_facts` saved."""
@@ -138,6 +155,7 @@ class RunFolder:
             facts: dict[str, Any] = json.loads((self.path / FACTS).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run folder that can be used: {FACTS}: {error}") from error
+        require_known_schema(facts, self.path / FACTS)
         return facts
 
     def write_training_photos(self, digests: Iterable[str]) -> None:
@@ -178,6 +196,13 @@ class RunFolder:
         """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
         write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """What `write_metrics` saved; no rows where it did not."""
+        try:
+            return [json.loads(line) for line in (self.path / METRICS).read_text().splitlines()]
+        except (OSError, ValueError):
+            return []
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final scores per split."""
         write_atomically(self.path / RESULT, json.dumps(result, indent=1))
@@ -186,6 +211,12 @@ class RunFolder:
         """What `write_result` saved of a run that ended."""
         result: dict[str, Any] = json.loads((self.path / RESULT).read_text())
         return result
+
+    def set_result_aside(self) -> None:
+        """Of a finished run that is to be extended: it is finished no longer, and what it came to is kept."""
+        if (self.path / RESULT).is_file():
+            aside = self.path / f"{Path(RESULT).stem}.epoch-{self.metrics()[-1]['epoch']}.json"
+            (self.path / RESULT).replace(aside)
 
     def write_answers(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Save logits and labels of the splits that were scored."""
@@ -234,14 +265,18 @@ class RunFolder:
             fitted = result.get("temperature") if result.get("epoch") == manifest.get("epoch") else None
         return 1.0 if fitted is None else float(fitted)
 
-    def save_best(self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int) -> None:
-        """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better."""
-        checkpoint.save(
-            self.best / f"epoch-{epoch:05d}",
-            weights=weights,
-            facts={"epoch": epoch, "validation_top1": score},
-        )
-        for folder in self._ranked()[keep:]:
+    def save_best(
+        self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int, alone: bool = False
+    ) -> None:
+        """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better.
+
+        Args:
+            alone: it is the best, whatever the others' scores, and they go.
+        """
+        own = self.best / f"epoch-{epoch:05d}"
+        checkpoint.save(own, weights=weights, facts={"epoch": epoch, "validation_top1": score})
+        ranked = self._ranked()
+        for folder in [one for one in ranked if one != own] if alone else ranked[keep:]:
             checkpoint.remove(folder)
 
     def final_weights(self) -> checkpoint.Weights:

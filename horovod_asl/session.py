@@ -19,6 +19,7 @@ from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
+from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.recordings import listed
@@ -31,8 +32,8 @@ from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
-from horovod_asl.runfolder import RunFolder, training_unknown
-from horovod_asl.stopping import Outcome, StopSignal
+from horovod_asl.runfolder import RESULT, RunFolder, training_unknown
+from horovod_asl.stopping import Outcome, StopSignal, epochs_without_gain
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
 
@@ -66,13 +67,14 @@ def run_training(
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, the run to resume was trained on another
             store or split, or training cannot go on.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or while photos are scored; its text says how to go on.
     """
     with contextlib.ExitStack() as held:
         return _train(
             config,
             store,
             backend,
-            stop,
+            stop or StopSignal(),
             committed,
             features,
             held,
@@ -85,7 +87,7 @@ def _train(
     config: TrainConfig,
     store: Path | Store,
     backend: Backend,
-    stop: StopSignal | None,
+    stop: StopSignal,
     committed: dict[str, Any] | None,
     features: Photos | None,
     held: contextlib.ExitStack,
@@ -104,12 +106,20 @@ def _train(
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     first = first_weights(config, store, held_out, backend, began_in=began_in)
+    if config.patience is not None and not len(rows["validation"]):
+        raise UserError(
+            "--patience ends a run by its accuracy on validation, and this store has no validation split: leave it "
+            "out"
+        )
     folder = _open_folder(config, store, backend, committed, held, display.say)
-    held.enter_context(_full_disk_in_one_line(folder))
+    go_on = f"go on with: {resume_command or _resume_command(config, folder, backend)}"
+    held.enter_context(_full_disk_in_one_line(folder, go_on))
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
-        features = features_of_store(config, store, backend, stop or StopSignal(), display.on_features)
+        with stop.catching_interrupts():
+            features = features_of_store(config, store, backend, stop, display.on_features)
         if features is None:
-            return Outcome.PREEMPTED
+            display.say(_how_to_begin_again(config, folder, go_on))
+            return stop.outcome
     photos = {
         split: photos_of_split(split, rows[split], store, config, backend, features) for split in SPLITS
     }
@@ -127,22 +137,77 @@ def _train(
     )
     trained_on = parts_of(store, rows["train"])
     facts = _facts(trainer, store, trained_on, threads, first)
-    _announce(facts, trained_on, display, trainer)
+    _announce(facts, trained_on, display, trainer, go_on)
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
         _begin_folder(trainer, facts, seen if first.run is None else [*seen, *first.run.digests])
     board = _Board(trainer)
     training_started = time.perf_counter()
-    with display.bar():
-        outcome = trainer.run()
-    if outcome is Outcome.FINISHED:
-        own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
-        scored = _to_score(trainer, photos, own)
-        _conclude(trainer, scored, display, started=started, training_started=training_started)
-    else:
-        _say_how_to_go_on(outcome, trainer, display, resume_command)
+    try:
+        with display.bar(), stop.catching_interrupts():
+            outcome = trainer.run()
+        if outcome is Outcome.FINISHED:
+            own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
+            scored = _to_score(trainer, photos, own)
+            _conclude(trainer, scored, display, started=started, training_started=training_started)
+        else:
+            _say_how_to_go_on(outcome, trainer, display, go_on)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"from its last checkpoint {go_on}") from None
     board.close()
     return outcome
+
+
+def already_finished(config: TrainConfig, backend: Backend) -> str | None:
+    """Of a run to resume: what to say where it is finished and `config` does not ask for more. Every rank comes here.
+
+    Raises:
+        UserError: `config` asks for fewer epochs than it has, or for more where it would stop at once.
+    """
+    said, fault = None, None
+    if backend.rank == 0:
+        try:
+            said = _finished(config, RunFolder(config.resume or Path()))
+        except UserError as error:
+            fault = str(error)
+    said, fault = backend.broadcast((said, fault))
+    if fault is not None:
+        raise UserError(fault)
+    return said
+
+
+def _finished(config: TrainConfig, run: RunFolder) -> str | None:
+    said = _said_of_finished(config, run)
+    if said is None and run.metrics() and not any(run.checkpoints.glob("step-*")):
+        raise UserError(
+            f"{run.path} has no checkpoint any more, so it cannot go on from its last epoch; start a new run, "
+            f"perhaps with its best weights: {command('train', '--pretrained', run.path)}"
+        )
+    return said
+
+
+def _said_of_finished(config: TrainConfig, run: RunFolder) -> str | None:
+    if not (run.path / RESULT).is_file():
+        return None
+    saved, history, result = run.config(), run.metrics(), run.result()
+    done = history[-1]["epoch"] if history else saved.epochs
+    early, patience = result.get("stopped_early", False), config.patience
+    stops_again = early and patience is not None and epochs_without_gain(history) >= patience
+    if config.epochs < done:
+        raise UserError(f"--epochs {config.epochs}: {run.path} has done {done} already: name more")
+    if config.epochs > done and not stops_again:
+        return None
+    more = f"--patience N, N more than {epochs_without_gain(history)} (or None)" if early else "--epochs N"
+    if config.epochs > done and config.epochs != saved.epochs:
+        raise UserError(
+            f"--epochs {config.epochs}: {run.path} was ended by --patience {patience} after {done} epochs, and would "
+            f"end at once; add {more}"
+        )
+    split, score = list(result["scores"].items())[-1]
+    return (
+        f"{run.path} is finished ({done} epochs{', ended by --patience' if early else ''}, {split} "
+        f"{score['top1']:.2%}): nothing to do; to extend it: {command('train', '--resume', run.path)} {more}"
+    )
 
 
 def display_of(config: TrainConfig, backend: Backend) -> Display:
@@ -195,6 +260,7 @@ def _open_folder(
     given = config.resume or config.run_folder
     if given is None and backend.rank == 0:
         given = RunFolder.new_default(config.model.name).path
+        held.callback(_remove_if_empty, given)  # of a run that does not begin; the next one takes another name
     folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
     lock, was_told = folder.lock(say), False
     held.callback(lock.release)
@@ -215,6 +281,11 @@ def _open_folder(
         was_told = True
         backend.heartbeat()
         time.sleep(1)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | None:
@@ -238,7 +309,7 @@ def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | Non
 
 
 @contextlib.contextmanager
-def _full_disk_in_one_line(folder: RunFolder) -> Iterator[None]:
+def _full_disk_in_one_line(folder: RunFolder, go_on: str) -> Iterator[None]:
     """Have a disk that is full end the run with what is saved and how to go on."""
     before = threading.excepthook  # TensorBoard's thread hands its error on to ours, and would print it as well
     threading.excepthook = lambda said: (
@@ -252,12 +323,7 @@ def _full_disk_in_one_line(folder: RunFolder) -> Iterator[None]:
         steps = sorted(path.name for path in folder.checkpoints.glob("step-*"))
         newest = int(steps[-1].removeprefix("step-")) if steps else None
         saved = "no step is saved yet" if newest is None else f"everything up to step {newest} is saved"
-        remedy = (
-            f"then go on with `horovod-asl train --resume {folder.path}` (crossval: with the same command again); "
-            f"{saved}"
-            if folder.holds_run()
-            else "then start again"
-        )
+        remedy = f"then {go_on}; {saved}" if folder.holds_run() else "then start again"
         raise full_disk(folder.path, f"free some room, {remedy}") from error
     finally:
         threading.excepthook = before
@@ -305,7 +371,35 @@ def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str
     folder.write_training_photos(digests)
     folder.write_metrics(trainer.position.history)
     if not folder.holds_run():  # last: a start that failed may be tried again under the same name
-        folder.create(dataclasses.replace(trainer.config, run_folder=folder.path))
+        folder.create(_with_absolute_paths(dataclasses.replace(trainer.config, run_folder=folder.path)))
+    elif trainer.config.resume is not None and trainer.committed is None:
+        folder.set_result_aside()  # first: if this is as far as it comes, a resume finishes it again
+        _note_changes(folder, trainer.config)
+
+
+def _note_changes(folder: RunFolder, config: TrainConfig) -> None:
+    """Write what a resume changes into the run's config, but for what holds for this resume alone."""
+    began = folder.config()
+    kept = ("epochs", "patience", "save_every_steps", "commit_every_steps", "ledger", "keep_top")
+    now = dataclasses.replace(
+        began,
+        **{name: getattr(config, name) for name in kept},
+        data=dataclasses.replace(began.data, store=config.data.store),
+    )
+    if _with_absolute_paths(now) != began:
+        folder.create(_with_absolute_paths(now))
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that the run can be resumed from any working folder."""
+    store, file, first = config.data.store, config.model.features_file, config.model.pretrained
+    if first is not None and Path(first).exists():
+        first = str(Path(first).absolute())
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, store=store and store.absolute()),
+        model=dataclasses.replace(config.model, features_file=file and file.absolute(), pretrained=first),
+    )
 
 
 def _facts(
@@ -321,7 +415,7 @@ def _facts(
         "crop_size": store.crop_size,
         "hands": store.hand_settings if config.model.input is not None else None,
         "precision": config.execution.precision,
-        "store": str(store.path),
+        "store": str(store.path.absolute()),
         "store_digest": store.digest,
         "split_rule": store.manifest["split_rule"],
         "split_digest": store.split_digest,
@@ -357,7 +451,9 @@ def _facts(
     }
 
 
-def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer) -> None:
+def _announce(
+    facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer, go_on: str
+) -> None:
     display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
     display.say(f"train on {len(trainer.train):,} photos: {listed(trained_on)}")
     begun_with = facts["begun_with"]
@@ -379,17 +475,40 @@ def _announce(facts: dict[str, Any], trained_on: list[str], display: Display, tr
         )
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
-    display.say(
-        f"run folder {trainer.folder.path}, from step {trainer.position.step} of {trainer.total_steps}"
+    position, total = trainer.position, trainer.total_steps
+    if position.history and position.step < total:
+        began = trainer.folder.config().epochs if trainer.backend.rank == 0 else trainer.config.epochs
+        if trainer.config.epochs != began:
+            display.say(
+                f"{trainer.config.epochs} epochs in place of {began}: from here the learning rate follows the "
+                f"schedule of a run of {trainer.config.epochs} (now {trainer.learning_rate(position.step):.2e})"
+            )
+    display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
+    if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
+        display.say(f"if it is interrupted, {go_on}")
+
+
+def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display, go_on: str) -> None:
+    why = {Outcome.PREEMPTED: "stopped by a signal", Outcome.INTERRUPTED: "stopped by Ctrl-C"}.get(
+        outcome, "stopped"
     )
+    display.say(f"{why} at step {trainer.position.step}; {go_on}")
 
 
-def _say_how_to_go_on(
-    outcome: Outcome, trainer: Trainer, display: Display, resume_command: str | None
-) -> None:
-    why = "stopped by a signal" if outcome is Outcome.PREEMPTED else "stopped"
-    command = resume_command or f"train --resume {trainer.folder.path}"
-    display.say(f"{why} at step {trainer.position.step}; go on with: {command}")
+def _resume_command(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
+    file = config.model.features_file
+    words = ("--features-file", file) if file is not None else ()
+    launched = f" (on {backend.world_size} ranks by the same launcher)" if backend.world_size > 1 else ""
+    return f"{command('train', '--resume', folder.path, *words)}{launched}"
+
+
+def _how_to_begin_again(config: TrainConfig, folder: RunFolder, go_on: str) -> str:
+    """Of a run that was asked to stop before its first step, while photos passed the frozen backbone."""
+    why = "stopped while the photos passed the frozen backbone"
+    if folder.holds_run():
+        return f"{why}; {go_on}"
+    file = config.model.features_file
+    return f"{why}; the same command " + (f"goes on with them in {file}" if file else "begins with them again")
 
 
 def _short(value: Any) -> str:
@@ -427,6 +546,8 @@ def _conclude(
     result: dict[str, Any] = {
         "seconds": seconds,
         "train_seconds": train_seconds,
+        "epochs": trainer.position.epoch,
+        "stopped_early": trainer.stopped_early and trainer.position.epoch < trainer.config.epochs,
         "epoch": manifest.get("epoch"),
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
         "best_weights_digest": best_digest,
@@ -445,6 +566,11 @@ def _conclude(
         )
         trainer.folder.write_result(result)  # last: a run that has it is finished
         write_report(trainer.folder)
+    if result["stopped_early"]:
+        display.say(
+            f"ended after {result['epochs']} of {trainer.config.epochs} epochs: validation has not improved for "
+            f"{trainer.config.patience} (--patience)"
+        )
     for split, answer in answers.items():
         score = answer.scores()
         name = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}[

@@ -105,10 +105,10 @@ def features_of_store(
 ) -> Photos | None:
     """What the frozen backbone of `config` makes of every photo of the store, in `--views` versions, for many runs.
 
-    None where it does not train on features, or was asked to stop meanwhile. Every rank must come here.
+    None where some rank was asked to stop meanwhile, and for nothing else: `config` must train on features. Every
+    rank must come here.
     """
-    if not config.trains_on_features:
-        return None
+    assert config.trains_on_features
     model, views = _partly_frozen(config), config.model.views or 1
     photos = photos_of(store, np.arange(len(store)), config.model.input)
     kept = _kept(config, store, _digest_of_frozen(model))

@@ -38,7 +38,7 @@ from horovod_asl.resume import (
     require_equal_weights,
 )
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.stopping import Outcome, StopSignal, StopVote
+from horovod_asl.stopping import Outcome, StopSignal, StopVote, epochs_without_gain
 
 
 class Trainer:
@@ -83,6 +83,7 @@ class Trainer:
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
         if loaded is not None:
             apply(loaded, self.learner, backend)
+            self._refuse_too_few_epochs()
             if backend.rank == 0:
                 self.sums += torch.tensor(
                     self.position.epoch_sums, dtype=torch.float64, device=backend.device
@@ -91,6 +92,29 @@ class Trainer:
         self._stop = stop or StopSignal()
         self._vote = StopVote(backend, self._stop)
         self.preempted = False
+
+    def _refuse_too_few_epochs(self) -> None:
+        begun = self.position.epoch + (self.position.photos > 0)
+        if begun > self.config.epochs:
+            raise UserError(
+                f"--epochs {self.config.epochs}: {self.folder.path} is in epoch {begun} already: name as many or more"
+            )
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not improved for `--patience` epochs; the same on every rank."""
+        patience = self.config.patience
+        return patience is not None and epochs_without_gain(self.position.history) >= patience
+
+    @property
+    def _keeps_last(self) -> bool:
+        return self.validation is None or self.config.last_epoch
+
+    @property
+    def _is_done(self) -> bool:
+        return self.position.epoch >= self.config.epochs or (
+            self.position.photos == 0 and self.stopped_early
+        )
 
     @property
     def total_steps(self) -> int:
@@ -103,14 +127,16 @@ class Trainer:
         if self._passes_backbone and not self._pass_backbone():
             self.save()
             self.preempted = True
-            return Outcome.PREEMPTED
-        while self.position.epoch < self.config.epochs:
+            return self._stop.outcome
+        if self._is_done and self._keeps_last:  # a resume with fewer epochs may be the first to know the last
+            self._save_best(self.position.history[-1])
+        while not self._is_done:
             models.set_train_mode(self.learner.model)
             stopped = not self._train_epoch()
             if not stopped:
                 self._finish_epoch()
-            if self.position.epoch < self.config.epochs and (stopped or self._asked_to_stop()):
-                return Outcome.PREEMPTED if self.preempted else Outcome.STOPPED
+            if not self._is_done and (stopped or self._asked_to_stop()):
+                return self._stop.outcome if self.preempted else Outcome.STOPPED
         return Outcome.FINISHED
 
     @contextlib.contextmanager
@@ -293,9 +319,8 @@ class Trainer:
         self._commit()
 
     def _save_best(self, row: dict[str, Any]) -> None:
-        """Without a validation split nothing tells one epoch from another, and the last one is kept."""
-        last = row["epoch"] >= self.config.epochs
-        if (self.validation is None or self.config.last_epoch) and not last:
+        """Without a validation split nothing tells one epoch from another, and the last one alone is kept."""
+        if self._keeps_last and row["epoch"] < self.config.epochs:
             return
         with self.scoring_model() as model:
             if self.backend.rank == 0:
@@ -304,6 +329,7 @@ class Trainer:
                     row.get("validation_top1", 0.0),
                     model.state_dict(),
                     keep=self.config.keep_top,
+                    alone=self._keeps_last,
                 )
         self.backend.barrier()
 

@@ -14,7 +14,7 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
     exit 1
 }
 
-run() { horovodrun "${HOROVOD_HOSTS[@]}" "$@"; }
+run() { stoppable horovodrun "${HOROVOD_HOSTS[@]}" "$@"; }
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3)
 
 usual() {

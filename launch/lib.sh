@@ -49,3 +49,39 @@ fi
 # the ranks give up (--stall-timeout-seconds): told of their end, mpirun would wait for the silent host to hear of it.
 export OMPI_MCA_oob_tcp_keepalive_time=${OMPI_MCA_oob_tcp_keepalive_time:-30}
 export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-10}
+
+# stoppable COMMAND…: run a launcher whose ranks save and leave at Ctrl-C; a second Ctrl-C ends it at once. Left to
+# itself, a launcher ends its ranks within two seconds of that key. So it gets a session of its own, in which it does not
+# see the key, and the ranks get a file (horovod_asl/stopping.py). The code is then 130. It does not outlive this script.
+stoppable() {
+    local job code=0 pressed=0
+    if ! { command -v setsid && command -v setpriv && command -v mktemp; } >/dev/null; then # not Linux
+        "$@"
+        return
+    fi
+    HOROVOD_ASL_STOP_FILE=$(mktemp -u "${TMPDIR:-/tmp}/horovod_asl-stop-XXXXXX")
+    export HOROVOD_ASL_STOP_FILE
+    setsid setpriv --pdeathsig KILL "$@" &
+    job=$!
+    trap 'pressed=$((pressed + 1)); ctrl_c "$pressed" "$job"' INT
+    trap 'kill -TERM "$job"' TERM HUP
+    trap 'kill -USR1 "$job"' USR1
+    wait "$job" 2>/dev/null || code=$?
+    while kill -0 "$job" 2>/dev/null; do # a signal ended `wait`, not the launcher
+        code=0
+        wait "$job" 2>/dev/null || code=$?
+    done
+    trap - INT TERM HUP USR1
+    rm -f "$HOROVOD_ASL_STOP_FILE"
+    if [ "$pressed" -gt 0 ]; then code=130; fi
+    return "$code"
+}
+
+ctrl_c() {
+    if [ "$1" = 1 ]; then
+        echo "${0##*/}: Ctrl-C: the ranks save and stop; press it again to end them at once" >&2
+        : >"$HOROVOD_ASL_STOP_FILE"
+    else
+        kill -KILL -- "-$2"
+    fi
+}

@@ -20,7 +20,7 @@ TUNED=(--config "$ROOT/launch/model.yaml") MAPS=$TRUNK.maps # by model-head.yaml
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
 
-run() { horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
+run() { stoppable horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
 
 # as_before FILE REMOVE: the words that come in are those that an earlier call left in FILE, or there was none. Else it
 # ends here: what stands in WORK is of other words, and is neither gone on with nor put into the box.

@@ -16,4 +16,4 @@ else
 fi
 
 # shellcheck disable=SC2086  # TORCHRUN is a list of options
-exec torchrun "${options[@]}" ${TORCHRUN:-} "$ROOT/train.py" --backend ddp "$@"
+stoppable torchrun "${options[@]}" ${TORCHRUN:-} "$ROOT/train.py" --backend ddp "$@"

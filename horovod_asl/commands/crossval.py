@@ -33,7 +33,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse
+from horovod_asl.cli import command, parse
 from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 
@@ -57,7 +57,7 @@ class CrossvalConfig(TrainConfig):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 when every fold is done, 3 after `--stop-after-steps`, 85 after a signal to stop."""
+    """Run the command and return `stopping.Outcome`: 0 when every fold is done."""
     config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
     train = _train_config(config)
 
@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     from horovod_asl.launcher import detect
     from horovod_asl.stopping import Outcome, StopSignal
 
-    stop = StopSignal().listen(alone=detect().world_size == 1)
+    launcher = detect()
+    stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
     execution, plan = config.execution, Plan(config.by, config.signers, config.only, config.validate_on)
     backend = create(
         execution.backend, device=execution.device, stall_timeout_seconds=execution.stall_timeout_seconds
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     if backend.rank == 0:
         _report(config.out) if outcome is Outcome.FINISHED else _say_how_to_go_on(config.out)
     backend.close()
-    return int(outcome)
+    return stop.exit_code(outcome)
 
 
 def _train_config(config: CrossvalConfig) -> TrainConfig:
@@ -96,7 +97,7 @@ def _train_config(config: CrossvalConfig) -> TrainConfig:
         raise UserError("--all-splits would train on those who are held out: leave it out of crossval")
     if not config.folds_of.exists():
         raise UserError(
-            f"no store at {config.folds_of}; make one with: horovod-asl prepare NAME=PHOTOS … {config.folds_of}"
+            f"no store at {config.folds_of}; make one with: {command('prepare', 'NAME=PHOTOS', config.folds_of)}"
         )
     refuse_without_effect(config)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}

@@ -45,7 +45,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse
+from horovod_asl.cli import command, parse
 from horovod_asl.data.build import PrepareReport, Tolerance, check_values, prepare_store
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.sources import SyntheticOptions
@@ -237,6 +237,6 @@ def _summarise(report: PrepareReport, seconds: float) -> None:
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
         print(f"  {len(report.problems)} left out ({listed}): see {report.store / 'problems.csv'}")
     print(
-        f"next: horovod-asl inspect {report.store} --contact-sheet sheet.png, then horovod-asl train --store "
-        f"{report.store}"
+        f"next: {command('inspect', report.store, '--contact-sheet', 'sheet.png')}, then "
+        f"{command('train', '--store', report.store)}"
     )

@@ -5,6 +5,10 @@
     torchrun --nproc-per-node 2 train.py --store STORE      # the same under DistributedDataParallel
     horovod-asl train --store STORE --config my.yaml --epochs 30
     horovod-asl train --resume runs/RUN                     # go on, to the same weights to the bit
+    horovod-asl train --resume runs/RUN --epochs 20         # extend a run, finished or not
+
+Ctrl-C, SIGTERM and SIGUSR1 save and say how to go on. Exit codes: 0 trained to the end, 2 an error, 3 after
+--stop-after-steps, 85 after a signal (to be started again), 130 after Ctrl-C.
 
 The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
 how). The run folder holds config, metrics, checkpoints, plots and report.html.
@@ -19,36 +23,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from horovod_asl.cli import parse
-from horovod_asl.config import TrainConfig, refuse_without_effect
+from horovod_asl.cli import command, parse, value_of
+from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
-# Of a resumed run: where it runs and how long, not what it learns. The store may have moved; its digest is compared.
-_MAY_CHANGE = {
-    "resume",
-    "run_folder",
-    "store",
-    "features_file",
-    "stop_after_steps",
-    "backend",
-    "device",
-    "threads_per_rank",
-    "stall_timeout_seconds",
-}
 _MOST_SAMPLE_PHOTOS_PER_STEP = 128
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop."""
+    """Run the command and return `stopping.Outcome`.
+
+    0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop, 130 after Ctrl-C.
+    """
     config = _config(argv)
 
     from horovod_asl.backends import choose, create  # torch is imported from here on, not for --help
-    from horovod_asl.session import run_training
-    from horovod_asl.stopping import StopSignal
+    from horovod_asl.session import already_finished, run_training
+    from horovod_asl.stopping import Outcome, StopSignal
 
     launcher = detect()
-    stop = StopSignal().listen(alone=launcher.world_size == 1)
+    stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
     choose(config.execution.backend, launcher, gpu_count=0)  # refuses before a sample is drawn
     store = _store(config, launcher)
     if config.data.store is None and config.resume is None:
@@ -59,26 +54,56 @@ def main(argv: Sequence[str]) -> int:
         device=execution.device,
         stall_timeout_seconds=execution.stall_timeout_seconds,
     )
-    outcome = backend.run(lambda committed: run_training(config, store, backend, stop, committed))
+
+    def train(committed: dict[str, Any] | None) -> Outcome:
+        if config.resume is not None and committed is None:
+            finished = already_finished(config, backend)
+            if finished is not None:
+                if backend.rank == 0:
+                    print(finished, flush=True)
+                return Outcome.FINISHED
+            _require_store(store, config.resume)
+        return run_training(config, store, backend, stop, committed)
+
+    outcome = backend.run(train)
     backend.close()
-    return int(outcome)
+    return stop.exit_code(outcome)
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
-    config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
-    if config.resume is None:
+    run = value_of(TrainConfig, argv, "--resume")
+    if run is None or {"-h", "--help"} & {*argv}:
+        config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
         refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
-    saved = _saved_config(config.resume)
-    # Read once more, over what the run began with: a flag that says a default is then told from one left out.
+    saved = _saved_config(Path(run))
+    # Read over what the run began with: a flag that says a default is then told from one left out, and flags that go
+    # together may be said one without the other.
     asked = parse(TrainConfig, argv, prog="horovod-asl train", description=None, default=_chosen_anew(saved))
     asked = dataclasses.replace(asked, optimizer=asked.optimizer.resolved())
     _refuse_changes(asked, saved)
     return dataclasses.replace(
         asked,
         run_folder=saved.run_folder,
-        data=dataclasses.replace(asked.data, store=asked.data.store or saved.data.store),
+        data=dataclasses.replace(asked.data, store=asked.data.store or _store_of(saved, Path(run))),
     )
+
+
+def _store_of(saved: TrainConfig, run: Path) -> Path | None:
+    """The store that the run was trained on.
+
+    Older versions saved a relative path as it was given. It is then taken from the working folder of that time, which
+    the run folder's own path shows where it was relative too, else from this one. Its digest is compared later.
+    """
+    store, given = saved.data.store, saved.run_folder
+    if store is None or store.is_absolute():
+        return store
+    here = run.absolute()
+    if given is not None and not given.is_absolute() and here.parts[-len(given.parts) :] == given.parts:
+        there = Path(*here.parts[: -len(given.parts)]) / store
+        if there.exists():
+            return there
+    return store
 
 
 def _saved_config(run: Path) -> TrainConfig:
@@ -91,14 +116,14 @@ def _saved_config(run: Path) -> TrainConfig:
             f"there is no run in {run} on {platform.node()}: --resume needs the run folder on every host, "
             "on a disk that they share or as a copy at the same path"
         )
-    saved = folder.config()
+    saved = folder.config(to_train=True)
     return dataclasses.replace(saved, optimizer=saved.optimizer.resolved())
 
 
 def _chosen_anew(saved: TrainConfig) -> TrainConfig:
     """`saved` with the defaults in place of what a resume does not take over."""
     default = TrainConfig()
-    execution = {name: value for name, value in vars(default.execution).items() if name in _MAY_CHANGE}
+    execution = {name: value for name, value in vars(default.execution).items() if name in NOT_LEARNED}
     return dataclasses.replace(
         saved,
         resume=None,
@@ -111,19 +136,24 @@ def _chosen_anew(saved: TrainConfig) -> TrainConfig:
 
 
 def _refuse_changes(asked: TrainConfig, saved: TrainConfig) -> None:
-    """Every flag beside --resume is left out, or is what the run began with, or is in `_MAY_CHANGE`."""
+    """Every flag beside --resume is left out, or as the run began, or changes nothing that is learned."""
     if asked.run_folder is not None and asked.run_folder.resolve() != asked.resume.resolve():  # type: ignore[union-attr]
         raise UserError(f"--resume {asked.resume} goes on in that folder, not in {asked.run_folder}")
     wanted, began = _flags(asked), _flags(saved)
     changed = [
         f"--{name.replace('_', '-')} {value} (it began with {began[name]})"
         for name, value in wanted.items()
-        if name not in _MAY_CHANGE and value != began[name]
+        if name not in NOT_LEARNED | HOW_LONG and value != began[name]
     ]
     if changed:
         raise UserError(
             f"--resume goes on as the run began, and would not with {', '.join(changed)}; "
             "leave that out, or start a new run"
+        )
+    if asked.epochs != saved.epochs and saved.optimizer.cycles > 1:
+        raise UserError(
+            f"--epochs {asked.epochs}: the run averages the weights at the ends of its {saved.optimizer.cycles} "
+            f"--cycles, and these would not be the same with others than its {saved.epochs} epochs; start a new run"
         )
 
 
@@ -132,6 +162,9 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     flags: dict[str, Any] = {}
     for name, value in vars(config).items():
         flags |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
+    first = flags["pretrained"]
+    if first is not None and Path(first).exists():  # the same one by whatever path
+        flags["pretrained"] = str(Path(first).absolute())
     return flags
 
 
@@ -150,12 +183,22 @@ def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
 
 
 def _store(config: TrainConfig, launcher: Launcher) -> Path:
+    """The store to train on, the sample drawn if need be; that of a run to resume may be missing yet."""
     if config.data.store is None:
         from horovod_asl.sample import ensure_sample
 
         return ensure_sample(launcher)
-    if not config.data.store.exists():
-        raise UserError(
-            f"no store at {config.data.store}; make one with: horovod-asl prepare PHOTOS {config.data.store}"
-        )
+    if config.resume is None:
+        _require_store(config.data.store, None)
     return config.data.store
+
+
+def _require_store(store: Path, resumed: Path | None) -> None:
+    if store.exists():
+        return
+    if resumed is not None:
+        raise UserError(
+            f"no store at {store}, on which {resumed} was trained; name it with: "
+            f"{command('train', '--resume', resumed, '--store', 'STORE')}"
+        )
+    raise UserError(f"no store at {store}; make one with: {command('prepare', 'PHOTOS', store)}")

@@ -19,6 +19,7 @@ import csv
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -303,7 +304,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         unfinished = folder.with_name(folder.name + ".partial").exists()
         hint = "an unfinished prepare is beside it; run the same prepare again" if unfinished else "make one"
-        raise UserError(f"{folder} is no store: {hint} with `horovod-asl prepare SOURCE {folder}`") from None
+        raise UserError(
+            f"{folder} is no store: {hint} with `horovod-asl prepare SOURCE {shlex.quote(str(folder))}`"
+        ) from None
     except ValueError as error:
         raise UserError(f"{folder / MANIFEST} is damaged ({error}): run prepare again") from None
     damaged = UserError(f"{folder / MANIFEST} is damaged: run prepare again")

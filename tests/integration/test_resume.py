@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import psutil
 import pytest
 
+from horovod_asl.checkpoint import load_newest
 from tests.launching import BIN, ROOT, Finished, clean_environment, launch, launcher_words
 
 # 58 or so training photos in batches of 12 over all ranks: 10 steps an epoch, the last one short.
@@ -145,3 +148,118 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly(small_store: Path, tmp_pa
     assert "is damaged" in resumed.output
     assert "state.pt" in resumed.output
     assert digest(run) == digest(whole)
+
+
+def test_a_finished_run_is_left_as_it_is(small_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended(launch(train_command(small_store, run, 1, "--epochs", "1")))
+    before = {path: path.stat().st_mtime_ns for path in [run, *run.rglob("*")]}
+    small_store.rename(tmp_path / "away")  # not needed to say so
+    try:
+        resumed = launch(resume_command(run))
+    finally:
+        (tmp_path / "away").rename(small_store)
+    ended(resumed)
+    assert "is finished (1 epochs, " in resumed.output
+    assert {path: path.stat().st_mtime_ns for path in [run, *run.rglob("*")]} == before
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------------------------
+
+FOR_EVER = ["--epochs", "100000"]
+
+
+def at_a_terminal(command: list[str | Path], presses: int, moment: Path, **extra: str) -> Finished:
+    """Start `command` and press Ctrl-C so often, half a second apart, once `moment` is there.
+
+    As a terminal does: every process of the group in the foreground gets the signal.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=clean_environment(**extra),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            deadline = time.monotonic() + 100
+            while not moment.exists():
+                assert process.poll() is None, "it ended before Ctrl-C"
+                assert time.monotonic() < deadline, f"{moment} never came"
+                time.sleep(0.02)
+            for _ in range(presses):
+                os.killpg(process.pid, signal.SIGINT)
+                time.sleep(0.5 if presses > 1 else 0)
+            code = process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        log.seek(0)
+        return Finished(code, log.read())
+
+
+def newest_step(run: Path) -> int:
+    """That of the newest checkpoint, which must be whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = load_newest(run / "checkpoints")
+    assert state is not None
+    return int(state["position"]["step"])
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(small_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = train_command(small_store, run, 1, *FOR_EVER)
+    finished = at_a_terminal(command, 1, run / "checkpoints" / "step-000000003")
+    assert finished.returncode == 130, finished.output[-3000:]
+    (line,) = [line for line in finished.output.splitlines() if "go on with: " in line]
+    step = int(line.partition("stopped by Ctrl-C at step ")[2].partition(";")[0])
+    assert line.endswith(f"horovod-asl train --resume {run}")
+    assert "Traceback" not in finished.output
+    assert newest_step(run) == step
+    resumed = launch(resume_command(run, "--stop-after-steps", str(step + 1)))
+    assert resumed.returncode == 3, resumed.output[-3000:]
+    assert f"from step {step} of" in resumed.output
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        pytest.param("horovodrun.sh", {"HOROVODRUN": "--mpi"}, id="mpi"),
+        pytest.param("torchrun.sh", {}, id="torchrun"),
+        pytest.param("horovodrun.sh", {"HOROVODRUN": "--gloo"}, id="gloo", marks=pytest.mark.long),
+    ],
+)
+def test_ctrl_c_under_a_launcher_has_all_ranks_save(
+    script: str, options: dict[str, str], small_store: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = train_command(small_store, run, 2, *FOR_EVER)[2:]
+    finished = at_a_terminal(
+        [ROOT / "launch" / script, *words], 1, run / "checkpoints" / "step-000000003", NP="2", **options
+    )
+    assert finished.returncode == 130, finished.output[-3000:]
+    assert "the ranks save and stop; press it again" in finished.output
+    (line,) = [line for line in finished.output.splitlines() if "stopped by Ctrl-C at step " in line]
+    assert f"train --resume {run} (on 2 ranks" in line
+    assert "Traceback" not in finished.output
+    assert f"stopped by Ctrl-C at step {newest_step(run)};" in line
+
+
+def test_a_second_ctrl_c_ends_all_ranks_at_once(small_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = train_command(small_store, run, 2, *FOR_EVER, "--save-every-steps", "1")[2:]
+    command = [ROOT / "launch" / "horovodrun.sh", *words]
+    finished = at_a_terminal(command, 2, run / "checkpoints" / "step-000000003", NP="2")
+    assert finished.returncode == 130, finished.output[-3000:]
+    assert "Traceback" not in finished.output
+    deadline = time.monotonic() + 10
+    while ranks_of(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert newest_step(run) >= 3

@@ -16,7 +16,14 @@ from horovod_asl import crossval, models
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Serial
 from horovod_asl.commands import crossval as command
-from horovod_asl.config import AugmentConfig, ExecutionConfig, ModelConfig, OptimizerConfig, TrainConfig
+from horovod_asl.config import (
+    RETIRED,
+    AugmentConfig,
+    ExecutionConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.split import SplitRule
@@ -27,7 +34,7 @@ from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import run_training
-from horovod_asl.stopping import Outcome
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, photos_of
 from tests.conftest import write_frames
 
@@ -498,6 +505,29 @@ def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds no cross-validation"):
         walk(store, tmp_path)
+
+
+def test_a_plan_of_another_version_differs_in_what_is_learned_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold options that are gone, and some that decide nothing, which were written down before."""
+    monkeypatch.setitem(RETIRED, "sparkle", 0.0)
+    now = {"train": crossval._flags(CONFIG)}
+    older = {"train": now["train"] | {"sparkle": 0.0, "keep_top": 9, "ledger": True, "save_every_steps": 3}}
+    assert crossval._differences(older, now) == []
+    assert crossval._differences({"train": older["train"] | {"sparkle": 0.3}}, now) == ["sparkle 0.3 (now 0.0)"]
+
+
+def test_asked_to_stop_while_the_backbone_is_passed_it_begins_no_fold(store: Path, tmp_path: Path) -> None:
+    torch.save(models.build_model("small_cnn", num_classes=len(CLASSES)).state_dict(), tmp_path / "weights.pt")
+    frozen = replace(
+        CONFIG,
+        model=ModelConfig(pretrained=str(tmp_path / "weights.pt"), freeze_backbone=True),
+        augment=AugmentConfig(augment=False),
+    )
+    stop = StopSignal()
+    stop.received = True
+    serial = Serial(torch.device("cpu"))
+    assert cross_validate(frozen, BY_SOURCE, store, tmp_path / "out", serial, stop) is Outcome.PREEMPTED
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
 
 
 def test_the_report_holds_a_row_for_each_and_a_picture(out: Path) -> None:

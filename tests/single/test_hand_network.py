@@ -310,6 +310,7 @@ def test_what_does_not_go_together_is_refused(model: dict[str, object], message:
     [
         ({"augment": AugmentConfig(mirror=0.1)}, "--mirror is of no use to hand_net"),
         ({"model": {"features_file": Path("kept")}}, "add --views N or --no-augment"),
+        ({"model": {"keep_maps": 6}}, "--keep-maps keeps what every epoch sees again: add --views N or --no-augment"),
         (
             {"model": {"features_file": Path("kept"), "model": "vgg19", "input": None, "pretrained": "x"}},
             "vgg19 has dropout among its frozen layers",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from horovod_asl import checkpoint
-from horovod_asl.cli import to_yaml
-from horovod_asl.config import ModelConfig, TrainConfig
+from horovod_asl.cli import parse, to_yaml
+from horovod_asl.config import RETIRED, SCHEMA, ModelConfig, TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
 
@@ -36,7 +38,7 @@ def test_an_empty_folder_and_what_a_failed_start_left_may_be_used(tmp_path: Path
     folder.claim()
     folder.create(CONFIG)
     assert folder.config() == CONFIG
-    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(UserError, match=r"already holds a run; continue it with: .*train --resume"):
         folder.claim()
 
 
@@ -116,3 +118,80 @@ def test_a_saved_config_goes_into_another_run_only_with_another_folder(tmp_path:
     first.create(replace(CONFIG, run_folder=first.path))
     with pytest.raises(UserError, match="already holds a run"):
         RunFolder(first.config().run_folder or tmp_path).claim()
+
+
+# -- versions -------------------------------------------------------------------------------------------------------
+
+
+def saved_by_an_older_version(path: Path, **gone: object) -> RunFolder:
+    """A run whose config has these keys more, under `augment`, and no schema; it was trained by version 0.9.1."""
+    folder = RunFolder(path)
+    folder.claim()
+    folder.write_facts({"versions": {"horovod_asl": "0.9.1"}})
+    folder.create(CONFIG)
+    content = yaml.safe_load((path / "config.yaml").read_text())
+    del content["schema"]
+    content["augment"] |= gone
+    (path / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_an_option_that_is_gone_is_no_hindrance_at_its_old_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved_by_an_older_version(tmp_path, sparkle=0.0)
+    with pytest.raises(UserError, match="unknown key 'sparkle'"):
+        folder.config()
+    monkeypatch.setitem(RETIRED, "sparkle", 0.0)
+    assert folder.config() == folder.config(to_train=True) == CONFIG
+    words = ["--config", str(tmp_path / "config.yaml")]
+    assert parse(TrainConfig, words, prog="p", description=None) == CONFIG
+
+
+def test_an_option_that_is_gone_hinders_a_training_and_no_use_of_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RETIRED, "sparkle", 0.0)
+    folder = saved_by_an_older_version(tmp_path, sparkle=0.3)
+    assert folder.config() == CONFIG
+    with pytest.raises(UserError, match=r"--sparkle 0\.3, which this .* no longer has: train with version 0\.9\.1"):
+        folder.config(to_train=True)
+    with pytest.raises(UserError, match=r"--sparkle 0\.3, which this .* no longer has: train with the version"):
+        parse(TrainConfig, ["--config", str(tmp_path / "config.yaml")], prog="p", description=None)
+
+
+def test_a_key_that_was_never_ours_is_refused_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RETIRED, "sparkle", 0.0)
+    with pytest.raises(UserError, match="unknown key 'sprinkle'"):
+        saved_by_an_older_version(tmp_path, sprinkle=0.0).config()
+
+
+def test_what_a_newer_version_wrote_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim()
+    folder.write_facts({"model": "small_cnn"})
+    folder.create(CONFIG)
+    checkpoint.save(folder.checkpoints / "step-000000001", weights={"w": torch.zeros(1)}, facts={"step": 1})
+    newer = {"schema": SCHEMA + 1}
+    checkpoint.save(folder.checkpoints / "step-000000002", weights={"w": torch.zeros(1)}, facts={"step": 2} | newer)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["schema"] == SCHEMA
+    assert folder.facts()["schema"] == SCHEMA
+    assert checkpoint.read_manifest(folder.checkpoints / "step-000000001")["schema"] == SCHEMA
+    with pytest.raises(UserError, match=r"manifest.json was written by a newer version"):
+        folder.best_weights()  # and not taken for damaged, which would fall back to the one before
+    for name, read in (("config.yaml", folder.config), ("run.json", folder.facts)):
+        file = tmp_path / name
+        file.write_text(file.read_text().replace(f"{SCHEMA}", f"{SCHEMA + 1}", 1))
+        with pytest.raises(UserError, match=f"{name} was written by a newer version .*use that version"):
+            read()
+
+
+def test_a_finished_run_that_is_extended_keeps_what_it_came_to(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_result_aside()  # of one that is not finished
+    assert list(tmp_path.iterdir()) == []
+    folder.write_metrics([{"epoch": 1}, {"epoch": 2}])
+    folder.write_result({"epochs": 2})
+    folder.set_result_aside()
+    assert not (tmp_path / "result.json").exists()
+    assert json.loads((tmp_path / "result.epoch-2.json").read_text()) == {"epochs": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from horovod_asl.backends import Serial
 from horovod_asl.boxed import put_weights
 from horovod_asl.commands import evaluate, predict
 from horovod_asl.commands.export import main as export
+from horovod_asl.commands.train import _config
 from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, TrainConfig
 from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
@@ -29,10 +31,11 @@ from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.models import build_model
 from horovod_asl.onnx_export import metadata
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.session import _Board, run_training
-from horovod_asl.stopping import Outcome
+from horovod_asl.session import _Board, already_finished, run_training
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import times_shown
 from tests.single.test_prepare import prepare
 
@@ -313,3 +316,141 @@ def test_a_folder_that_holds_no_run_is_no_beginning(small_store: Path, tmp_path:
     with pytest.raises(UserError, match="mine holds no run"):
         run_training(config, small_store, Serial(torch.device("cpu")))
     assert not (tmp_path / "run").exists()
+
+
+# -- resumed, extended, finished -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A head on a frozen network, whose steps take next to no time."""
+    torch.manual_seed(1)
+    weights = tmp_path_factory.mktemp("weights") / "weights.pt"
+    torch.save(build_model("small_cnn", num_classes=29).state_dict(), weights)
+    return TrainConfig(
+        model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
+        augment=AugmentConfig(augment=False),
+        epochs=2,
+        batch_size_per_replica=16,
+    )
+
+
+def serial() -> Serial:
+    return Serial(torch.device("cpu"))
+
+
+def test_a_run_is_extended_from_another_folder_and_its_folder_says_so(
+    frozen: TrainConfig,
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A store and a run that were named relative to the working folder, as most are."""
+    monkeypatch.chdir(tmp_path)
+    Path("stores").symlink_to(small_store.parent)
+    store, run = Path("stores") / small_store.name, Path("runs/first")
+    begins = replace(frozen, run_folder=run, data=DataConfig(store=store))
+    run_training(begins, store, serial())
+    first = json.loads((run / "result.json").read_text())
+    assert (first["epochs"], first["stopped_early"]) == (2, False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = Path("../runs/first")
+    resumed = _config(["--resume", str(run), "--epochs", "4", "--keep-top", "1"])
+    assert resumed.data.store == tmp_path / store
+    assert already_finished(resumed, serial()) is None
+    capsys.readouterr()
+    assert run_training(resumed, resumed.data.store, serial()) is Outcome.FINISHED
+    said = capsys.readouterr().out
+    assert "4 epochs in place of 2: from here the learning rate follows the schedule of a run of 4" in said
+    saved = RunFolder(run).config()
+    assert (saved.epochs, saved.keep_top, saved.data.store) == (4, 1, tmp_path / store)
+    assert (saved.resume, saved.run_folder) == (None, Path("runs/first"))
+    assert RunFolder(run).facts()["store"] == str(tmp_path / store)
+    assert [row["epoch"] for row in RunFolder(run).metrics()] == [1, 2, 3, 4]
+    assert json.loads((run / "result.epoch-2.json").read_text()) == first
+    assert RunFolder(run).result()["epochs"] == 4
+    said = already_finished(_config(["--resume", str(run)]), serial())
+    assert said is not None
+    assert f"{run} is finished (4 epochs, test " in said
+    assert f"train --resume {run} --epochs N" in said
+
+
+def test_patience_ends_a_run_that_is_then_finished_and_goes_on_with_more(
+    frozen: TrainConfig,
+    small_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    still = replace(frozen.optimizer, learning_rate=1e-30, weight_decay=0.0)  # so that no epoch is a gain
+    begins = replace(frozen, run_folder=tmp_path / "run", optimizer=still, epochs=9, patience=2)
+    run_training(replace(begins, data=DataConfig(store=small_store)), small_store, serial())
+    assert "ended after 3 of 9 epochs: validation has not improved for 2 (--patience)" in capsys.readouterr().out
+    result = RunFolder(tmp_path / "run").result()
+    assert (result["epochs"], result["stopped_early"]) == (3, True)
+    assert set(result["scores"]) == {"train", "validation", "test"}
+
+    def asked(*words: str) -> str | None:
+        return already_finished(_config(["--resume", str(tmp_path / "run"), *words]), serial())
+
+    finished = asked()
+    assert finished is not None
+    assert "(3 epochs, ended by --patience, test " in finished
+    assert "--patience N, N more than 2" in finished
+    assert asked("--patience", "2") == asked("--epochs", "3", "--patience", "None") == finished
+    with pytest.raises(UserError, match=r"--epochs 20: .* ended by --patience 2 after 3 epochs.*add --patience N"):
+        asked("--epochs", "20")
+    with pytest.raises(UserError, match=r"--epochs 2: .* has done 3 already"):
+        asked("--epochs", "2")
+    assert asked("--patience", "3") is None
+    assert asked("--patience", "None", "--epochs", "4") is None
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")  # to save room, say
+    assert asked() == finished
+    with pytest.raises(UserError, match=r"has no checkpoint any more.* --pretrained"):
+        asked("--patience", "3")
+
+
+def test_patience_needs_a_validation_split(frozen: TrainConfig, small_store: Path, tmp_path: Path) -> None:
+    opened = Store.open(small_store)
+    everything = opened.with_splits(np.zeros(len(opened), np.uint8), {"kind": "none"})
+    config = replace(frozen, run_folder=tmp_path / "run", patience=1)
+    with pytest.raises(UserError, match=r"--patience .* no validation split"):
+        run_training(config, everything, serial())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_stopped_while_photos_pass_the_backbone_the_same_command_goes_on(
+    named: bool,
+    frozen: TrainConfig,
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is saved yet that --resume could read; an empty folder of ours is not left behind."""
+    monkeypatch.chdir(tmp_path)
+    model = replace(frozen.model, features_file=tmp_path / "features")
+    config = replace(frozen, model=model, run_folder=Path("run") if named else None)
+    stop = StopSignal()
+    stop.received = True
+    assert run_training(config, small_store, serial(), stop) is Outcome.PREEMPTED
+    assert f"the same command goes on with them in {tmp_path / 'features'}" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("run*/*")] == []
+    assert run_training(replace(config, stop_after_steps=1), small_store, serial()) is Outcome.STOPPED
+
+
+def test_the_command_that_goes_on_can_be_pasted(
+    frozen: TrainConfig, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = replace(frozen.model, features_file=tmp_path / "my features")
+    config = replace(frozen, model=model, run_folder=tmp_path / "my run", data=DataConfig(store=small_store))
+    assert run_training(replace(config, stop_after_steps=3), small_store, serial()) is Outcome.STOPPED
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "go on with: " in line]
+    program, *words = shlex.split(line.partition("go on with: ")[2])
+    assert Path(program).name == "horovod-asl"
+    assert words[0] == "train"
+    resumed = _config(words[1:])
+    assert resumed.model.features_file == tmp_path / "my features"
+    assert run_training(replace(resumed, stop_after_steps=4), small_store, serial()) is Outcome.STOPPED

@@ -97,6 +97,46 @@ def test_85_returns_to_the_queue_the_one_task_and_not_its_array(
     assert (code, called[1:]) == (0, [f"scontrol requeue {job}"])
 
 
+def requeues(checkout: Path, script: str, *arguments: str, most: int = 4) -> int:
+    """How often a job of this training is put back before it stays out of the queue."""
+    stand_in(checkout / "launch" / "mpirun.sh", f"{script}; exit 85")
+    stand_in(checkout / "bin" / "scontrol", "exit 0")
+    for count in range(most):
+        process = start(checkout, *arguments, SLURM_RESTART_COUNT=str(count))
+        output = process.communicate(timeout=30)[0]
+        if process.returncode != 0:
+            assert "came no further: not back to the queue" in output
+            return count
+    return most
+
+
+def step(number: str) -> str:
+    return f"mkdir -p runs/slurm-17/checkpoints/step-{number}"
+
+
+def test_a_job_whose_starts_come_to_nothing_is_put_back_once(checkout: Path) -> None:
+    assert requeues(checkout, "true") == 1
+    assert requeues(checkout, "true") == 1  # submitted again, it has as many tries
+
+
+def test_a_job_that_comes_further_is_put_back_for_as_long_as_it_does(checkout: Path) -> None:
+    assert requeues(checkout, step("00000000$SLURM_RESTART_COUNT")) == 4
+    for nothing_if, expected in (("-gt 0", 2), ("= 1", 4)):
+        shutil.rmtree(checkout / "runs")
+        script = f"[ $SLURM_RESTART_COUNT {nothing_if} ] || {step('00000000$SLURM_RESTART_COUNT')}"
+        assert requeues(checkout, script) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [(["--features-file", "trunk"], "trunk.maps.json"), (["--features-file=trunk"], "trunk.json")],
+)
+def test_rows_of_a_features_file_are_a_step_further(checkout: Path, words: list[str], file: str) -> None:
+    assert requeues(checkout, f"echo $SLURM_RESTART_COUNT >{file}", *words) == 4
+    shutil.rmtree(checkout / "runs")
+    assert requeues(checkout, f"echo 3 >{file}", *words) == 1
+
+
 def test_where_the_queue_refuses_the_job_fails(checkout: Path) -> None:
     stand_in(checkout / "bin" / "scontrol", "exit 1")
     assert run(checkout, CODE="85")[0] == 1

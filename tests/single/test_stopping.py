@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from horovod_asl.backends import Serial
-from horovod_asl.stopping import StopSignal, StopVote
+from horovod_asl.stopping import STOP_FILE, Outcome, StopSignal, StopVote
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -45,6 +47,50 @@ def test_usr1_is_remembered_and_term_only_where_alone() -> None:
     stop = StopSignal().listen(alone=True)
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_ctrl_c_asks_to_stop_and_the_second_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop = StopSignal().listen(alone=True)
+    with pytest.raises(KeyboardInterrupt):  # before training there is nothing to save
+        press_ctrl_c()
+    with stop.catching_interrupts():
+        assert not stop.is_asked
+        press_ctrl_c()
+        assert stop.is_asked
+        assert stop.outcome is Outcome.INTERRUPTED
+        assert "press it again to end at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            press_ctrl_c()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert stop.exit_code(stop.outcome) == 130
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_ctrl_c_is_left_alone_in_the_background_and_under_launchers_that_kill(handler: Any) -> None:
+    signal.signal(signal.SIGINT, handler)
+    with StopSignal().listen(alone=handler is signal.SIG_IGN).catching_interrupts():
+        assert signal.getsignal(signal.SIGINT) == handler
+    with StopSignal().listen(alone=False, interrupts=True).catching_interrupts():  # torchrun's ranks
+        assert (signal.getsignal(signal.SIGINT) == handler) is (handler is signal.SIG_IGN)
+
+
+def test_a_file_asks_to_stop_too_and_its_maker_says_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
+    stop = StopSignal()
+    vote = StopVote(Serial(torch.device("cpu")), stop)
+    assert not vote(0)
+    assert [stop.exit_code(outcome) for outcome in Outcome] == [0, 3, 85, 130]
+    (tmp_path / "stop").touch()
+    assert vote(1)
+    assert stop.outcome is Outcome.INTERRUPTED
+    assert stop.exit_code(stop.outcome) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from horovod_asl.commands.train import _config, _for_the_sample
-from horovod_asl.config import DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.commands.train import _config, _flags, _for_the_sample, _require_store
+from horovod_asl.config import (
+    HOW_LONG,
+    NOT_LEARNED,
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
 
@@ -65,16 +73,66 @@ def test_flags_that_the_run_began_with_may_be_said_again(run: Path) -> None:
     assert _config([*words, "--resume", str(run)]) == _config(["--resume", str(run)])
 
 
+def test_what_is_written_beside_the_weights_and_how_long_it_goes_on_may_change(run: Path) -> None:
+    words = ["--save-every-steps=5", "--commit-every-steps=3", "--keep-top=1", "--ledger"]
+    config = _config(["--resume", str(run), *words, "--epochs=20", "--patience=4"])
+    assert (config.save_every_steps, config.commit_every_steps, config.keep_top) == (5, 3, 1)
+    assert (config.ledger, config.epochs, config.patience) == (True, 20, 4)
+    unsaid = _config(["--resume", str(run)])
+    assert (unsaid.epochs, unsaid.keep_top, unsaid.ledger) == (7, 3, False)
+
+
+def test_what_decides_the_learning_is_every_option_but_these() -> None:
+    """A new option belongs on one of the two sides: this list is where that is decided."""
+    assert _flags(TrainConfig()).keys() >= NOT_LEARNED | HOW_LONG
+    assert {"last_epoch", "compile", "precision", "keep_maps", "epoch_share", "samples"}.isdisjoint(NOT_LEARNED)
+
+
+def test_a_flag_that_needs_others_goes_with_those_of_the_run(tmp_path: Path) -> None:
+    """Alone, each of these is refused; `make model` resumes its last stage with the first."""
+    model = ModelConfig(pretrained="hands", model="hand_net", freeze_backbone=True, tuned_blocks=6, views=1)
+    RunFolder(tmp_path).create(TrainConfig(model=model))
+    for words in (["--features-file", "maps"], ["--tuned-blocks", "6"], ["--views", "1"]):
+        with pytest.raises(UserError, match="--freeze-backbone"):
+            _config(words)
+        config = _config(["--resume", str(tmp_path), *words])
+        assert config.model == replace(
+            model, features_file=Path("maps") if words[1] == "maps" else None, input="both"
+        )
+
+
+def test_other_epochs_are_refused_where_they_would_move_the_ends_of_cycles(tmp_path: Path) -> None:
+    RunFolder(tmp_path).create(TrainConfig(epochs=4, optimizer=OptimizerConfig(cycles=2)))
+    with pytest.raises(UserError, match=r"2 --cycles.*its 4 epochs"):
+        _config(["--resume", str(tmp_path), "--epochs", "8"])
+
+
+def test_the_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older versions saved it: relative to the folder in which the command was given."""
+    project = tmp_path / "project"
+    (project / "stores" / "asl").mkdir(parents=True)
+    began = replace(BEGAN, run_folder=Path("runs/first"))
+    RunFolder(project / "runs" / "first").create(began)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    asked = _config(["--resume", str(project / "runs" / "first")])
+    assert asked.data.store == project / "stores" / "asl"
+    assert _config(["--resume", "../project/runs/first"]).data.store.samefile(project / "stores" / "asl")  # type: ignore[union-attr]
+    (project / "runs").rename(tmp_path / "moved")
+    assert _config(["--resume", str(tmp_path / "moved" / "first")]).data.store == Path("stores/asl")
+    with pytest.raises(UserError, match=r"no store at .*name it with: \S+ train --resume 'my run' --store STORE"):
+        _require_store(Path("stores/asl"), Path("my run"))
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ["--epochs", "9"],
         ["--learning-rate", "0.02"],
         ["--precision", "fp16"],
         ["--seed", "1"],
         ["--samples", "9"],
         # the next are defaults, and yet not what the run began with
-        ["--epochs", "12"],
         ["--learning-rate", "0.001"],
         ["--precision", "fp32"],
         ["--samples", "None"],

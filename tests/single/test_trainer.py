@@ -8,6 +8,7 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,126 @@ def test_a_resume_of_a_finished_run_changes_nothing(
     again = resumed(config, tmp_path / "run")
     assert again.run() is Outcome.FINISHED
     assert everything(again) == expected
+
+
+# -- longer, shorter, ended early -----------------------------------------------------------------------------
+
+
+def extended(config: TrainConfig, path: Path, epochs: int, **options: Any) -> Trainer:
+    """The run in `path`, to be gone on with to so many epochs."""
+    return make_trainer(dataclasses.replace(config, resume=path, epochs=epochs), path, **options)
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+def test_at_a_constant_rate_a_run_that_is_extended_is_the_longer_run(stop: int | None, tmp_path: Path) -> None:
+    """Finished, or stopped in the middle of an epoch, it ends with the weights of a run of four epochs."""
+    optimizer = dataclasses.replace(RICH.optimizer, schedule="constant", warmup_epochs=0.25)
+    config = dataclasses.replace(RICH, optimizer=optimizer)
+    longer = make_trainer(dataclasses.replace(config, epochs=4), tmp_path / "longer")
+    longer.run()
+    make_trainer(dataclasses.replace(config, stop_after_steps=stop), tmp_path / "run").run()
+    trainer = extended(config, tmp_path / "run", 4)
+    assert trainer.run() is Outcome.FINISHED
+    assert everything(trainer) == everything(longer)
+    assert [row["epoch"] for row in trainer.position.history] == [1, 2, 3, 4]
+
+
+def test_the_rate_of_an_extended_run_is_that_of_the_longer_run_and_is_not_warmed_up_again(
+    tmp_path: Path,
+) -> None:
+    """Two epochs of three steps, then to six: cosine over the 18 - 3 steps after one epoch of warm-up."""
+    config = dataclasses.replace(PLAIN, optimizer=dataclasses.replace(PLAIN.optimizer, warmup_epochs=1.0))
+    make_trainer(config, tmp_path / "run").run()
+    rates: list[float] = []
+    trainer = extended(config, tmp_path / "run", 6)
+    trainer.on_step = lambda step, total: rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    trainer.run()
+    expected = [0.05 * 0.5 * (1 + np.cos(np.pi * (step - 3) / 15)) for step in range(6, 18)]
+    assert rates == pytest.approx(expected)
+    assert trainer.position.step == 18
+
+
+def test_the_best_of_an_extended_run_are_the_best_of_all_its_epochs(tmp_path: Path) -> None:
+    config = dataclasses.replace(RICH, keep_top=2)
+    make_trainer(config, tmp_path / "run").run()
+    trainer = extended(config, tmp_path / "run", 5)
+    trainer.run()
+    scores = {row["epoch"]: row["validation_top1"] for row in trainer.position.history}
+    best = sorted(scores, key=lambda epoch: (scores[epoch], epoch))[-2:]
+    assert sorted(path.name for path in trainer.folder.best.iterdir()) == [
+        f"epoch-{epoch:05d}" for epoch in sorted(best)
+    ]
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_where_the_last_epoch_is_kept_the_new_last_one_is_kept_alone(validation: bool, tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, last_epoch=validation)
+    trainer = make_trainer(config, tmp_path / "run", validation=validation)
+    trainer.run()
+    folder = trainer.folder  # as if the end had been better than what is to come
+    folder.save_best(2, 2.0, trainer.learner.model.state_dict(), keep=3)
+    longer = extended(config, tmp_path / "run", 3, validation=validation)
+    longer.run()
+    assert [path.name for path in folder.best.iterdir()] == ["epoch-00003"]
+    weights = folder.best_weights()[1]
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(longer.learner.model.state_dict())
+
+
+def test_a_run_may_be_ended_where_it_is_but_not_before(tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, epochs=4, stop_after_steps=7)
+    make_trainer(config, tmp_path / "within", validation=False).run()
+    with pytest.raises(UserError, match=r"--epochs 2: .*is in epoch 3 already"):
+        extended(config, tmp_path / "within", 2, validation=False)
+    make_trainer(
+        dataclasses.replace(config, stop_after_steps=6), tmp_path / "between", validation=False
+    ).run()
+    trainer = extended(config, tmp_path / "between", 2, validation=False)
+    assert trainer.run() is Outcome.FINISHED
+    manifest, weights = trainer.folder.best_weights()
+    assert manifest["epoch"] == 2
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+
+
+def scored(trainer: Trainer, tops: list[float]) -> Trainer:
+    """With these accuracies on validation, one per epoch to come."""
+    answers = iter(tops)
+    trainer.score = lambda photos: SimpleNamespace(top1=next(answers), nll=0.0)  # type: ignore[method-assign,assignment,return-value]
+    return trainer
+
+
+TOPS = [0.1, 0.3, 0.2, 0.3, 0.3, 0.9]
+"""The second is the best until the sixth; those that equal it are no gain."""
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 5), (4, 6), (None, 6)])
+def test_patience_ends_a_run_after_so_many_epochs_without_a_gain(
+    patience: int | None, epochs: int, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(PLAIN, epochs=6, patience=patience)
+    trainer = scored(make_trainer(config, tmp_path / "run"), TOPS)
+    assert trainer.run() is Outcome.FINISHED
+    assert trainer.position.epoch == epochs
+    assert trainer.stopped_early is (epochs < 6)
+
+
+@pytest.mark.parametrize("stop", [2, 9, 11])
+def test_patience_counts_the_epochs_before_a_resume_too(stop: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, epochs=6, patience=2)
+    scored(make_trainer(dataclasses.replace(config, stop_after_steps=stop), tmp_path / "run"), TOPS).run()
+    second = scored(resumed(config, tmp_path / "run"), TOPS[stop // 3 :])
+    assert second.run() is Outcome.FINISHED
+    assert second.position.epoch == 4
+    again = resumed(config, tmp_path / "run")
+    assert again.run() is Outcome.FINISHED
+    assert again.position.step == 12
+    more = scored(
+        make_trainer(
+            dataclasses.replace(config, resume=tmp_path / "run", patience=None), tmp_path / "run"
+        ),
+        TOPS[4:],
+    )
+    more.run()
+    assert more.position.epoch == 6
 
 
 # -- what must not matter, and what must ----------------------------------------------------------------------
