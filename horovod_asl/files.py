@@ -191,7 +191,7 @@ class Lock:
             if not self._take_over(draft, holder):
                 return holder  # another process is taking it over
             if is_stale:
-                self._say(f"the lock of {holder} in {self.path.parent} is stale: taken over")
+                self._say(f"the lock {self.path} of {holder} is stale: taken over")
             return None
         return None
 
@@ -231,7 +231,7 @@ class Lock:
                 if found is not None and found[0].token == self.token:
                     os.utime(self.path)
                 elif found is not None:  # this process was suspended for so long that another host gave it up
-                    _to_stderr(f"error: {self.path.parent} was taken over by {found[0]}; this process ends")
+                    _to_stderr(f"error: the lock {self.path} was taken over by {found[0]}; this process ends")
                     os._exit(1)  # as after a kill: what is saved is whole, and nothing more may be written
 
 

@@ -94,7 +94,7 @@ def test_a_lock_names_its_holder_and_goes_with_it(lock: Path) -> None:
         holder.wait()
         mine = Lock(lock, lines.append)
         assert mine.take() is None
-        assert lines == [f"the lock of {found} in {lock.parent} is stale: taken over"]
+        assert lines == [f"the lock {lock} of {found} is stale: taken over"]
     with held_elsewhere_refused(lock):
         mine.release()
     assert list(lock.parent.iterdir()) == []
@@ -213,7 +213,7 @@ def test_a_holder_renews_its_lock_and_ends_when_it_was_given_up(lock: Path) -> N
         mine = Lock(lock)
         assert mine.take(force=True) is None
         assert holder.wait(10) == 1
-        assert f"{lock.parent} was taken over by pid {os.getpid()} on " in holder.stderr.read()
+        assert f"the lock {lock} was taken over by pid {os.getpid()} on " in holder.stderr.read()
         mine.release()
 
 
