@@ -65,7 +65,7 @@ def _write(partial: Path, weights: Weights, state: State | None, facts: Mapping[
         with (partial / STATE).open("wb") as file:  # by its path, torch would not say that a disk is full
             torch.save(on_cpu(state), file)
     digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
-    manifest = {**facts, "sha256": digests}
+    manifest = {"schema": SCHEMA, **facts, "sha256": digests}
     manifest |= {"manifest_sha256": _manifest_digest(manifest)}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*partial.iterdir(), partial]:
