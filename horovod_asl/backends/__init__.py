@@ -30,10 +30,15 @@ def choose(requested: str, launcher: Launcher, *, gpu_count: int) -> str:
             f"--backend {requested} is one process, but {launcher.name} started {launcher.world_size}: "
             f"they would train {launcher.world_size} separate models; start it without {launcher.name}"
         )
-    fitting = {"horovod": ("horovodrun", "mpirun", "srun"), "ddp": ("torchrun", "srun")}
-    if launcher.world_size > 1 and launcher.name not in fitting[requested]:
+    # Horovod finds its world by MPI or Gloo, torch by the address that torchrun gives; under srun both can.
+    fits, remedy = (
+        (launcher.name != "torchrun", "horovodrun")
+        if requested == "horovod"
+        else (launcher.name in ("torchrun", "srun"), "torchrun")
+    )
+    if launcher.world_size > 1 and not fits:
         raise UserError(
-            f"--backend {requested} does not run under {launcher.name}; start it with {fitting[requested][0]}, "
+            f"--backend {requested} does not run under {launcher.name}; start it with {remedy}, "
             "or leave the choice to --backend auto"
         )
     return requested
@@ -42,12 +47,18 @@ def choose(requested: str, launcher: Launcher, *, gpu_count: int) -> str:
 def _automatic(launcher: Launcher, gpu_count: int) -> str:
     if launcher.name == "torchrun":
         return "ddp"
-    if launcher.name in ("horovodrun", "mpirun"):
-        return "horovod"
     if launcher.name == "srun" and launcher.world_size > 1:
         # With --mpi=pmix or pmi2, MPI finds its world; without either only torch can meet by address.
         return "horovod" if launcher.has_pmi else "ddp"
+    # `mpirun -np 1`, or a notebook that a cluster's MPI has started, needs no Horovod to be one process.
+    started_by_mpi = launcher.name not in ("none", "srun")
+    if started_by_mpi and (launcher.world_size > 1 or _has_horovod()):
+        return "horovod"
     return "dp" if gpu_count > 1 else "serial"
+
+
+def _has_horovod() -> bool:
+    return importlib.util.find_spec("horovod") is not None
 
 
 def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float | None = None) -> Backend:
@@ -64,7 +75,7 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
     """
     launcher = detect()
     name = choose(requested, launcher, gpu_count=torch.cuda.device_count() if device != "cpu" else 0)
-    if name == "horovod" and importlib.util.find_spec("horovod") is None:
+    if name == "horovod" and not _has_horovod():
         raise UserError(
             "the horovod backend needs Horovod, which is not installed; run `make setup`, "
             "or use --backend serial, dp or (under torchrun) ddp"
