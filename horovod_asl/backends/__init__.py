@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import torch
 
 from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
+from horovod_asl.backends.roll_call import others_in_words, refuse_shared_gpus
 from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
@@ -80,8 +82,7 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
             "the horovod backend needs Horovod, which is not installed; run `make setup`, "
             "or use --backend serial, dp or (under torchrun) ddp"
         )
-    own_device = _device(device, launcher.local_rank if launcher.world_size > 1 else 0)
-    backend = _construct(name, own_device, launcher, stall_timeout_seconds)
+    backend = _construct(name, device, launcher, stall_timeout_seconds)
     if not backend.elastic:  # there the world may change at once, and collectives belong into `run`
         _check_world(backend, launcher)
         backend.watch()
@@ -89,8 +90,9 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
 
 
 def _construct(
-    name: str, device: torch.device, launcher: Launcher, stall_timeout_seconds: float | None
+    name: str, requested_device: str, launcher: Launcher, stall_timeout_seconds: float | None
 ) -> Backend:
+    device = _device(requested_device, launcher.local_rank if launcher.world_size > 1 else 0)
     if name == "serial":
         return Serial(device)
     if name == "dp":
@@ -98,13 +100,23 @@ def _construct(
 
         return DataParallel(device)
     watchdog = Watchdog(launcher.rank, launcher.world_size, timeout_s=stall_timeout_seconds)
+    watchdog.start()
     if name == "ddp":
-        from horovod_asl.backends.ddp import DistributedDataParallel
+        from horovod_asl.backends.ddp import DistributedDataParallel, meet
 
-        return DistributedDataParallel(device, launcher, watchdog)
+        meeting = meet(launcher, watchdog)
+        if not launcher.knows_local:
+            local_rank, local_size = meeting.roll.local(launcher.rank)
+            launcher = replace(launcher, local_rank=local_rank, local_size=local_size)
+            device = _device(requested_device, local_rank)
+        if device.type == "cuda":
+            refuse_shared_gpus(meeting.roll.places)
+        return DistributedDataParallel(device, launcher, watchdog, meeting)
     from horovod_asl.backends.hvd import Horovod
 
-    return Horovod(device, watchdog)
+    watchdog.awaits = others_in_words(launcher, [])
+    with watchdog.waiting():
+        return Horovod(device, watchdog)
 
 
 def _device(requested: str, local_rank: int) -> torch.device:

@@ -422,7 +422,7 @@ def test_a_backend_that_sees_another_world_than_the_launcher_is_refused(
 ) -> None:
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    monkeypatch.setattr("horovod_asl.backends._construct", lambda name, device, *rest: Serial(device))
+    monkeypatch.setattr("horovod_asl.backends._construct", lambda name, *rest: Serial(torch.device("cpu")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(UserError, match="started 2 processes but serial sees 1"):
         create("auto", device="cpu")
