@@ -27,6 +27,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
+from horovod_asl.restarts import agents_of
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
@@ -194,6 +195,7 @@ def _facts(
         "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
         "begun_with": earlier and earlier.facts,
         "validated_on": parts_of(store, store.rows("validation")),
+        "torchrun": agents_of(backend),
         "settings": {
             "backend": backend.name,
             "world_size": backend.world_size,
