@@ -105,9 +105,11 @@ def _construct(
         from horovod_asl.backends.ddp import DistributedDataParallel, meet
 
         meeting = meet(launcher, watchdog)
+        local_rank, local_size = meeting.roll.local(launcher.rank)
+        # More than a torchrun knows of where several of them share a machine, and its cores.
+        launcher = replace(launcher, local_size=max(local_size, launcher.local_size))
         if not launcher.knows_local:
-            local_rank, local_size = meeting.roll.local(launcher.rank)
-            launcher = replace(launcher, local_rank=local_rank, local_size=local_size)
+            launcher = replace(launcher, local_rank=local_rank)
             device = _device(requested_device, local_rank)
         if device.type == "cuda":
             refuse_shared_gpus(meeting.roll.places)

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from horovod_asl.backends.threads import usable_threads
-from tests.launching import BIN, ROOT, clean_environment
+from tests.launching import BIN, ROOT, clean_environment, launch, launcher_words, ok
 
 TRAIN = [BIN / "python", ROOT / "train.py", "--epochs", "1", "--batch-size-per-replica", "8"]
 
@@ -65,6 +65,17 @@ def test_two_ranks_of_one_machine_share_its_cores(small_store: Path, tmp_path: P
     with ranks(free_port(), [0, 1], 2, *words) as started:
         said = [process.communicate(timeout=100)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert (settings["backend"], settings["world_size"]) == ("ddp", 2)
+    assert settings["threads_per_rank"] == usable_threads(2)
+
+
+def test_a_torchrun_per_node_under_mpirun(small_store: Path, tmp_path: Path) -> None:
+    """`mpirun -np NODES torchrun …`; the two nodes are one machine here, whose cores the two torchruns share."""
+    torchrun = ["torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
+    words = [*TRAIN[1:], "--store", small_store, "--run-folder", tmp_path / "run"]
+    ok(launch([*launcher_words("mpirun", 2), *torchrun, *words], timeout=120))
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
     assert (settings["backend"], settings["world_size"]) == ("ddp", 2)
     assert settings["threads_per_rank"] == usable_threads(2)
