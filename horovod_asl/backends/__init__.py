@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
+from horovod_asl.backends.gpu import refuse_old_driver, refuse_unfit_gpu
 from horovod_asl.backends.roll_call import others_in_words, refuse_shared_gpus
 from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
@@ -122,6 +123,8 @@ def _construct(
 
 
 def _device(requested: str, local_rank: int) -> torch.device:
+    if requested != "cpu":
+        refuse_old_driver()
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -133,8 +136,10 @@ def _device(requested: str, local_rank: int) -> torch.device:
             f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
             "start at most one rank per GPU, or use --device cpu"
         )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    device = torch.device("cuda", local_rank)
+    refuse_unfit_gpu(device)
+    torch.cuda.set_device(device)
+    return device
 
 
 def _check_world(backend: Backend, launcher: Launcher) -> None:

@@ -166,7 +166,7 @@ def _held_store(port: int, world_size: int) -> TCPStore:
     except dist.DistNetworkError as error:
         reason = "another program listens there" if "EADDRINUSE" in str(error) else str(error).split("\n")[0]
         raise UserError(
-            f"rank 0 cannot listen on port {port} of {platform.node()} ({reason}): set MASTER_PORT to a free port, "
+            f"cannot listen on port {port} of {platform.node()} ({reason}): set MASTER_PORT to a free port, "
             "the same on all ranks"
         ) from error
 
