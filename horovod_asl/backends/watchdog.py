@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ import psutil
 import torch
 
 from horovod_asl.backends.base import Serial
+from horovod_asl.errors import UserError
 
 TICK_S = 1.0
 _SILENT_AFTER_S = 10.0
@@ -36,6 +37,8 @@ _NOTICE_AFTER_S = 20.0
 # Ranks of one job start within seconds of each other, also where they read Python from a slow disk.
 _START_NOTICE_AFTER_S = 15.0
 Meeting = dict[str, Any]
+# Gloo and NCCL, of a rank that has ended.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,9 @@ class Watched(Serial):
     The watchdog has been started: it sees the ranks' meeting too.
     """
 
+    lost: Sequence[str] = _LOST
+    """What a library's error says where another rank has ended."""
+
     def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
         super().__init__(device)
         self._watchdog = watchdog
@@ -270,8 +276,20 @@ class Watched(Serial):
         """Surrounds what waits for other ranks."""
         self._watchdog.heartbeat()
         self._watchdog.collectives += 1
-        yield
+        with self._naming_lost_ranks():
+            yield
         self._watchdog.heartbeat()
+
+    @contextlib.contextmanager
+    def _naming_lost_ranks(self) -> Iterator[None]:
+        """UserError in place of what a library raises where another rank has ended: its own message says why."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            cause = next((words for words in self.lost if words in str(error)), None)
+            if cause is None:
+                raise
+            raise UserError(f"another rank is gone ({cause}): see what it printed, or check the network") from error
 
     def close(self) -> None:
         """End the watch."""
