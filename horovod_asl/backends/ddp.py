@@ -203,10 +203,10 @@ def _complete_environment(launcher: Launcher) -> None:
             "start through torchrun, or unset them"
         )
     if "MASTER_ADDR" in absent:
-        if launcher.name == "srun":
-            os.environ["MASTER_ADDR"] = _first_slurm_host()
-        elif launcher.world_size == launcher.local_size:
+        if launcher.world_size == launcher.local_size:
             os.environ["MASTER_ADDR"] = "127.0.0.1"
+        elif launcher.name == "srun":
+            os.environ["MASTER_ADDR"] = _first_slurm_host()
         else:
             raise UserError("ddp over several hosts needs MASTER_ADDR and MASTER_PORT; torchrun sets both")
     # One port per job, the same on all its ranks: jobs that share a node do not meet each other.
