@@ -75,11 +75,23 @@ def _run(command: str, arguments: list[str]) -> int:
         if is_full(error):
             fail(_with_rank(f"a disk is full, or your quota is used up ({error}): free some room and try again"))
             return 2
+        if (fault := _fault_of_torch(error)) is not None:
+            fail(_with_rank(fault))
+            return 2
         if not _one_of_several():
             raise
         print(_with_rank("failed; its traceback:"), file=sys.stderr)
         traceback.print_exc()
         return 1
+
+
+def _fault_of_torch(error: Exception) -> str | None:
+    """A line for what a GPU or the memory lacks; torch is not imported for it."""
+    if "torch" not in sys.modules:
+        return None
+    from horovod_asl.backends.gpu import in_one_line
+
+    return in_one_line(error)
 
 
 def _leave(code: int) -> NoReturn:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from horovod_asl.cli import require_known_schema
+from horovod_asl.config import SCHEMA
 from horovod_asl.errors import UserError
 from horovod_asl.files import file_digest, sync
 

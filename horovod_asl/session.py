@@ -32,6 +32,7 @@ from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
+from horovod_asl.restarts import agents_of
 from horovod_asl.runfolder import RESULT, RunFolder, training_unknown
 from horovod_asl.stopping import Outcome, StopSignal, epochs_without_gain
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
@@ -423,6 +424,7 @@ def _facts(
         "begun_with": earlier and earlier.facts,
         "unknown_weights": first.unknown,
         "validated_on": parts_of(store, store.rows("validation")),
+        "torchrun": agents_of(backend),
         "settings": {
             "backend": backend.name,
             "world_size": backend.world_size,

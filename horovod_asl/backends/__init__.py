@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import torch
 
 from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
+from horovod_asl.backends.gpu import refuse_old_driver, refuse_unfit_gpu
+from horovod_asl.backends.roll_call import others_in_words, refuse_shared_gpus
 from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
@@ -30,10 +33,15 @@ def choose(requested: str, launcher: Launcher, *, gpu_count: int) -> str:
             f"--backend {requested} is one process, but {launcher.name} started {launcher.world_size}: "
             f"they would train {launcher.world_size} separate models; start it without {launcher.name}"
         )
-    fitting = {"horovod": ("horovodrun", "mpirun", "srun"), "ddp": ("torchrun", "srun")}
-    if launcher.world_size > 1 and launcher.name not in fitting[requested]:
+    # Horovod finds its world by MPI or Gloo, torch by the address that torchrun gives; under srun both can.
+    fits, remedy = (
+        (launcher.name != "torchrun", "horovodrun")
+        if requested == "horovod"
+        else (launcher.name in ("torchrun", "srun"), "torchrun")
+    )
+    if launcher.world_size > 1 and not fits:
         raise UserError(
-            f"--backend {requested} does not run under {launcher.name}; start it with {fitting[requested][0]}, "
+            f"--backend {requested} does not run under {launcher.name}; start it with {remedy}, "
             "or leave the choice to --backend auto"
         )
     return requested
@@ -42,12 +50,18 @@ def choose(requested: str, launcher: Launcher, *, gpu_count: int) -> str:
 def _automatic(launcher: Launcher, gpu_count: int) -> str:
     if launcher.name == "torchrun":
         return "ddp"
-    if launcher.name in ("horovodrun", "mpirun"):
-        return "horovod"
     if launcher.name == "srun" and launcher.world_size > 1:
         # With --mpi=pmix or pmi2, MPI finds its world; without either only torch can meet by address.
         return "horovod" if launcher.has_pmi else "ddp"
+    # `mpirun -np 1`, or a notebook that a cluster's MPI has started, needs no Horovod to be one process.
+    started_by_mpi = launcher.name not in ("none", "srun")
+    if started_by_mpi and (launcher.world_size > 1 or _has_horovod()):
+        return "horovod"
     return "dp" if gpu_count > 1 else "serial"
+
+
+def _has_horovod() -> bool:
+    return importlib.util.find_spec("horovod") is not None
 
 
 def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float | None = None) -> Backend:
@@ -64,13 +78,12 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
     """
     launcher = detect()
     name = choose(requested, launcher, gpu_count=torch.cuda.device_count() if device != "cpu" else 0)
-    if name == "horovod" and importlib.util.find_spec("horovod") is None:
+    if name == "horovod" and not _has_horovod():
         raise UserError(
             "the horovod backend needs Horovod, which is not installed; run `make setup`, "
             "or use --backend serial, dp or (under torchrun) ddp"
         )
-    own_device = _device(device, launcher.local_rank if launcher.world_size > 1 else 0)
-    backend = _construct(name, own_device, launcher, stall_timeout_seconds)
+    backend = _construct(name, device, launcher, stall_timeout_seconds)
     if not backend.elastic:  # there the world may change at once, and collectives belong into `run`
         _check_world(backend, launcher)
         backend.watch()
@@ -78,8 +91,9 @@ def create(requested: str, *, device: str = "auto", stall_timeout_seconds: float
 
 
 def _construct(
-    name: str, device: torch.device, launcher: Launcher, stall_timeout_seconds: float | None
+    name: str, requested_device: str, launcher: Launcher, stall_timeout_seconds: float | None
 ) -> Backend:
+    device = _device(requested_device, launcher.local_rank if launcher.world_size > 1 else 0)
     if name == "serial":
         return Serial(device)
     if name == "dp":
@@ -87,16 +101,30 @@ def _construct(
 
         return DataParallel(device)
     watchdog = Watchdog(launcher.rank, launcher.world_size, timeout_s=stall_timeout_seconds)
+    watchdog.start()
     if name == "ddp":
-        from horovod_asl.backends.ddp import DistributedDataParallel
+        from horovod_asl.backends.ddp import DistributedDataParallel, meet
 
-        return DistributedDataParallel(device, launcher, watchdog)
+        meeting = meet(launcher, watchdog)
+        local_rank, local_size = meeting.roll.local(launcher.rank)
+        # More than a torchrun knows of where several of them share a machine, and its cores.
+        launcher = replace(launcher, local_size=max(local_size, launcher.local_size))
+        if not launcher.knows_local:
+            launcher = replace(launcher, local_rank=local_rank)
+            device = _device(requested_device, local_rank)
+        if device.type == "cuda":
+            refuse_shared_gpus(meeting.roll.places)
+        return DistributedDataParallel(device, launcher, watchdog, meeting)
     from horovod_asl.backends.hvd import Horovod
 
-    return Horovod(device, watchdog)
+    watchdog.awaits = others_in_words(launcher, [])
+    with watchdog.waiting():
+        return Horovod(device, watchdog)
 
 
 def _device(requested: str, local_rank: int) -> torch.device:
+    if requested != "cpu":
+        refuse_old_driver()
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -108,8 +136,10 @@ def _device(requested: str, local_rank: int) -> torch.device:
             f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
             "start at most one rank per GPU, or use --device cpu"
         )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    device = torch.device("cuda", local_rank)
+    refuse_unfit_gpu(device)
+    torch.cuda.set_device(device)
+    return device
 
 
 def _check_world(backend: Backend, launcher: Launcher) -> None:

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +47,7 @@ class Horovod(Watched):
         super().__init__(device, watchdog)
         self._hvd = _start(device)
         self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
+        self.lost = () if self.elastic else ("Horovod has been shut down",)  # elastic `run` acts on the error itself
         self._take_place()
         self._adasum = self._compressed = False
         if device.type == "cuda" and not (self._hvd.nccl_built() or self._hvd.cuda_built()):
@@ -112,6 +113,11 @@ class Horovod(Watched):
             )
         if options.adasum and self.world_size & (self.world_size - 1):
             raise UserError(f"Adasum needs a power of two of ranks, not {self.world_size}")
+
+    @contextlib.contextmanager
+    def gradients(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        with self._naming_lost_ranks():  # backward hands gradients over
+            yield
 
     def reduce_gradients(self, optimizer: Optimizer) -> None:
         if not self._adasum:  # Adasum reduces whole updates, in its step

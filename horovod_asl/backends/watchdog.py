@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,17 @@ import psutil
 import torch
 
 from horovod_asl.backends.base import Serial
+from horovod_asl.errors import UserError
 
 TICK_S = 1.0
 _SILENT_AFTER_S = 10.0
 # Where a host is gone, mpirun or Gloo (after 30 s) may end the job before this thread does, and name no rank.
 _NOTICE_AFTER_S = 20.0
+# Ranks of one job start within seconds of each other, also where they read Python from a slow disk.
+_START_NOTICE_AFTER_S = 15.0
 Meeting = dict[str, Any]
+# Gloo and NCCL, of a rank that has ended.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Watchdog(threading.Thread):
         self._reports: dict[int, Report] = {}
         self._view, self._heard_rank_0_s = "", time.monotonic()
         self._meeting: Meeting | None = None
+        self.awaits = self._told = ""
+        """For whom this rank waits while it starts, in words."""
+        self._told_s = 0.0
+        self._waiting_since_s: float | None = None
+        self._leave_at_s, self._leave_with = math.inf, ""
         self._ended = threading.Event()
 
     def invitation(self) -> Meeting:
@@ -116,6 +126,24 @@ class Watchdog(threading.Thread):
             self.step = step
             self._steps_begun += 1
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Surrounds the start, where ranks find each other: after a while the thread prints what is in `awaits`."""
+        self._waiting_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waiting_since_s = None
+
+    @contextlib.contextmanager
+    def leaving_after(self, seconds: float, message: str) -> Iterator[None]:
+        """Surrounds a call that may block for ever: then this process ends with `message`."""
+        self._leave_with, self._leave_at_s = message, time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._leave_at_s = math.inf
+
     def stop(self) -> None:
         """End the thread."""
         self._ended.set()
@@ -127,7 +155,19 @@ class Watchdog(threading.Thread):
                 self._leave("the launcher is gone")
             with contextlib.suppress(OSError):  # a network that is down is what the judgement is about
                 self._exchange()
+            self._judge_start()
             self._judge()
+
+    def _judge_start(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self._leave_at_s:
+            self._leave(self._leave_with)
+        since_s, awaits = self._waiting_since_s, self.awaits
+        if since_s is None or now_s < max(since_s, self._told_s) + _START_NOTICE_AFTER_S:
+            return
+        if awaits not in ("", self._told):
+            self._told, self._told_s = awaits, now_s
+            self._say(f"rank {self.rank}: since {now_s - since_s:.0f} s waiting for {awaits}")
 
     def _exchange(self) -> None:
         meeting = self._meeting
@@ -211,12 +251,17 @@ class Watchdog(threading.Thread):
 
 
 class Watched(Serial):
-    """What the backends of several processes have in common: every collective is under the watchdog's eyes."""
+    """What the backends of several processes have in common: every collective is under the watchdog's eyes.
+
+    The watchdog has been started: it sees the ranks' meeting too.
+    """
+
+    lost: Sequence[str] = _LOST
+    """What a library's error says where another rank has ended."""
 
     def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
         super().__init__(device)
         self._watchdog = watchdog
-        watchdog.start()
 
     def watch(self) -> None:
         """Tell all ranks where rank 0 listens; every rank must come here."""
@@ -231,8 +276,20 @@ class Watched(Serial):
         """Surrounds what waits for other ranks."""
         self._watchdog.heartbeat()
         self._watchdog.collectives += 1
-        yield
+        with self._naming_lost_ranks():
+            yield
         self._watchdog.heartbeat()
+
+    @contextlib.contextmanager
+    def _naming_lost_ranks(self) -> Iterator[None]:
+        """UserError in place of what a library raises where another rank has ended: its own message says why."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            cause = next((words for words in self.lost if words in str(error)), None)
+            if cause is None:
+                raise
+            raise UserError(f"another rank is gone ({cause}): see what it printed, or check the network") from error
 
     def close(self) -> None:
         """End the watch."""

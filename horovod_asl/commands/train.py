@@ -21,12 +21,15 @@ import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from horovod_asl.cli import command, parse, value_of
 from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
+
+if TYPE_CHECKING:
+    from horovod_asl.backends import Backend
 
 _MOST_SAMPLE_PHOTOS_PER_STEP = 128
 
@@ -54,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         device=execution.device,
         stall_timeout_seconds=execution.stall_timeout_seconds,
     )
+    config = _after_a_restart(config, argv, backend)
 
     def train(committed: dict[str, Any] | None) -> Outcome:
         if config.resume is not None and committed is None:
@@ -104,6 +108,33 @@ def _store_of(saved: TrainConfig, run: Path) -> Path | None:
         if there.exists():
             return there
     return store
+
+
+def _after_a_restart(config: TrainConfig, argv: Sequence[str], backend: Backend) -> TrainConfig:
+    """`config`, or that of the run which earlier ranks of this torchrun began, to be resumed."""
+    from horovod_asl.restarts import restart_in_words, run_of_this_job
+    from horovod_asl.runfolder import RunFolder
+
+    run = None if config.resume is not None else run_of_this_job(config.run_folder, backend)
+    if run is None:
+        return config
+    resumes = backend.broadcast(backend.rank > 0 or _can_be_resumed(run, argv))  # rank 0's answer
+    if not resumes:  # what failed as it began starts once more, under its name
+        has_begun = backend.broadcast(RunFolder(run).holds_run())
+        return config if has_begun else dataclasses.replace(config, run_folder=run)
+    resumed = _config([*argv, "--resume", str(run)])
+    if backend.rank == 0:
+        print(restart_in_words(run), flush=True)
+    return resumed
+
+
+def _can_be_resumed(run: Path, argv: Sequence[str]) -> bool:
+    """Whether `run` has begun, with these options: a script may train twice, one after the other."""
+    try:
+        _config([*argv, "--resume", str(run)])
+    except UserError:
+        return False
+    return True
 
 
 def _saved_config(run: Path) -> TrainConfig:

@@ -16,7 +16,13 @@ from typing import cast
 from horovod_asl.errors import UserError
 from horovod_asl.memory import keep_freed_memory
 
-_WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+_WORLD_SIZE_VARIABLES = (
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MPI_LOCALNRANKS",
+    "MV2_COMM_WORLD_SIZE",
+    "JSM_NAMESPACE_SIZE",
+)
 
 
 def usable_cores() -> int:

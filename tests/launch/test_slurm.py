@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.launch.slurm_cluster import Cluster, Job, marked
+from tests.launch.slurm_cluster import Cluster, Job, environment, marked
 from tests.launching import ROOT, clean_environment
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(600)]
@@ -200,6 +204,79 @@ def test_an_array_is_a_sweep_and_only_the_warned_task_returns(
     assert digests[0] == uninterrupted
     assert digests[1] != uninterrupted
     assert "seed: 1" in (run / "config.yaml").read_text()
+
+
+# As most sites teach DistributedDataParallel, but for the name of the first node, which is no host here.
+SITE = """#!/bin/bash
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+export MASTER_PORT=$(expr 10000 + $(echo -n $SLURM_JOBID | tail -c 4) + {port})
+export WORLD_SIZE={world_size}
+export MASTER_ADDR=localhost
+srun {python}train.py --store {store} --run-folder run --epochs 1 --batch-size-per-replica 8 --device cpu{end}
+"""
+WHOLE_WORLD = "$(($SLURM_NNODES * $SLURM_NTASKS_PER_NODE))"
+
+
+@pytest.mark.parametrize(
+    ("python", "end"),
+    [
+        (".venv/bin/python ", ""),
+        pytest.param(
+            "bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID .venv/bin/python ", "'", marks=pytest.mark.long
+        ),
+    ],
+)
+def test_torch_s_variables_exported_for_srun(
+    python: str, end: str, cluster: Cluster, small_store: Path, checkout: Path
+) -> None:
+    text = SITE.format(port=os.getpid() % 10000, world_size=WHOLE_WORLD, python=python, store=small_store, end=end)
+    (checkout / "site.sbatch").write_text(text)
+    job = cluster.submit("site.sbatch", cwd=checkout)
+    completed(cluster, checkout, job)
+    settings = json.loads((checkout / "run" / "run.json").read_text())["settings"]
+    assert (settings["backend"], settings["world_size"]) == ("ddp", 2)
+
+
+def test_a_world_size_that_is_not_the_step_s_fails_the_job(
+    cluster: Cluster, small_store: Path, checkout: Path
+) -> None:
+    text = SITE.format(port=1, world_size=4, python=".venv/bin/python ", store=small_store, end="")
+    (checkout / "site.sbatch").write_text(text)
+    job = cluster.submit("site.sbatch", cwd=checkout)
+    assert cluster.wait(job, timeout=60).state == "FAILED"
+    for rank in (0, 1):
+        assert f"error: rank {rank}: WORLD_SIZE=4, but srun started 2 processes" in log(checkout, job)
+
+
+def test_the_shell_of_an_interactive_step_says_for_whom_it_waits(
+    cluster: Cluster, small_store: Path, checkout: Path
+) -> None:
+    """`srun --pty -n2 bash` starts two shells, and only the first has the terminal in which python is started."""
+    words = ["srun", "--pty", "--nodes=1", "--ntasks=2", "bash", "--norc"]
+    began = time.monotonic()
+    shell = subprocess.Popen(
+        ["script", "--quiet", "--return", "--command", shlex.join(words), "/dev/null"],
+        cwd=checkout,
+        env=clean_environment(**environment(cluster.folder)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    command = [".venv/bin/python", "train.py", "--store", small_store, "--run-folder", "run"]
+    shell.stdin.write(shlex.join(map(str, command)) + "\n")
+    shell.stdin.flush()
+    try:
+        line = next(line for line in shell.stdout if "waiting for" in line)
+    finally:
+        cluster.run("scancel", "--user", getpass.getuser())
+        shell.kill()
+        shell.wait()
+    assert re.search(r"waiting for rank 1 of 2 of SLURM step \d+\.0\. In a shell of `srun --pty -n2`", line), line
+    assert "leave the shell and start with `srun -n2 python" in line
+    assert time.monotonic() - began < 40  # 30 and the start of the step
 
 
 def test_a_mistake_fails_the_job_and_does_not_return(cluster: Cluster, checkout: Path) -> None:

@@ -1,12 +1,14 @@
 """Run by launchers: `horovod-asl train`, in which rank 1 fails as the first word says, and the others do not.
 
-LAUNCHER … python failing_rank.py {early|mid-epoch} TRAIN_ARGUMENTS …
+LAUNCHER … python failing_rank.py {early|mid-epoch|memory} TRAIN_ARGUMENTS …
 """
 
 from __future__ import annotations
 
 import sys
 from typing import Any
+
+import torch
 
 from horovod_asl import engine
 from horovod_asl.__main__ import main
@@ -15,13 +17,13 @@ from horovod_asl.launcher import detect
 FAIL_AT_STEP = 3
 
 
-def fail_in_step() -> None:
-    """Rank 1 raises in its fourth step, when the others already wait for its gradients."""
+def fail_in_step(error: Exception) -> None:
+    """Rank 1 raises `error` in its fourth step, when the others already wait for its gradients."""
     original = engine.train_step
 
     def train_step(*args: Any, **keywords: Any) -> Any:
         if keywords["step"] == FAIL_AT_STEP:
-            raise RuntimeError("the boom of rank 1")
+            raise error
         return original(*args, **keywords)
 
     engine.train_step = train_step
@@ -32,6 +34,8 @@ if __name__ == "__main__":
     if detect().rank == 1:
         if when == "early":
             arguments += ["--store", "/no/such/store"]
+        elif when == "memory":
+            fail_in_step(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB."))
         else:
-            fail_in_step()
+            fail_in_step(RuntimeError("the boom of rank 1"))
     main("train", arguments)

@@ -77,6 +77,18 @@ def test_a_failing_rank_ends_the_job_with_its_own_error(
     assert time.monotonic() - started < 90
 
 
+@pytest.mark.parametrize("launcher", ["gloo", "torchrun"])
+def test_a_rank_out_of_memory_ends_the_job_with_a_line_from_each_rank(
+    launcher: str, small_store: Path, tmp_path: Path
+) -> None:
+    """The error is raised, not met: there is no GPU here to fill. Gloo tells the other rank at once."""
+    script = Path(__file__).with_name("failing_rank.py")
+    words = [*launcher_words(launcher, 2), PYTHON, script, "memory", "--store", small_store]
+    finished = launch([*words, "--run-folder", tmp_path / "run"], timeout=90, PYTHONPATH=str(ROOT))
+    refused(finished, "error: rank 1: a GPU of ", " is out of memory: lower --batch-size-per-replica")
+    assert "its traceback" not in finished.output, finished.output[-3000:]
+
+
 def test_a_loss_that_is_not_finite_stops_all_ranks_before_the_step(small_store: Path, tmp_path: Path) -> None:
     words = [
         *launcher_words("mpirun", 2),

@@ -30,7 +30,7 @@ LAYERS: dict[str, int] = {
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
     **dict.fromkeys(
-        ("console", "progress", "stopping", "resume", "benchmarks", "onnx_export", "model_card"), 2
+        ("console", "progress", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),

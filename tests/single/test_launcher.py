@@ -137,9 +137,150 @@ def test_tasks_on_an_uneven_step_s_node_are_counted(tasks_per_node: str, node: s
     assert detect(step).local_size == expected
 
 
-def test_without_local_variables_all_ranks_are_taken_to_be_here() -> None:
-    launcher = detect({"RANK": "1", "WORLD_SIZE": "3"})
-    assert (launcher.local_rank, launcher.local_size) == (1, 3)
+# -- RANK, WORLD_SIZE and MASTER_ADDR set by something other than torchrun -------------------------------------
+
+KUBEFLOW = {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "job-master-0", "MASTER_PORT": "23456"}
+
+
+def test_without_local_variables_each_rank_is_alone_until_hosts_are_compared() -> None:
+    """One pod per rank, as Kubeflow and Vertex AI start them: rank 5 has no sixth GPU to take."""
+    assert detect(KUBEFLOW) == Launcher("torchrun", 5, 8, local_rank=0, local_size=1, knows_local=False)
+    assert detect(KUBEFLOW | {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}) == rank_5_of_8("torchrun")
+
+
+def test_an_mpi_that_agrees_tells_the_local_rank() -> None:
+    assert detect(KUBEFLOW | OPEN_MPI) == rank_5_of_8("torchrun")
+
+
+MEETING_POINT = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize("pmi", [{}, PMIX, PMI2])
+@pytest.mark.parametrize(
+    "exported",
+    [
+        {"WORLD_SIZE": "8"},
+        {"WORLD_SIZE": "8", "RANK": "5"},
+        {"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1"},
+        {"RANK": "5"},
+    ],
+)
+def test_srun_with_torch_s_variables_exported_is_ddp(exported: dict[str, str], pmi: dict[str, str]) -> None:
+    """`export WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=…; srun python train.py`, and what else sites teach."""
+    launcher = detect(SRUN | pmi | MEETING_POINT | exported)
+    assert launcher == rank_5_of_8("srun")
+    assert choose("auto", launcher, gpu_count=0) == "ddp"
+    assert announced_rank(SRUN | MEETING_POINT | exported) == "5"
+
+
+@pytest.mark.parametrize("exported", [{"WORLD_SIZE": "4"}, {"WORLD_SIZE": "32", "RANK": "5"}])
+def test_a_world_that_is_not_the_step_s_is_refused(exported: dict[str, str]) -> None:
+    with pytest.raises(
+        UserError, match=r"WORLD_SIZE=\d+, but srun started 8 processes.*WORLD_SIZE=\$SLURM_NTASKS"
+    ):
+        detect(SRUN | MEETING_POINT | exported)
+
+
+def test_a_rank_that_the_batch_script_exported_for_all_tasks_is_refused() -> None:
+    """`export RANK=$SLURM_PROCID` in the script is 0 in every task."""
+    with pytest.raises(UserError, match=r"RANK=0, but this is task 5 of srun's 8.*leave it out"):
+        detect(SRUN | MEETING_POINT | {"WORLD_SIZE": "8", "RANK": "0"})
+    with pytest.raises(UserError, match="half-set"):
+        detect(SRUN | {"RANK": "0"})
+
+
+def test_outside_of_a_step_the_exported_world_asks_for_srun() -> None:
+    with pytest.raises(UserError, match=r"half-set.*start through srun"):
+        detect(BATCH | MEETING_POINT | {"WORLD_SIZE": "8"})
+
+
+def test_ranks_started_by_hand_in_the_shell_of_one_task() -> None:
+    shell = SRUN | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    assert detect(shell | KUBEFLOW).rank == 5
+
+
+def test_a_world_of_one_needs_no_launcher() -> None:
+    for environment in ({"WORLD_SIZE": "1"}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}):
+        assert detect(environment) == NONE
+    for size in ("2", "8"):
+        with pytest.raises(UserError, match="half-set"):
+            detect({"WORLD_SIZE": size})
+    with pytest.raises(UserError, match="WORLD_SIZE=1, but mpirun started 8 processes"):
+        detect(OPEN_MPI | {"WORLD_SIZE": "1"})  # a leftover in the shell
+
+
+# -- one launcher inside another -----------------------------------------------------------------------------
+
+# The second of two mpiruns' processes, each a torchrun of four workers.
+INSIDE = TORCHRUN | {"TORCHELASTIC_RUN_ID": "job", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}
+ONE_PER_NODE = {
+    "mpirun": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"},
+    "mpiexec": {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"},
+    "srun": {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"},
+}
+
+
+@pytest.mark.parametrize("outer", ONE_PER_NODE)
+def test_a_torchrun_per_node_under_another_launcher_wins(outer: str) -> None:
+    assert detect(ONE_PER_NODE[outer] | INSIDE) == rank_5_of_8("torchrun")
+
+
+@pytest.mark.parametrize("outer", ONE_PER_NODE)
+def test_torchruns_that_do_not_know_of_each_other_are_refused(outer: str) -> None:
+    with pytest.raises(UserError, match="separate models; give torchrun --nnodes 2"):
+        detect(ONE_PER_NODE[outer] | INSIDE | {"GROUP_WORLD_SIZE": "1", "GROUP_RANK": "0"})
+
+
+# -- other MPIs' launchers -----------------------------------------------------------------------------------
+
+OTHER_MPIS = {
+    "mpirun_rsh": {
+        "MV2_COMM_WORLD_RANK": "5",
+        "MV2_COMM_WORLD_SIZE": "8",
+        "MV2_COMM_WORLD_LOCAL_RANK": "1",
+        "MV2_COMM_WORLD_LOCAL_SIZE": "4",
+    },
+    "jsrun": {
+        "JSM_NAMESPACE_RANK": "5",
+        "JSM_NAMESPACE_SIZE": "8",
+        "JSM_NAMESPACE_LOCAL_RANK": "1",
+        "JSM_NAMESPACE_LOCAL_SIZE": "4",
+        "PMIX_RANK": "5",
+    },
+    "mpiexec (PALS)": {
+        "PALS_RANKID": "5",
+        "PALS_LOCAL_RANKID": "1",
+        "PALS_LOCAL_SIZE": "4",
+        "PMI_RANK": "5",
+        "PMI_SIZE": "8",
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MPIS)
+def test_other_mpis_ranks_are_horovod_s_or_nobody_s(name: str) -> None:
+    """Horovod holds its own world against this one, so that an MPI that it was not built with is refused."""
+    launcher = detect(OTHER_MPIS[name])
+    assert launcher == rank_5_of_8(name)
+    assert choose("auto", launcher, gpu_count=4) == "horovod"
+    assert announced_rank(OTHER_MPIS[name]) == "5"
+    for backend in ("serial", "dp", "ddp"):
+        with pytest.raises(UserError, match=f"--backend {backend}"):
+            choose(backend, launcher, gpu_count=0)
+
+
+def test_flux_says_where_a_rank_is() -> None:
+    launcher = detect({"FLUX_TASK_RANK": "5", "FLUX_JOB_SIZE": "8", "FLUX_TASK_LOCAL_ID": "1"})
+    assert (launcher.name, launcher.rank, launcher.world_size, launcher.local_rank) == ("flux run", 5, 8, 1)
+
+
+@pytest.mark.parametrize("name", ["PMIX_RANK", "ALPS_APP_PE", "PALS_RANKID"])
+def test_a_rank_of_an_unknown_number_is_refused(name: str) -> None:
+    for rank in ("0", "5"):
+        with pytest.raises(UserError, match=rf"\({name}={rank}\) .*start with mpirun.*unset {name}"):
+            detect({name: rank})
+    assert announced_rank({name: "5"}) == "5"
+    assert detect(KUBEFLOW | {name: "5"}).world_size == 8  # what the user says of them goes
 
 
 @pytest.mark.parametrize("whole", [GLOO, OPEN_MPI, MPICH, TORCHRUN, SRUN])
@@ -207,9 +348,29 @@ def test_auto_takes_the_backend_of_the_launcher(launcher: Launcher, gpu_count: i
     assert choose("auto", launcher, gpu_count=gpu_count) == expected
 
 
-def test_auto_keeps_the_launcher_s_backend_for_a_single_rank() -> None:
-    assert choose("auto", Launcher("torchrun", 0, 1, 0, 1), gpu_count=0) == "ddp"
-    assert choose("auto", Launcher("horovodrun", 0, 1, 0, 1), gpu_count=2) == "horovod"
+ONE_OF_MPI = [
+    {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "PMIX_RANK": "0"},
+    {"PMI_RANK": "0", "PMI_SIZE": "1"},
+    {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"},
+    {"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "1"},
+    {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "WORLD_SIZE": "1"},
+]
+
+
+@pytest.mark.parametrize("environment", ONE_OF_MPI)
+@pytest.mark.parametrize(("horovod", "expected"), [(object(), "horovod"), (None, "serial")])
+def test_a_single_rank_of_mpi_needs_no_horovod(
+    environment: dict[str, str], horovod: object, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mpirun -np 1`, or a notebook on a cluster; where Horovod is installed it is the launcher's backend."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: horovod)
+    assert choose("auto", detect(environment), gpu_count=0) == expected
+    assert choose("serial", detect(environment), gpu_count=0) == "serial"
+
+
+def test_auto_keeps_torchrun_s_backend_for_a_single_rank() -> None:
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    assert choose("auto", detect(environment), gpu_count=0) == "ddp"
 
 
 ALLOWED = {
@@ -234,7 +395,8 @@ def test_a_backend_that_would_train_separate_models_is_refused(name: str, reques
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for names in (*launcher_module._KNOWN, launcher_module._MPICH, launcher_module._SRUN):
+    known = (launcher_module._TORCHRUN, *launcher_module._MPI)
+    for names in (*known, launcher_module._MPICH, launcher_module._SRUN):
         for variable in (names.rank, names.world_size):
             monkeypatch.delenv(variable, raising=False)
 
@@ -260,7 +422,7 @@ def test_a_backend_that_sees_another_world_than_the_launcher_is_refused(
 ) -> None:
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    monkeypatch.setattr("horovod_asl.backends._construct", lambda name, device, *rest: Serial(device))
+    monkeypatch.setattr("horovod_asl.backends._construct", lambda name, *rest: Serial(torch.device("cpu")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(UserError, match="started 2 processes but serial sees 1"):
         create("auto", device="cpu")
