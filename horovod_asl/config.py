@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Optional
 
+from horovod_asl.cli import PLACE
 from horovod_asl.errors import UserError
 
 ModelName = Literal[
@@ -106,7 +107,7 @@ class ModelConfig:
     input: Optional[Literal["pixels", "landmarks", "both"]] = None
     """Of a store with hands (`prepare --hands`): the crop around the hand, its landmarks (landmark_mlp), or both
     (hand_net). None: whole photos, or what the model reads."""
-    pretrained: Optional[str] = None
+    pretrained: Optional[str] = field(default=None, metadata=PLACE)
     """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
     (.safetensors, .pt, .pth), or the folder of a run, whose best weights are taken. For crossval also the folder of
     another: each fold begins with what the same fold left there."""

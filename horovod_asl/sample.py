@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from horovod_asl.cli import expand_home
 from horovod_asl.data.build import prepare_store
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
@@ -21,9 +22,9 @@ def sample_path() -> Path:
     """`$HOROVOD_ASL_SAMPLE`, or a folder in the user's cache, so that all checkouts share it."""
     given = os.environ.get("HOROVOD_ASL_SAMPLE")
     if given:
-        return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "horovod_asl" / "synthetic-64px-v1"
+        return Path(expand_home(given))
+    cache = expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(cache) / "horovod_asl" / "synthetic-64px-v1"
 
 
 def ensure_sample(launcher: Launcher) -> Path:
