@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl import __version__
+from horovod_asl.cores import cpu_quota, usable_cores
 
 Facts = dict[str, Any]
 
@@ -96,7 +97,12 @@ def versions(torch: Facts, torchvision: Facts) -> Facts:
 
 def devices(torch: Facts) -> Facts:
     """The CPU, the cores that this process may use, memory, the GPUs as torch and as the driver see them."""
-    cores = {"usable": len(os.sched_getaffinity(0)), "total": os.cpu_count(), "quota": _cpu_quota()}
+    quota = cpu_quota()
+    cores = {
+        "usable": usable_cores(),
+        "total": os.cpu_count(),
+        "quota": None if quota is None else round(quota, 2),
+    }
     return {
         "cpu": _cpu_model(),
         "cores": cores,
@@ -177,15 +183,6 @@ def _cpu_model() -> str:
     except OSError:
         names = []
     return str(names[0]) if names else platform.machine()
-
-
-def _cpu_quota() -> float | None:
-    """Cores' worth of time that a container may use (cgroup v2); None where there is no limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return round(int(quota) / int(period), 2)
-    except (OSError, ValueError):
-        return None
 
 
 def _lines(*command: str) -> list[str]:

@@ -19,11 +19,6 @@ from horovod_asl.memory import keep_freed_memory
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on (cgroup sets and taskset count; hyper-threads are cores)."""
-    return len(os.sched_getaffinity(0))
-
-
 def mpi_world_size() -> int:
     """Ranks that an MPI launcher says it started; 1 without a launcher. MPI is not touched."""
     names = [*_WORLD_SIZE_VARIABLES, *(["SLURM_STEP_NUM_TASKS"] if "PMIX_RANK" in os.environ else [])]
