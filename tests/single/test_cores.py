@@ -1,4 +1,4 @@
-"""The cores that may be used: affinity, and quotas of made-up cgroups and, where this machine lets us, of a real one."""
+"""The cores that may be used: affinity, and quotas of made-up cgroups and, where one can be made, of a real one."""
 
 from __future__ import annotations
 
