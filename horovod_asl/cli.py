@@ -64,7 +64,8 @@ def parse(
         if not stop.code:
             raise
         raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), prog)) from None
-    return _with_homes(config)
+    result: ConfigT = _with_homes(config)
+    return result
 
 
 def expand_home(text: str) -> str:

@@ -27,6 +27,7 @@ from horovod_asl.errors import UserError
 if TYPE_CHECKING:
     from horovod_asl.benchmarks.bench import Bench
 
+_LONGEST_WORK_FOLDER = 70  # the sides' sockets lie in it, and their paths may have about 100 characters
 NAMES = tuple(f"P{number}" for number in range(1, 12))
 
 
@@ -81,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
     if config.photos is not None and not config.photos.is_dir():
         raise UserError(f"no folder of photos at {config.photos}")
     with tempfile.TemporaryDirectory(prefix="horovod_asl-benchmark-") as work:
+        if len(work) > _LONGEST_WORK_FOLDER:
+            raise UserError("the path of TMPDIR is too long for sockets: name a shorter one, such as /tmp")
         bench = _bench(config, Path(work))
         bench.quiet.require()
         _measure_scaling(config, bench) if config.scaling else _measure(config, bench)
