@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from horovod_asl import __version__
+from horovod_asl import __version__, streams
 from horovod_asl.cli import fail
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import announced_rank
@@ -39,38 +39,53 @@ USAGE = "\n".join(
 
 
 def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and leave with its exit code.
+    """Run one command and leave with its exit code; with 141 where nobody reads the output any more.
 
     Args:
         command: the command's name; None takes it from the first argument.
         argv: the arguments after the command; None takes them from `sys.argv`.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.make_usable()
+    _leave(_run(command, list(sys.argv[1:] if argv is None else argv)))
+
+
+def _command(command: str | None, arguments: list[str]) -> int:
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(USAGE)
-            sys.exit(0 if arguments else 2)
+            return 0 if arguments else 2
         if arguments[0] == "--version":
             print(f"horovod-asl {__version__}")
-            sys.exit(0)
+            return 0
         command = arguments.pop(0)
     if command not in COMMANDS:
         fail(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
-        sys.exit(2)
-    _leave(_run(command, arguments))
+        return 2
+    module = importlib.import_module(f"horovod_asl.commands.{command}")
+    return int(module.main(arguments))
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(command: str | None, arguments: list[str]) -> int:
     try:
-        module = importlib.import_module(f"horovod_asl.commands.{command}")
-        return int(module.main(arguments))
+        return _command(command, arguments)
     except UserError as error:
         fail(_with_rank(str(error)))
         return 2
     except KeyboardInterrupt:
         fail(_with_rank("interrupted"))
         return 130
-    except Exception:
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # how rich leaves
+            return streams.BROKEN_PIPE
+        if stop.code not in (None, 0):
+            raise
+        return 0  # after --help
+    except Exception as error:
+        if streams.are_broken(error):
+            return streams.BROKEN_PIPE
+        if isinstance(error, OSError) and streams.refuse(error):
+            fail(_with_rank(f"the output cannot be written ({error.strerror})"))
+            return 2
         if not _one_of_several():
             raise
         print(_with_rank("failed; its traceback:"), file=sys.stderr)
@@ -80,9 +95,13 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _leave(code: int) -> NoReturn:
     """Exit; a rank that failed leaves at once, because tidy shutdown would wait for ranks that wait for it."""
+    fault = streams.flush()
+    if isinstance(fault, BrokenPipeError):
+        code = streams.BROKEN_PIPE
+    elif fault is not None and code == 0:
+        fail(_with_rank(f"the output cannot be written ({fault.strerror or fault})"))
+        code = 2
     if code != 0 and _one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -118,7 +118,8 @@ def write_text(path: Path, text: str, flag: str) -> None:
 
 def fail(message: str) -> None:
     """Print a user's mistake as one line on standard error."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the exit code tells those who read no standard error
+        print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def _own_error(stop: BaseException) -> UserError | None:

@@ -18,6 +18,7 @@ from tests.launching import ROOT, clean_environment
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "cli", "cores", "launcher", "hand_bundle"), 0),
+    "streams": 0,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
         1,
