@@ -111,7 +111,7 @@ def require_writable(path: Path, flag: str) -> None:
 def write_text(path: Path, text: str, flag: str) -> None:
     """Write `flag`'s file; UserError where the disk refuses it after all."""
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from error
 
@@ -159,11 +159,21 @@ def _expanded(value: Any, *, is_place: bool) -> Any:
     if isinstance(value, tuple):
         return tuple(_expanded(item, is_place=is_place) for item in value)
     if isinstance(value, Path):
-        return Path(expand_home(str(value)))
+        return _spelled(Path(expand_home(str(value))))
     if isinstance(value, str) and is_place:
         name, equals, place = value.partition("=")
         return f"{name}={expand_home(place)}" if equals and "/" not in name else expand_home(value)
     return value
+
+
+def _spelled(path: Path) -> Path:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} is no file name in this locale ({error.encoding}): set LC_ALL=C.UTF-8, or name another"
+        ) from error
+    return path
 
 
 def _plain(value: Any) -> Any:
@@ -201,7 +211,7 @@ def flags_of_file(config_class: type[Any], path: Path) -> list[str]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -65,6 +65,11 @@ def _require_finite(config: object, *names: str) -> None:
         )
 
 
+def _is_utf8(name: str) -> bool:
+    """Whether a file name is UTF-8: of one that is not, Python holds the bytes as lone surrogates."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on."""
@@ -361,6 +366,11 @@ class TrainConfig:
             self.epochs % self.optimizer.cycles == 0,
             f"--epochs {self.epochs} cannot be divided into {self.optimizer.cycles} equal --cycles",
         )
+        for flag, folder in (("run-folder", self.run_folder), ("resume", self.resume)):
+            _require(
+                _is_utf8(str(folder)),
+                f"--{flag} {folder}: TensorBoard and safetensors take no name that is not UTF-8; name another folder",
+            )
         _require(0 <= self.seed < 2**32, f"--seed must be in [0, 2³²), not {self.seed}")
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),

@@ -133,7 +133,7 @@ class Kept:
         if not self.path.exists():
             return 0
         try:
-            content = json.loads(note.read_text())
+            content = json.loads(note.read_text(encoding="utf-8"))
             about, rows = content["about"], int(content["rows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(

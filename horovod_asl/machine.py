@@ -179,7 +179,8 @@ def _with_state(name: str, facts: Facts) -> str | None:
 
 def _cpu_model() -> str:
     try:
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        cores = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        names = re.findall(r"^model name\s*:\s*(.+)$", cores, re.MULTILINE)
     except OSError:
         names = []
     return str(names[0]) if names else platform.machine()
@@ -197,8 +198,9 @@ def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     limits: Facts = {"timeout": _COMMAND_TIMEOUT_SECONDS, "stdin": subprocess.DEVNULL}
+    decoding: Facts = {"encoding": "utf-8", "errors": "replace"}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, **limits)
+        return subprocess.run(command, capture_output=True, check=False, **decoding, **limits)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, returncode=127, stdout="", stderr=str(error))
 

@@ -217,7 +217,7 @@ class RunFolder:
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8", errors="surrogateescape") as file:  # file names may be no UTF-8
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -213,7 +213,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(one: Side, process: subprocess.Popen[bytes], log: Path) -> Answer:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if process.returncode == 0:
         if not one.answers:
             return {}

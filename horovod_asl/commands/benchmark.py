@@ -131,7 +131,7 @@ def _measure_scaling(config: BenchmarkConfig, bench: Bench) -> None:
         from horovod_asl.report import plot_scaling
 
         text = json.dumps({"about": _about(config, bench)} | found, indent=1, ensure_ascii=False)
-        (config.out / "scaling.json").write_text(text + "\n")
+        (config.out / "scaling.json").write_text(text + "\n", encoding="utf-8")
         plot_scaling(found, _machine_line(), config.out / "scaling.png")
 
 

@@ -296,7 +296,7 @@ def _csv_rows(path: Path, fields: tuple[str, ...]) -> Iterator[Iterator[list[str
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         unfinished = folder.with_name(folder.name + ".partial").exists()
         hint = "an unfinished prepare is beside it; run the same prepare again" if unfinished else "make one"

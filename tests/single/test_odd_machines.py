@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from horovod_asl import streams
+from horovod_asl.__main__ import COMMANDS
 from horovod_asl.data import executor
 from horovod_asl.errors import UserError
-from tests.launching import ROOT, clean_environment
+from horovod_asl.labels import CLASSES
+from tests.conftest import draw_photo
+from tests.launching import BIN, ROOT, clean_environment
 
 
 def run(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -66,3 +72,157 @@ def test_no_folder_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPat
     executor._make_socket_folder.cache_clear()
     with pytest.raises(UserError, match="name a folder with a short path in TMPDIR"):
         executor.process_pool(1)
+
+
+# -- streams --------------------------------------------------------------------------------------------------
+
+ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+
+
+def asl(*words: str | Path) -> list[str]:
+    return [str(BIN / "horovod-asl"), *map(str, words)]
+
+
+def bash(script: str, *words: str | Path | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """`bash -c SCRIPT`, in which `"$@"` stands for `horovod-asl WORDS`."""
+    command = ["bash", "-c", script, "bash", str(BIN / "horovod-asl"), *words]
+    return subprocess.run(command, env=clean_environment(**variables), capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_manual_can_be_read_on_a_terminal_that_knows_ascii_alone(command: str) -> None:
+    done = subprocess.run(
+        asl(*command.split(), "--help"), env=clean_environment(**ASCII), capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+    assert b"\\u" not in done.stdout  # each character that we write has a plain form
+    assert b"usage: horovod-asl" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "written"),
+    [
+        ("ascii", "a × b – 手…", b"a x b - \\u624b..."),
+        ("latin-1", "é × 手", b"\xe9 \xd7 \\u624b"),
+        ("utf-8", "é 手", "é 手".encode()),
+        ("utf-8", "caf\udce9.jpg", b"caf\xe9.jpg"),  # a name in Latin-1, as Python holds it
+        ("ascii", "caf\udce9.jpg …", b"caf\xe9.jpg ..."),
+    ],
+)
+def test_what_an_encoding_lacks_is_replaced_and_names_keep_their_bytes(
+    encoding: str, text: str, written: bytes
+) -> None:
+    program = f"from horovod_asl import streams\nstreams.make_usable()\nprint({text!a}, end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(PYTHONIOENCODING=encoding),
+        capture_output=True,
+        timeout=30,
+        cwd=ROOT,
+    )
+    assert done.stdout == written, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Path:
+    """A run of one epoch, which knows little."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    words = ("train", "--store", small_store, "--epochs", "1", "--run-folder", path)
+    assert run("-m", "horovod_asl", *words).returncode == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one photo of each class and one file that is none, whose names are Latin-1."""
+    folder = tmp_path_factory.mktemp("names") / os.fsdecode(b"ordner-\xe4")
+    for number, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        with (folder / name / os.fsdecode(b"foto-\xe9.jpg")).open("wb") as file:
+            draw_photo(number).save(file, "JPEG")
+    (folder / "A" / os.fsdecode(b"kein-\xe9.jpg")).write_bytes(b"nothing")
+    return folder
+
+
+@pytest.mark.parametrize("variables", [ASCII, {"LC_ALL": "C.UTF-8"}], ids=["ascii", "utf-8"])
+def test_names_that_are_not_utf_8_pass_through_predict(
+    photos: Path, variables: dict[str, str], run_folder: Path
+) -> None:
+    answered = bash('"$@"', "predict", run_folder, photos, **variables)
+    assert answered.returncode == 1  # one file is no photo
+    assert answered.stdout.count(b"foto-\xe9.jpg") == len(CLASSES)
+    assert b"kein-\xe9.jpg: not a picture" in answered.stderr
+
+    listed = bash('find "$4" -name "foto*" | "$1" "$2" "$3" -', "predict", run_folder, photos, **variables)
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    assert sorted(listed.stdout.splitlines())[0].startswith(bytes(photos) + b"/A/foto-\xe9.jpg  ")
+
+
+def test_names_that_are_not_utf_8_pass_into_scores_and_report(
+    photos: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", run_folder, photos, "--json", tmp_path / "a.json", "--report", tmp_path / "report")
+    scored = bash('"$@"', *words, **ASCII)
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads((tmp_path / "a.json").read_bytes())
+    assert scores["n"] == len(CLASSES)
+    assert os.fsencode(scores["photos"]) == bytes(photos)  # JSON escapes the byte as Python does
+    assert b" on ordner-\xe4" in (tmp_path / "report" / "report.html").read_bytes()
+
+
+def test_a_run_folder_is_refused_whose_name_its_writers_cannot_take(
+    small_store: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--store", small_store, "--run-folder", tmp_path / os.fsdecode(b"lauf-\xe9"))
+    done = bash('"$@"', *words)
+    assert done.returncode == 2
+    assert b"take no name that is not UTF-8" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_locale_cannot_spell_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("run_folder: läufe/ü\n", encoding="utf-8")
+    done = bash('"$@"', "train", "--config", tmp_path / "my.yaml", **ASCII)
+    assert done.returncode == 2
+    assert b"set LC_ALL=C.UTF-8" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["prepare", "--help"], ["inspect", "STORE"]], ids=" ".join
+)
+def test_a_reader_that_leaves_is_not_an_error(words: list[str], unbuffered: str, small_store: Path) -> None:
+    given = [str(small_store) if word == "STORE" else word for word in words]
+    done = bash('"$@" | true; exit ${PIPESTATUS[0]}', *given, PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (streams.BROKEN_PIPE, b"")
+
+
+def test_a_broken_pipe_that_is_not_of_the_output_is_not_hidden() -> None:
+    program = (
+        "import os, horovod_asl.__main__ as program\n"
+        "def fail(*words):\n    ours, others = os.pipe()\n    os.close(ours)\n    os.write(others, b'x')\n"
+        "program._command = fail\nprogram.main('doctor', [])"
+    )
+    done = run("-c", program)
+    assert done.returncode == 1
+    assert "BrokenPipeError" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", [["--help"], ["inspect", "STORE"]], ids=" ".join)
+def test_output_into_a_full_disk_is_one_line(words: list[str], unbuffered: str, small_store: Path) -> None:
+    given = [str(small_store) if word == "STORE" else word for word in words]
+    done = bash('"$@" >/dev/full', *given, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert done.stderr == b"error: the output cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(closed: str, small_store: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.json"
+    done = bash(f'"$@" {closed}', "inspect", str(small_store), "--json", facts)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(facts.read_text())["photos"] == 29 * 8  # and nothing that was printed is in it
