@@ -15,14 +15,16 @@ Those of all photos lie in one file per machine, float32 (n, width), mapped by i
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import mmap
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from horovod_asl import models
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
+from horovod_asl.data.mapping import refuses_maps
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, each
 from horovod_asl.errors import UserError
@@ -261,6 +264,8 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
     path = None
     try:
         if kept is not None and kept.rows_done() > 0 and kept.path.stat().st_size == size_bytes:
+            with kept.path.open("r+b") as file:
+                _require_maps(file, kept.path)
             return kept.path, None
         if kept is None:
             handle, name = tempfile.mkstemp(prefix="horovod_asl-features-")
@@ -269,9 +274,12 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             kept.path.parent.mkdir(parents=True, exist_ok=True)
             kept.note(0)  # first: a file without a note is none of ours
             path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        with os.fdopen(handle, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        with os.fdopen(handle, "r+b") as file:
+            _reserve(file, size_bytes)
+            _require_maps(file, path)
     except UserError as error:
+        if path is not None:
+            path.unlink(missing_ok=True)
         return None, str(error)
     except OSError as error:
         if path is not None:
@@ -283,3 +291,31 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             f"{'TMPDIR' if kept is None else '--features-file'}"
         )
     return path, None
+
+
+def _reserve(file: BinaryIO, size_bytes: int) -> None:
+    """Take the room of a new file now: written through a map, a full disk would end the process."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    block = bytes(1 << 20)
+    for start in range(0, size_bytes, len(block)):
+        file.write(block[: size_bytes - start])
+    file.flush()
+
+
+def _require_maps(file: BinaryIO, path: Path) -> None:
+    """UserError where the file cannot be mapped: the ranks of a machine share it, so that memory is no way out."""
+    try:
+        mmap.mmap(file.fileno(), 0).close()
+    except OSError as error:
+        if not refuses_maps(error):
+            raise
+        raise UserError(
+            f"the file system of {path.parent} on {platform.node()} refuses memory maps, which the features of the "
+            "frozen backbone need: name a folder on a local disk in TMPDIR, or a file there with --features-file"
+        ) from error

@@ -106,7 +106,7 @@ def devices(torch: Facts) -> Facts:
     return {
         "cpu": _cpu_model(),
         "cores": cores,
-        "memory_gib": _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "memory_gib": _memory_gib(),
         "gpus": torch.get("gpus", []),
         "gpus_of_the_driver": [line for line in _lines("nvidia-smi", "-L") if line.startswith("GPU ")],
         "nvcc": shutil.which("nvcc"),
@@ -152,6 +152,8 @@ def storage() -> Facts:
     if shared.is_dir():
         usage = shutil.disk_usage(shared)
         facts |= {"dev_shm_gib": _gib(usage.total), "dev_shm_free_gib": _gib(usage.free)}
+    elif sys.platform.startswith("linux"):  # macOS has none, and nothing that needs it
+        facts["dev_shm_gib"] = 0.0
     return facts
 
 
@@ -184,6 +186,13 @@ def _cpu_model() -> str:
     except OSError:
         names = []
     return str(names[0]) if names else platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # a system that knows them by no such names
+        return None
 
 
 def _lines(*command: str) -> list[str]:

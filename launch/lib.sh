@@ -24,7 +24,7 @@ count_gpus() {
 # The cores of this process: as nproc counts them, but no more than the CPU quota of its container or slice allows.
 count_cores() {
     local listed usable
-    listed=$(nproc)
+    listed=$(nproc 2>/dev/null || echo 65536) # macOS has none
     usable=$(PYTHONPATH=$ROOT python -m horovod_asl.cores)
     echo $((usable < listed ? usable : listed))
 }

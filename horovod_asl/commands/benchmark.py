@@ -13,6 +13,7 @@ processes use the cores, nothing is reported. docs/performance.md says what each
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class BenchmarkConfig:
 def main(argv: Sequence[str]) -> int:
     """Measure, and show; 0 whatever the figures are."""
     config = parse(BenchmarkConfig, argv, prog="horovod-asl benchmark", description=__doc__)
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"benchmark reads Linux's counters of time and memory: {sys.platform} has others")
     if config.out is not None:
         try:
             config.out.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from horovod_asl import streams
+from horovod_asl import checkpoint, features, machine, streams
 from horovod_asl.__main__ import COMMANDS
-from horovod_asl.data import executor
+from horovod_asl.data import executor, mapping
+from horovod_asl.data.chunks import read_records, write_records
+from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from tests.conftest import draw_photo
@@ -226,3 +235,128 @@ def test_streams_that_are_closed_are_no_error(closed: str, small_store: Path, tm
     done = bash(f'"$@" {closed}', "inspect", str(small_store), "--json", facts)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(facts.read_text())["photos"] == 29 * 8  # and nothing that was printed is in it
+
+
+# -- a file system that refuses memory maps -------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mmap.mmap` is a mock that answers as FUSE does with direct I/O."""
+
+    def refuse(*words: object, **options: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    mapping._say_once.cache_clear()
+
+
+def test_a_store_that_cannot_be_mapped_is_read_into_memory_and_says_so(
+    small_store: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    rows = np.array([5, 0, 231])
+    mapped = Store.open(small_store)
+    expected = mapped.gather(rows)
+    assert mapped.is_mapped
+    request.getfixturevalue("no_maps")
+    store = Store.open(small_store)
+    np.testing.assert_array_equal(store.gather(rows), expected)
+    assert not store.is_mapped
+    size = (small_store / "images-00000.npy").stat().st_size
+    assert size == 232 * 32 * 32 * 3 + 128
+    line = f"note: the file system of {small_store} refuses memory maps; its files are read into memory"
+    assert capsys.readouterr().err == f"{line} ({size / 2**30:.2f} GiB)\n"
+
+
+@pytest.mark.usefixtures("no_maps")
+def test_a_store_that_does_not_fit_into_memory_is_refused(
+    small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(UserError, match="copy the folder to a local disk"):
+        Store.open(small_store).gather(np.arange(2))
+
+
+@pytest.mark.usefixtures("no_maps")
+def test_chunks_that_cannot_be_mapped_are_not_taken_for_damaged(tmp_path: Path) -> None:
+    records = np.arange(6, dtype=np.int64)
+    write_records(str(tmp_path / "chunk"), records)
+    (file,) = tmp_path.iterdir()
+    read = read_records(file, records.dtype, check=True)
+    assert read is not None
+    assert read.tolist() == records.tolist()
+
+
+def test_a_file_that_is_missing_is_not_taken_for_a_refusal(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        mapping.open_arrays([tmp_path / "none.npy"])
+
+
+@pytest.mark.usefixtures("no_maps")
+def test_features_are_refused_before_any_is_computed_and_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made, fault = features._make_file(1000, None)
+    assert made is None
+    assert f"the file system of {tmp_path}" in str(fault)
+    assert "name a folder on a local disk in TMPDIR" in str(fault)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_maps")
+def test_weights_are_read_without_a_map(tmp_path: Path) -> None:
+    save_file({"a": torch.arange(3.0)}, tmp_path / "weights.safetensors")
+    assert checkpoint.load_weights(tmp_path)["a"].tolist() == [0.0, 1.0, 2.0]
+
+
+# -- macOS ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def like_macos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a Python, and of those that it starts, which lacks what macOS lacks (a mock)."""
+    folder = tmp_path_factory.mktemp("macos")
+    lacking = ("sched_getaffinity", "sched_setaffinity", "posix_fallocate", "posix_fadvise")
+    (folder / "sitecustomize.py").write_text(f"import os\nfor name in {lacking}:\n    delattr(os, name)\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_prepare_and_predict_do_without_what_linux_alone_has(
+    like_macos: dict[str, str], run_folder: Path, tmp_path: Path
+) -> None:
+    words = ("prepare", "synthetic", tmp_path / "store", "--image-size", "32", "--synthetic-photos", "1")
+    done = run("-m", "horovod_asl", *words, **like_macos)
+    assert done.returncode == 0, done.stderr
+    draw_photo(1).save(tmp_path / "photo.jpg")
+    done = run("-m", "horovod_asl", "predict", run_folder, tmp_path / "photo.jpg", **like_macos)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_doctor_does_without_what_linux_alone_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(Path, "is_dir", lambda self: False)  # there is no /dev/shm
+    devices = machine.devices({})
+    assert devices["cores"]["usable"] >= 1
+    assert devices["memory_gib"] is None
+    assert "dev_shm_gib" not in machine.storage()
+
+
+@pytest.mark.parametrize("errors", [None, errno.EOPNOTSUPP], ids=["macOS", "a file system that cannot"])
+def test_room_is_taken_with_zeros_where_it_cannot_be_reserved(
+    errors: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: object) -> None:
+        raise OSError(errors, "not supported")
+
+    if errors is None:
+        monkeypatch.delattr(os, "posix_fallocate")
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with (tmp_path / "table").open("w+b") as file:
+        features._reserve(file, 3 * 2**20 + 5)
+    status = (tmp_path / "table").stat()
+    assert status.st_size == 3 * 2**20 + 5
+    assert status.st_blocks * 512 >= status.st_size
