@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import getpass
 import importlib
 import os
 import sys
@@ -27,6 +29,9 @@ COMMANDS: dict[str, str] = {
     "doctor": "what is installed here, and what is missing for what",
 }
 
+# What is on this machine and not in this program: a file or folder that this user may not read or write.
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 USAGE = "\n".join(
     [
         f"horovod-asl {__version__}: train an ASL alphabet classifier on as many machines as you have.",
@@ -46,6 +51,7 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoRet
         argv: the arguments after the command; None takes them from `sys.argv`.
     """
     streams.make_usable()
+    _name_user()
     _leave(_run(command, list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -61,6 +67,7 @@ def _command(command: str | None, arguments: list[str]) -> int:
     if command not in COMMANDS:
         fail(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
+    _require_working_folder()
     module = importlib.import_module(f"horovod_asl.commands.{command}")
     return int(module.main(arguments))
 
@@ -83,6 +90,9 @@ def _run(command: str | None, arguments: list[str]) -> int:
     except Exception as error:
         if streams.are_broken(error):
             return streams.BROKEN_PIPE
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename is not None:
+            fail(_with_rank(f"{os.fspath(error.filename)}: {error.strerror}"))
+            return 2
         if isinstance(error, OSError) and streams.refuse(error):
             fail(_with_rank(f"the output cannot be written ({error.strerror})"))
             return 2
@@ -91,6 +101,21 @@ def _run(command: str | None, arguments: list[str]) -> int:
         print(_with_rank("failed; its traceback:"), file=sys.stderr)
         traceback.print_exc()
         return 1
+
+
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise UserError("the working folder was removed: go to another, with `cd`") from error
+
+
+def _name_user() -> None:
+    """A user without an entry in passwd (docker run --user 1234) has no name, and torch.compile wants one."""
+    try:
+        getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def _leave(code: int) -> NoReturn:

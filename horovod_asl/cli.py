@@ -76,7 +76,7 @@ def expand_home(text: str) -> str:
     """
     expanded = os.path.expanduser(text)  # noqa: PTH111 - Path's own raises a RuntimeError, and drops `./`
     first = text.partition("/")[0]
-    if not expanded.startswith("~") or Path(first).exists():
+    if not expanded.startswith("~") or (first != "~" and Path(first).exists()):
         return expanded
     reason = (
         "your home folder is not known here; set HOME"

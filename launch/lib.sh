@@ -7,6 +7,7 @@ if [ ! -x "$ROOT/.venv/bin/python" ]; then
     exit 1
 fi
 export PATH=$ROOT/.venv/bin:$PATH
+export HOME=${HOME:-/} # without it, Open MPI ends in a segmentation fault for a user who is not in passwd
 
 # need COMMAND REMEDY: stop with one line where the command is not there.
 need() {

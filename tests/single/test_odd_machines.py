@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -360,3 +361,65 @@ def test_room_is_taken_with_zeros_where_it_cannot_be_reserved(
     status = (tmp_path / "table").stat()
     assert status.st_size == 3 * 2**20 + 5
     assert status.st_blocks * 512 >= status.st_size
+
+
+# -- users and folders ----------------------------------------------------------------------------------------
+
+
+def nobody(*words: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command run by a user without an entry in passwd and without HOME, who may read everything."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can become another user, with setpriv")
+    may = "+dac_read_search"  # the environment may lie where root alone may look
+    who = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", f"--inh-caps={may}")
+    unset = ("env", "-u", "HOME", "-u", "USER", "-u", "LOGNAME", "-u", "USERNAME", "-u", "XDG_CACHE_HOME")
+    return subprocess.run(
+        [*who, f"--ambient-caps={may}", *unset, *map(str, words)],
+        env=clean_environment(PYTHONPATH=str(ROOT), **variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+    )
+
+
+def test_a_user_without_a_name_gets_one_for_torch_and_its_like() -> None:
+    program = (
+        "import getpass, horovod_asl.__main__ as program\n"
+        "program._command = lambda *words: print(getpass.getuser()) or 0\nprogram.main('doctor', [])"
+    )
+    done = nobody(sys.executable, "-c", program, cwd=ROOT)
+    assert done.stdout == "uid-12345\n", done.stderr
+
+
+def test_a_user_without_a_home_can_predict_and_learns_what_the_sample_needs(run_folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        work = Path(folder)
+        draw_photo(1).save(work / "photo.jpg")
+        (work / "~").mkdir()  # what programs leave that expand nothing: no home
+        work.chmod(0o777)
+        done = nobody(BIN / "horovod-asl", "predict", run_folder, work / "photo.jpg", cwd=work)
+        assert done.returncode == 0, done.stderr
+        done = nobody(BIN / "horovod-asl", "train", "--run-folder", work / "run", cwd=work)
+        assert done.returncode == 2
+        assert "set HOME" in done.stderr
+        assert "HOROVOD_ASL_SAMPLE" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_what_may_not_be_written_is_one_line_that_names_it() -> None:
+    program = (
+        "import horovod_asl.__main__ as program\n"
+        "def fail(*words):\n    raise PermissionError(13, 'Permission denied', '/runs/a/run.json')\n"
+        "program._command = fail\nprogram.main('doctor', [])"
+    )
+    done = run("-c", program)
+    assert (done.returncode, done.stderr) == (2, "error: /runs/a/run.json: Permission denied\n")
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = bash(f'cd {gone}; rmdir {gone}; "$@"', "doctor")
+    assert done.returncode == 2
+    assert done.stderr == b"error: the working folder was removed: go to another, with `cd`\n"
