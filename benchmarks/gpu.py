@@ -45,7 +45,8 @@ def photos_from(store: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
         opened = Store.open(store)
         rows = np.random.default_rng(0).permutation(len(opened))[:count]
         return opened.gather(rows), opened.labels[rows]
-    from horovod_asl.data.executor import process_pool, usable_cores
+    from horovod_asl.cores import usable_cores
+    from horovod_asl.data.executor import process_pool
     from horovod_asl.data.synthetic import render_spec, sample_specs
     from horovod_asl.labels import CLASS_INDEX
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import getpass
 import importlib
 import os
 import sys
@@ -9,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from horovod_asl import __version__
+from horovod_asl import __version__, streams
 from horovod_asl.cli import fail
 from horovod_asl.errors import UserError
 from horovod_asl.files import is_full
@@ -28,6 +30,9 @@ COMMANDS: dict[str, str] = {
     "doctor": "what is installed here, and what is missing for what",
 }
 
+# What is on this machine and not in this program: a file or folder that this user may not read or write.
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 USAGE = "\n".join(
     [
         f"horovod-asl {__version__}: train an ASL alphabet classifier on as many machines as you have.",
@@ -40,43 +45,63 @@ USAGE = "\n".join(
 
 
 def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and leave with its exit code.
+    """Run one command and leave with its exit code; with 141 where nobody reads the output any more.
 
     Args:
         command: the command's name; None takes it from the first argument.
         argv: the arguments after the command; None takes them from `sys.argv`.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.make_usable()
+    _name_user()
+    _leave(_run(command, list(sys.argv[1:] if argv is None else argv)))
+
+
+def _command(command: str | None, arguments: list[str]) -> int:
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(USAGE)
-            sys.exit(0 if arguments else 2)
+            return 0 if arguments else 2
         if arguments[0] == "--version":
             print(f"horovod-asl {__version__}")
-            sys.exit(0)
+            return 0
         command = arguments.pop(0)
     if command not in COMMANDS:
         fail(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
-        sys.exit(2)
-    _leave(_run(command, arguments))
+        return 2
+    _require_working_folder()
+    module = importlib.import_module(f"horovod_asl.commands.{command}")
+    return int(module.main(arguments))
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(command: str | None, arguments: list[str]) -> int:
     try:
-        module = importlib.import_module(f"horovod_asl.commands.{command}")
-        return int(module.main(arguments))
+        return _command(command, arguments)
     except UserError as error:
         fail(_with_rank(str(error)))
         return 2
     except KeyboardInterrupt as interrupt:
         fail(_with_rank("; ".join(["interrupted", *map(str, interrupt.args)])))
         return 130
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # how rich leaves
+            return streams.BROKEN_PIPE
+        if stop.code not in (None, 0):
+            raise
+        return 0  # after --help
     except Exception as error:
+        if streams.are_broken(error):
+            return streams.BROKEN_PIPE
         if is_full(error):
             fail(_with_rank(f"a disk is full, or your quota is used up ({error}): free some room and try again"))
             return 2
         if (fault := _fault_of_torch(error)) is not None:
             fail(_with_rank(fault))
+            return 2
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename is not None:
+            fail(_with_rank(f"{os.fspath(error.filename)}: {error.strerror}"))
+            return 2
+        if isinstance(error, OSError) and streams.refuse(error):
+            fail(_with_rank(f"the output cannot be written ({error.strerror})"))
             return 2
         if not _one_of_several():
             raise
@@ -94,11 +119,30 @@ def _fault_of_torch(error: Exception) -> str | None:
     return in_one_line(error)
 
 
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise UserError("the working folder was removed: go to another, with `cd`") from error
+
+
+def _name_user() -> None:
+    """A user without an entry in passwd (docker run --user 1234) has no name, and torch.compile wants one."""
+    try:
+        getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
 def _leave(code: int) -> NoReturn:
     """Exit; a rank that failed leaves at once, because tidy shutdown would wait for ranks that wait for it."""
+    fault = streams.flush()
+    if isinstance(fault, BrokenPipeError):
+        code = streams.BROKEN_PIPE
+    elif fault is not None and code == 0:
+        fail(_with_rank(f"the output cannot be written ({fault.strerror or fault})"))
+        code = 2
     if code != 0 and _one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

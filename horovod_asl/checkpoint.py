@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from horovod_asl.cli import require_known_schema
 from horovod_asl.config import SCHEMA
@@ -94,7 +94,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint whose manifest was read."""
-    return load_file(folder / WEIGHTS)
+    # As bytes: `load_file` maps the file, which some file systems refuse, and takes no path that is not UTF-8.
+    return load((folder / WEIGHTS).read_bytes())
 
 
 def load_state(folder: Path) -> State:

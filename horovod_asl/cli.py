@@ -1,7 +1,8 @@
 """Flags and YAML to a typed, frozen config: tyro reads the flags, and a YAML file is flags in another spelling.
 
 `--config FILE` is expanded in place into the flags that its keys name, so both go through one validation:
-unknown keys and wrong types are refused alike, and a flag to the right of `--config` wins over the file.
+unknown keys and wrong types are refused alike, and a flag to the right of `--config` wins over the file. `~` is
+expanded in every path of the result, because a shell expands it at the beginning of a word alone.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ def parse(
 
     Raises:
         UserError: the YAML file is missing, is not a mapping, or holds a key that the config lacks; a flag or a
-            value is refused, by tyro or by the config itself.
+            value is refused, by tyro or by the config itself; a path begins with `~` and the name of no user.
         SystemExit: after `--help`, with code 0.
     """
     args = _expand_config_files(config_class, _join_repeated(config_class, list(argv)))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            config = tyro.cli(
                 config_class,
                 args=args,
                 prog=prog,
@@ -63,6 +64,26 @@ def parse(
         if not stop.code:
             raise
         raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), prog)) from None
+    result: ConfigT = _with_homes(config)
+    return result
+
+
+def expand_home(text: str) -> str:
+    """The path with `~` or `~USER` at its beginning replaced by that home folder.
+
+    Raises:
+        UserError: there is no such user, or the home is not known, and no file of that very name is here.
+    """
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - Path's own raises a RuntimeError, and drops `./`
+    first = text.partition("/")[0]
+    if not expanded.startswith("~") or (first != "~" and Path(first).exists()):
+        return expanded
+    reason = (
+        "your home folder is not known here; set HOME"
+        if first == "~"
+        else f"there is no user {first[1:]} on this machine"
+    )
+    raise UserError(f"{text}: {reason}, or write the whole path")
 
 
 def to_yaml(config: Any) -> str:
@@ -123,14 +144,15 @@ def require_writable(path: Path, flag: str) -> None:
 def write_text(path: Path, text: str, flag: str) -> None:
     """Write `flag`'s file; UserError where the disk refuses it after all."""
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from error
 
 
 def fail(message: str) -> None:
     """Print a user's mistake as one line on standard error."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the exit code tells those who read no standard error
+        print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def _own_error(stop: BaseException) -> UserError | None:
@@ -155,6 +177,38 @@ def _first_flags(paragraph: str) -> list[str]:
     return [line.split()[0] for line in paragraph.splitlines() if line.startswith("--")]
 
 
+def _with_homes(config: Any) -> Any:
+    """The config with `~` expanded in each path that it or one of its groups holds."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    places = {field.name for field in dataclasses.fields(config) if field.metadata.get("is_place")}
+    expanded = {name: _expanded(value, is_place=name in places) for name, value in values.items()}
+    changed = {name: value for name, value in expanded.items() if value != values[name]}
+    return dataclasses.replace(config, **changed) if changed else config
+
+
+def _expanded(value: Any, *, is_place: bool) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _with_homes(value)
+    if isinstance(value, tuple):
+        return tuple(_expanded(item, is_place=is_place) for item in value)
+    if isinstance(value, Path):
+        return _spelled(Path(expand_home(str(value))))
+    if isinstance(value, str) and is_place:
+        name, equals, place = value.partition("=")
+        return f"{name}={expand_home(place)}" if equals and "/" not in name else expand_home(value)
+    return value
+
+
+def _spelled(path: Path) -> Path:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} is no file name in this locale ({error.encoding}): set LC_ALL=C.UTF-8, or name another"
+        ) from error
+    return path
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -173,7 +227,7 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
             if not inline and position + 1 == len(argv):
                 raise UserError("--config needs the path of a YAML file")
             name = inline or argv[position + 1]
-            expanded += flags_of_file(config_class, Path(name))
+            expanded += flags_of_file(config_class, Path(expand_home(name)))
             position += 1 if inline else 2
         else:
             expanded.append(word)
@@ -196,7 +250,7 @@ def flags_of_file(
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 
 def fits_half(values: NDArray[np.float32]) -> bool:
@@ -32,7 +32,7 @@ def load_compact(path: Path) -> dict[str, torch.Tensor]:
     """The state dict that `save_compact` wrote: every float16 tensor as float32."""
     return {
         name: tensor.float() if tensor.dtype == torch.float16 else tensor
-        for name, tensor in load_file(path).items()
+        for name, tensor in load(path.read_bytes()).items()
     }
 
 

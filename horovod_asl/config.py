@@ -14,6 +14,9 @@ from typing import Any, Literal, Optional
 
 from horovod_asl.errors import UserError
 
+PLACE = {"is_place": True}
+"""The metadata of a text field that may name a file or folder, plain or as NAME=PLACE. A Path field needs none."""
+
 ModelName = Literal[
     "small_cnn",
     "resnet18",
@@ -84,6 +87,11 @@ def _require_finite(config: object, *names: str) -> None:
         )
 
 
+def _is_utf8(name: str) -> bool:
+    """Whether a file name is UTF-8: of one that is not, Python holds the bytes as lone surrogates."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on."""
@@ -126,7 +134,7 @@ class ModelConfig:
     input: Optional[Literal["pixels", "landmarks", "both"]] = None
     """Of a store with hands (`prepare --hands`): the crop around the hand, its landmarks (landmark_mlp), or both
     (hand_net). None: whole photos, or what the model reads."""
-    pretrained: Optional[str] = None
+    pretrained: Optional[str] = field(default=None, metadata=PLACE)
     """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
     (.safetensors, .pt, .pth), `default` (the model that ships), or the folder of a run, whose best weights are taken.
     For crossval also the folder of another: each fold begins with what the same fold left there. Of a file in a run
@@ -396,6 +404,11 @@ class TrainConfig:
             self.epochs % self.optimizer.cycles == 0,
             f"--epochs {self.epochs} cannot be divided into {self.optimizer.cycles} equal --cycles",
         )
+        for flag, folder in (("run-folder", self.run_folder), ("resume", self.resume)):
+            _require(
+                _is_utf8(str(folder)),
+                f"--{flag} {folder}: TensorBoard and safetensors take no name that is not UTF-8; name another folder",
+            )
         _require(0 <= self.seed < 2**32, f"--seed must be in [0, 2³²), not {self.seed}")
         _require(
             not (self.execution.adasum and self.optimizer.clip_norm is not None),

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import json
+import mmap
 import os
 import platform
 import tempfile
@@ -25,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,7 @@ from torch import Tensor, nn
 from horovod_asl import models
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
+from horovod_asl.data.mapping import refuses_maps
 from horovod_asl.data.transforms import DRAWS, Inputs, to_input
 from horovod_asl.engine import Photos, augmented, each
 from horovod_asl.errors import UserError
@@ -205,7 +208,7 @@ class Kept:
         if not self.path.exists():
             return 0
         try:
-            content = json.loads(note.read_text())
+            content = json.loads(note.read_text(encoding="utf-8"))
             about, rows = content["about"], int(content["rows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -340,6 +343,8 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
     path = None
     try:
         if kept is not None and kept.rows_done() > 0 and kept.path.stat().st_size == size_bytes:
+            with kept.path.open("r+b") as file:
+                _require_maps(file, kept.path)
             return kept.path, None
         if kept is None:
             handle, name = tempfile.mkstemp(prefix="horovod_asl-features-")
@@ -348,9 +353,12 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             kept.path.parent.mkdir(parents=True, exist_ok=True)
             kept.note(0)  # first: a file without a note is none of ours
             path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        with os.fdopen(handle, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        with os.fdopen(handle, "r+b") as file:
+            _reserve(file, size_bytes)
+            _require_maps(file, path)
     except UserError as error:
+        if path is not None:
+            path.unlink(missing_ok=True)
         return None, str(error)
     except OSError as error:
         if path is not None:
@@ -362,3 +370,31 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             f"{'TMPDIR' if kept is None else '--features-file'}"
         )
     return path, None
+
+
+def _reserve(file: BinaryIO, size_bytes: int) -> None:
+    """Take the room of a new file now: written through a map, a full disk would end the process."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    block = bytes(1 << 20)
+    for start in range(0, size_bytes, len(block)):
+        file.write(block[: size_bytes - start])
+    file.flush()
+
+
+def _require_maps(file: BinaryIO, path: Path) -> None:
+    """UserError where the file cannot be mapped: the ranks of a machine share it, so that memory is no way out."""
+    try:
+        mmap.mmap(file.fileno(), 0).close()
+    except OSError as error:
+        if not refuses_maps(error):
+            raise
+        raise UserError(
+            f"the file system of {path.parent} on {platform.node()} refuses memory maps, which the features of the "
+            "frozen backbone need: name a folder on a local disk in TMPDIR, or a file there with --features-file"
+        ) from error

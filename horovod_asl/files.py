@@ -40,7 +40,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8", errors="surrogateescape") as file:  # file names may be no UTF-8
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -270,8 +270,8 @@ def _link(draft: Path, path: Path) -> bool:
         if error.errno not in _NO_LINKS:
             raise
         try:
-            with path.open("x") as file:
-                file.write(draft.read_text())
+            with path.open("x", encoding="utf-8") as file:
+                file.write(draft.read_text(encoding="utf-8"))
         except FileExistsError:
             return False
     return True
@@ -306,7 +306,7 @@ def _as_text(holder: Holder) -> str:
 def _read(path: Path) -> tuple[Holder, float] | None:
     """Who holds a lock, and when that was last renewed (seconds of the file system's clock); None: nobody."""
     try:
-        with path.open() as file:  # NFS asks the server anew when a file is opened, for `stat` it may not
+        with path.open(encoding="utf-8") as file:  # NFS asks the server anew when a file is opened, for `stat` it may not
             status, text = os.fstat(file.fileno()), file.read()
     except FileNotFoundError:
         return None
@@ -332,7 +332,7 @@ def _same_machine(holder: Holder, own: Holder) -> bool:
 def _machine() -> str:
     """Containers of one machine may share its name and its boot, but number their processes apart."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = Path("/proc/self/ns/pid").readlink()
         if Path("/proc/self").readlink().name != str(os.getpid()):
             return ""  # a /proc of another namespace, whose pids are other processes

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl import __version__
+from horovod_asl.cores import cpu_quota, usable_cores
 
 Facts = dict[str, Any]
 
@@ -96,11 +97,16 @@ def versions(torch: Facts, torchvision: Facts) -> Facts:
 
 def devices(torch: Facts) -> Facts:
     """The CPU, the cores that this process may use, memory, the GPUs as torch and as the driver see them."""
-    cores = {"usable": len(os.sched_getaffinity(0)), "total": os.cpu_count(), "quota": _cpu_quota()}
+    quota = cpu_quota()
+    cores = {
+        "usable": usable_cores(),
+        "total": os.cpu_count(),
+        "quota": None if quota is None else round(quota, 2),
+    }
     return {
         "cpu": _cpu_model(),
         "cores": cores,
-        "memory_gib": _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "memory_gib": _memory_gib(),
         "gpus": torch.get("gpus", []),
         "gpus_of_the_driver": [line for line in _lines("nvidia-smi", "-L") if line.startswith("GPU ")],
         "nvcc": shutil.which("nvcc"),
@@ -146,6 +152,8 @@ def storage() -> Facts:
     if shared.is_dir():
         usage = shutil.disk_usage(shared)
         facts |= {"dev_shm_gib": _gib(usage.total), "dev_shm_free_gib": _gib(usage.free)}
+    elif sys.platform.startswith("linux"):  # macOS has none, and nothing that needs it
+        facts["dev_shm_gib"] = 0.0
     return facts
 
 
@@ -173,18 +181,17 @@ def _with_state(name: str, facts: Facts) -> str | None:
 
 def _cpu_model() -> str:
     try:
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        cores = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        names = re.findall(r"^model name\s*:\s*(.+)$", cores, re.MULTILINE)
     except OSError:
         names = []
     return str(names[0]) if names else platform.machine()
 
 
-def _cpu_quota() -> float | None:
-    """Cores' worth of time that a container may use (cgroup v2); None where there is no limit."""
+def _memory_gib() -> float | None:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return round(int(quota) / int(period), 2)
-    except (OSError, ValueError):
+        return _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # a system that knows them by no such names
         return None
 
 
@@ -200,8 +207,9 @@ def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     limits: Facts = {"timeout": _COMMAND_TIMEOUT_SECONDS, "stdin": subprocess.DEVNULL}
+    decoding: Facts = {"encoding": "utf-8", "errors": "replace"}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, **limits)
+        return subprocess.run(command, capture_output=True, check=False, **decoding, **limits)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, returncode=127, stdout="", stderr=str(error))
 

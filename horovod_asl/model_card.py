@@ -85,7 +85,7 @@ def read_scores(path: Path) -> list[Row]:
         UserError: the file cannot be read, or holds none.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--scores {path} cannot be read as JSON ({error})") from error
     rows = list(_scores_in(content, path.stem))
@@ -134,7 +134,7 @@ def model_card(
         chosen=_chosen(config) if facts.get("validated_on") else "",
         command=_command(facts),
         settings=", ".join(f"{name} {value}" for name, value in _short(facts).items()),
-        config=config.read_text() if config.is_file() else "# not kept\n",
+        config=config.read_text(encoding="utf-8") if config.is_file() else "# not kept\n",
         first=_first(facts),
         notes=f"{notes.strip()}\n\n" if notes.strip() else "",
         scores=_table([*_own_scores(run), *scores]),
@@ -143,7 +143,7 @@ def model_card(
 
 def _own_scores(run: RunFolder) -> list[Row]:
     file = run.path / RESULT
-    by_split = json.loads(file.read_text())["scores"] if file.is_file() else {}
+    by_split = json.loads(file.read_text(encoding="utf-8"))["scores"] if file.is_file() else {}
     held_out = 0 if run.unknown_weights() is None else UNKNOWN
     return [
         (f"its {split} split", row | {"photos_in_training": row["n"] if split == "train" else held_out})

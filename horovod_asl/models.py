@@ -197,9 +197,9 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"no file of weights and no run at {path}")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            return load_file(path)
+            return load(path.read_bytes())
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -27,8 +27,8 @@ _BLUE, _ORANGE = "#2f6db3", "#d9742b"
 
 def write_report(folder: RunFolder) -> Path:
     """Draw the plots of a finished run and write report.html; the page's path."""
-    history = [json.loads(line) for line in (folder.path / METRICS).read_text().splitlines()]
-    result = json.loads((folder.path / RESULT).read_text())
+    history = [json.loads(line) for line in (folder.path / METRICS).read_text(encoding="utf-8").splitlines()]
+    result = json.loads((folder.path / RESULT).read_text(encoding="utf-8"))
     split = next(name for name in ("test", "validation", "train") if name in result["scores"])
     scores = result["scores"][split]
     plot_curves(history, folder.path / "curves.png")

@@ -6,12 +6,14 @@ import os
 import time
 from pathlib import Path
 
+from horovod_asl.cli import expand_home
 from horovod_asl.data.build import prepare_store
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher
 
+_VARIABLE = "HOROVOD_ASL_SAMPLE"
 PATIENCE_SECONDS = 600.0
 # Eight rooms and skins: six to train on, one to validate, one to test; 3,712 photos.
 SAMPLE = SyntheticOptions(recordings=8, photos_per_class_per_recording=16, seed=0)
@@ -19,11 +21,14 @@ SAMPLE = SyntheticOptions(recordings=8, photos_per_class_per_recording=16, seed=
 
 def sample_path() -> Path:
     """`$HOROVOD_ASL_SAMPLE`, or a folder in the user's cache, so that all checkouts share it."""
-    given = os.environ.get("HOROVOD_ASL_SAMPLE")
+    given = os.environ.get(_VARIABLE)
     if given:
-        return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "horovod_asl" / "synthetic-64px-v1"
+        return Path(expand_home(given))
+    try:
+        cache = expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    except UserError as error:
+        raise UserError(f"no place for the built-in sample ({error}): name one in {_VARIABLE}") from error
+    return Path(cache) / "horovod_asl" / "synthetic-64px-v1"
 
 
 def ensure_sample(launcher: Launcher) -> Path:
@@ -38,9 +43,7 @@ def ensure_sample(launcher: Launcher) -> Path:
             print(
                 "no --store given: drawing the built-in synthetic sample (once, under a minute) …", flush=True
             )
-            prepare_store(
-                sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: print(line, flush=True)
-            )
+            _make(path)
         return path
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not Store.exists(path):
@@ -48,3 +51,10 @@ def ensure_sample(launcher: Launcher) -> Path:
             raise UserError(f"waited {PATIENCE_SECONDS:.0f} s for local rank 0 to make the sample in {path}")
         time.sleep(0.1)
     return path
+
+
+def _make(path: Path) -> None:
+    try:
+        prepare_store(sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: print(line, flush=True))
+    except UserError as error:
+        raise UserError(f"{error}; {_VARIABLE} names another place for the sample") from error

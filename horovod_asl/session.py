@@ -431,7 +431,7 @@ def _facts(
             "replicas": backend.num_replicas,
             "device": str(backend.device),
             "threads_per_rank": threads,
-            "photos_in": "device memory" if isinstance(trainer.train, ResidentPhotos) else "mapped files",
+            "photos_in": _photos_in(trainer, store),
             "precision": config.execution.precision,
             "global_batch": trainer.position.global_batch,
             "accumulation_steps": trainer.accumulation,
@@ -451,6 +451,13 @@ def _facts(
             "python": platform.python_version(),
         },
     }
+
+
+def _photos_in(trainer: Trainer, store: Store) -> str:
+    """Where the photos of a step come from."""
+    if isinstance(trainer.train, ResidentPhotos):
+        return "device memory"
+    return "mapped files" if store.is_mapped else "memory"
 
 
 def _announce(

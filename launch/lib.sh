@@ -7,6 +7,7 @@ if [ ! -x "$ROOT/.venv/bin/python" ]; then
     exit 1
 fi
 export PATH=$ROOT/.venv/bin:$PATH
+export HOME=${HOME:-/} # without it, Open MPI ends in a segmentation fault for a user who is not in passwd
 
 # need COMMAND REMEDY: stop with one line where the command is not there.
 need() {
@@ -21,6 +22,14 @@ count_gpus() {
     else (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU ' || true; fi
 }
 
+# The cores of this process: as nproc counts them, but no more than the CPU quota of its container or slice allows.
+count_cores() {
+    local listed usable
+    listed=$(nproc 2>/dev/null || echo 65536) # macOS has none
+    usable=$(PYTHONPATH=$ROOT python -m horovod_asl.cores)
+    echo $((usable < listed ? usable : listed))
+}
+
 # As many processes as HOSTFILE or HOSTS have room for, or as SLURM gave tasks; else one per GPU of this machine, or core.
 default_np() {
     local gpus
@@ -29,7 +38,7 @@ default_np() {
     elif [ -n "${HOSTS:-}" ]; then tr , '\n' <<<"$HOSTS" | awk -F : '{ n += NF > 1 ? $2 : 1 } END { print n }'
     elif [ -n "${SLURM_NTASKS:-}" ]; then echo "$SLURM_NTASKS"
     elif [ "$gpus" -gt 0 ]; then echo "$gpus"
-    else nproc; fi
+    else count_cores; fi
 }
 
 NP=${NP:-$(default_np)}

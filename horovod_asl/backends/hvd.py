@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from horovod_asl.backends.base import ReductionOptions
 from horovod_asl.backends.watchdog import Watchdog, Watched
+from horovod_asl.cores import allowed_cores
 from horovod_asl.errors import UserError
 
 T = TypeVar("T")
@@ -176,7 +177,7 @@ def _start(device: torch.device) -> Any:
     for name, value in (_ALL_SETTINGS | (_CPU_SETTINGS if device.type == "cpu" else {})).items():
         os.environ.setdefault(name, value)
     # An orted of several hosts hands its own parameters down; ranks read ours, set here, at MPI_Init.
-    cores = os.sched_getaffinity(0)
+    cores = allowed_cores()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pkg_resources and friends, from libraries that Horovod imports
         try:
@@ -187,7 +188,8 @@ def _start(device: torch.device) -> Any:
                 "or use --backend serial, dp or (under torchrun) ddp"
             ) from error
     hvd.init()
-    os.sched_setaffinity(0, cores)
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
     return hvd
 
 

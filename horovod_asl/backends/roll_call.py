@@ -49,7 +49,7 @@ class Roll:
 
 def own_place(launcher: Launcher) -> Place:
     """This machine by name and boot (containers of one host have a name each, and may see a GPU each)."""
-    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+    boot = _BOOT_ID.read_text(encoding="utf-8").strip() if _BOOT_ID.exists() else ""
     local_rank = launcher.local_rank if launcher.knows_local else None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return {"host": platform.node(), "boot": boot, "local_rank": local_rank, "visible_gpus": visible}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
+
+from horovod_asl.cores import allowed_cores, cpu_quota, usable_cores
 
 
 def usable_threads(local_size: int) -> int:
     """Threads for one of `local_size` ranks.
 
-    Where mpirun has bound each rank to cores of its own, those cores are not divided a second time.
+    Where mpirun has bound each rank to cores of its own, those cores are not divided a second time. A CPU quota is
+    that of all ranks together.
     """
-    cores = len(os.sched_getaffinity(0))
-    bound_to_its_own = os.environ.get("OMPI_MCA_orte_bound_at_launch") == "1"
-    return cores if bound_to_its_own else max(1, cores // local_size)
+    if os.environ.get("OMPI_MCA_orte_bound_at_launch") != "1":
+        return max(1, usable_cores() // local_size)
+    own, quota = len(allowed_cores()), cpu_quota()
+    return own if quota is None else max(1, min(own, math.ceil(quota) // local_size))
 
 
 def limit_threads(requested: int | None, local_size: int) -> int:

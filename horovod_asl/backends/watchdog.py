@@ -85,7 +85,7 @@ class Watchdog(threading.Thread):
         self._silent_after_s = min(_SILENT_AFTER_S, max(3 * TICK_S, (timeout_s or math.inf) / 4))
         self._parent, self._shell = os.getppid(), _horovodruns_shell()
         self._is_gloo = os.environ.get("HOROVOD_CONTROLLER") == "gloo"
-        if self._is_gloo:  # horovodrun cannot end a stopped rank over ssh
+        if self._is_gloo and sys.platform.startswith("linux"):  # horovodrun cannot end a stopped rank over ssh
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, its starter being a shell
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("", 0))

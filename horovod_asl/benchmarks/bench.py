@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from horovod_asl.benchmarks.measure import Measured, Quiet, Side, side, take_turns
-from horovod_asl.data.executor import usable_cores
+from horovod_asl.cores import usable_cores
 from horovod_asl.errors import UserError
 
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"

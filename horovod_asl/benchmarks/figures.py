@@ -126,7 +126,8 @@ def table(figures: Sequence[Figure]) -> str:
 def write_json(path: Path, figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """The figures with every round, and the machine and versions that they are of."""
     rows = [asdict(figure) | {"verdict": figure.verdict} for figure in figures]
-    path.write_text(json.dumps({"about": about, "figures": rows}, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps({"about": about, "figures": rows}, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _number(value: float) -> str:

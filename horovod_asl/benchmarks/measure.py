@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from horovod_asl.cores import allowed_cores
 from horovod_asl.errors import UserError
 
 BUSY_SHARE = 0.12
@@ -122,7 +123,7 @@ class Quiet:
         """UserError where others are at work now, before anything is measured."""
         before = _busy_seconds()
         time.sleep(seconds)
-        share = (_busy_seconds() - before) / (seconds * len(os.sched_getaffinity(0)))
+        share = (_busy_seconds() - before) / (seconds * len(allowed_cores()))
         if share > self.busy_share:
             raise UserError(
                 f"other processes use {share:.0%} of the cores: nothing can be measured so; end them, or wait"
@@ -135,7 +136,7 @@ class Quiet:
             answer = work()
         seconds, own = time.perf_counter() - started, _own_seconds() - own_before
         foreign = _busy_seconds() - before - own
-        return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * len(os.sched_getaffinity(0)))
+        return answer | {"core_seconds": own}, max(0.0, foreign) / (seconds * len(allowed_cores()))
 
 
 def _undisturbed(one: Side, timeout_seconds: float, quiet: Quiet) -> Answer:
@@ -152,7 +153,7 @@ def _undisturbed(one: Side, timeout_seconds: float, quiet: Quiet) -> Answer:
 
 def _busy_seconds() -> float:
     """Processor time that the cores which this process may use have spent on anything."""
-    every, usable = psutil.cpu_times(percpu=True), os.sched_getaffinity(0)
+    every, usable = psutil.cpu_times(percpu=True), allowed_cores()
     cores = [times for number, times in enumerate(every) if number in usable]
     return float(sum(sum(times) - times.idle - times.iowait - times.guest for times in cores))
 
@@ -212,7 +213,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(one: Side, process: subprocess.Popen[bytes], log: Path) -> Answer:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if process.returncode == 0:
         if not one.answers:
             return {}

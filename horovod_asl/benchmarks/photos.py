@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from horovod_asl.data.executor import process_pool, usable_cores
+from horovod_asl.cores import usable_cores
+from horovod_asl.data.executor import process_pool
 from horovod_asl.data.synthetic import SampleSpec, render_spec, sample_specs
 from horovod_asl.labels import NUM_CLASSES
 

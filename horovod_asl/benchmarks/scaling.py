@@ -11,7 +11,7 @@ from typing import Any
 from horovod_asl.benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
 from horovod_asl.benchmarks.measure import Side, side
 from horovod_asl.benchmarks.ring import Observation, Ring, fit, held_back_errors
-from horovod_asl.data.executor import usable_cores
+from horovod_asl.cores import usable_cores
 
 PREDICTED_RANKS = (8, 64, 512)
 # Sergeev and Del Balso 2018 (arXiv:1802.05799): 512 Pascal GPUs, 25 Gbit/s Ethernet with RDMA.

@@ -216,7 +216,7 @@ def describe_job(photos: str, work: str, model: str, count: str, target: str) ->
             network(to_input(torch.from_numpy(store.gather(rows))))
     weights = Path(work) / "backbone.pt"
     torch.save(network.state_dict(), weights)
-    Path(target).write_text(json.dumps(job | listed | {"weights": str(weights)}))
+    Path(target).write_text(json.dumps(job | listed | {"weights": str(weights)}), encoding="utf-8")
     return {"photos": len(store)}
 
 
@@ -229,7 +229,7 @@ def reference_job(described: str) -> Answer:
     from horovod_asl.runfolder import RESULT
     from horovod_asl.session import run_training
 
-    job = json.loads(Path(described).read_text())
+    job = json.loads(Path(described).read_text(encoding="utf-8"))
     words = ["--model", job["model"], "--pretrained", job["weights"], "--freeze-backbone", "--no-augment"]
     words += ["--epochs", job["epochs"], "--batch-size-per-replica", job["batch"], "--label-smoothing", 0]
     words += ["--learning-rate", job["learning_rate"], "--schedule", "constant", "--warmup-epochs", 0]
@@ -242,7 +242,7 @@ def reference_job(described: str) -> Answer:
         prepared = time.perf_counter()
         run_training(config, store, create("serial", device="auto"))
         ended = time.perf_counter()
-        scores = json.loads((run / RESULT).read_text())["scores"]
+        scores = json.loads((run / RESULT).read_text(encoding="utf-8"))["scores"]
     held_out = [scores[split] for split in ("validation", "test")]
     hits, count = sum(part["correct"] for part in held_out), sum(part["n"] for part in held_out)
     return {
@@ -294,7 +294,7 @@ def memory(store: str) -> Answer:
 def _mapped_bytes(folder: Path) -> int:
     """The proportional set size of the files below `folder` that this process maps, in bytes."""
     total, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         words = line.split()
         if "-" in words[0] and not words[0].endswith(":"):
             ours = str(folder) in line
@@ -326,7 +326,8 @@ def first_step(store: str) -> Answer:
         command = [*horovodrun(2), sys.executable, "-m", "horovod_asl", *map(str, words)]
         started = time.time()
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        lines = [line for file in (run / "ledger").glob("*") for line in file.read_text().splitlines()]
+        ledgers = [file.read_text(encoding="utf-8") for file in (run / "ledger").glob("*")]
+        lines = [line for text in ledgers for line in text.splitlines()]
     # The line of step 1 is written when step 0 has ended.
     reached = [row["time_s"] for row in map(json.loads, lines) if row["step"] == 1]
     if len(reached) != 2:
@@ -387,7 +388,7 @@ def open_store(store: str) -> Answer:
 
 def _anonymous_bytes() -> int:
     """This process's memory that no file lies behind (Linux)."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 

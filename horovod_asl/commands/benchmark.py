@@ -13,6 +13,7 @@ processes use the cores, nothing is reported. docs/performance.md says what each
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from horovod_asl.errors import UserError
 if TYPE_CHECKING:
     from horovod_asl.benchmarks.bench import Bench
 
+_LONGEST_WORK_FOLDER = 70  # the sides' sockets lie in it, and their paths may have about 100 characters
 NAMES = tuple(f"P{number}" for number in range(1, 12))
 
 
@@ -71,6 +73,8 @@ class BenchmarkConfig:
 def main(argv: Sequence[str]) -> int:
     """Measure, and show; 0 whatever the figures are."""
     config = parse(BenchmarkConfig, argv, prog="horovod-asl benchmark", description=__doc__)
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"benchmark reads Linux's counters of time and memory: {sys.platform} has others")
     if config.out is not None:
         try:
             config.out.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
     if config.photos is not None and not config.photos.is_dir():
         raise UserError(f"no folder of photos at {config.photos}")
     with tempfile.TemporaryDirectory(prefix="horovod_asl-benchmark-") as work:
+        if len(work) > _LONGEST_WORK_FOLDER:
+            raise UserError("the path of TMPDIR is too long for sockets: name a shorter one, such as /tmp")
         bench = _bench(config, Path(work))
         bench.quiet.require()
         _measure_scaling(config, bench) if config.scaling else _measure(config, bench)
@@ -128,7 +134,7 @@ def _measure_scaling(config: BenchmarkConfig, bench: Bench) -> None:
         from horovod_asl.report import plot_scaling
 
         text = json.dumps({"about": _about(config, bench)} | found, indent=1, ensure_ascii=False)
-        (config.out / "scaling.json").write_text(text + "\n")
+        (config.out / "scaling.json").write_text(text + "\n", encoding="utf-8")
         plot_scaling(found, _machine_line(), config.out / "scaling.png")
 
 

@@ -189,9 +189,9 @@ def _gpu_count() -> int:
 
 
 def _read_row(kind: Kind, folder: Path) -> dict[str, Any]:
-    result = json.loads((folder / "result.json").read_text())
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    facts = json.loads((folder / "run.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     split = next(name for name in ("test", "validation", "train") if name in result["scores"])
     photos = sum(row["photos"] for row in history)
     return {
@@ -229,7 +229,7 @@ def _compare_with_reference(rows: list[dict[str, Any]], out: Path) -> None:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     from horovod_asl.report import plot_comparison
 
-    (out / "compare.json").write_text(json.dumps(rows, indent=1))
+    (out / "compare.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     plot_comparison(rows, out / "compare.png")
     _show(rows)
     print(f"\n{out}/compare.json, {out}/compare.png", flush=True)

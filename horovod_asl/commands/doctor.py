@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ def _missing_for_processes(report: dict[str, Any]) -> list[Missing]:
         rows.append(
             Missing(f"an address for the name {network['hostname']}", "horovodrun --gloo, torchrun", remedy)
         )
-    if report["storage"].get("dev_shm_gib", 0) < LEAST_SHARED_MEMORY_GIB:
+    if report["storage"].get("dev_shm_gib", math.inf) < LEAST_SHARED_MEMORY_GIB:
         remedy = "mount -o remount,size=2g /dev/shm; in Docker: --shm-size=2g"
         rows.append(
             Missing(f"{LEAST_SHARED_MEMORY_GIB} GiB of /dev/shm", "several ranks on one machine", remedy)

@@ -167,7 +167,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     """Each rank decodes and scores every world_size-th photo."""
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
-    from horovod_asl.data.executor import usable_cores
+    from horovod_asl.cores import usable_cores
     from horovod_asl.data.folder import load_folder
     from horovod_asl.engine import Photos
 

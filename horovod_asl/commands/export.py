@@ -112,7 +112,7 @@ def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
             scores=scores,
             notes=notes,
         )
-        (box / boxed.CARD).write_text(card)
+        (box / boxed.CARD).write_text(card, encoding="utf-8")
     _show(exported)
     for name in (boxed.WEIGHTS, boxed.ONNX):
         print(f"{folder / name}  {(folder / name).stat().st_size / 1e6:.2f} MB")
@@ -121,7 +121,7 @@ def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--notes {path} cannot be read as text ({error})") from error
 

@@ -61,7 +61,8 @@ def main(argv: list[str]) -> int:
     facts = inspect_store(store)
     _print_facts(facts, verified=config.verify)
     if config.json is not None:
-        _written(config.json, lambda path: path.write_text(json.dumps(asdict(facts), indent=1) + "\n"))
+        text = json.dumps(asdict(facts), indent=1) + "\n"
+        _written(config.json, lambda path: path.write_text(text, encoding="utf-8"))
     if config.contact_sheet is not None:
         sheet = contact_sheet(store, columns=config.columns)
         _written(config.contact_sheet, lambda path: sheet.save(path, "PNG"))

@@ -39,13 +39,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import command, parse
+from horovod_asl.config import PLACE
 from horovod_asl.data.build import PrepareReport, Tolerance, check_values, prepare_store
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.sources import SyntheticOptions
@@ -58,7 +59,7 @@ from horovod_asl.progress import Progress
 class PrepareConfig:
     """Flags of `prepare`."""
 
-    places: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE …] STORE")]
+    places: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE …] STORE")] = field(metadata=PLACE)
     """The sources (folders of class folders, zips, `kaggle`, `synthetic`, each also as NAME=SOURCE), and last
     the folder to make."""
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horovod_asl.cli import command, parse, value_of
+from horovod_asl.cli import command, expand_home, parse, value_of
 from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
@@ -75,12 +75,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
-    run = value_of(TrainConfig, argv, "--resume")
-    if run is None or {"-h", "--help"} & {*argv}:
+    resumed = value_of(TrainConfig, argv, "--resume")
+    if resumed is None or {"-h", "--help"} & {*argv}:
         config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
         refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
-    saved = _saved_config(Path(run))
+    run = Path(expand_home(resumed))
+    saved = _saved_config(run)
     # Read over what the run began with: a flag that says a default is then told from one left out, and flags that go
     # together may be said one without the other.
     asked = parse(TrainConfig, argv, prog="horovod-asl train", description=None, default=_chosen_anew(saved))
@@ -89,7 +90,7 @@ def _config(argv: Sequence[str]) -> TrainConfig:
     return dataclasses.replace(
         asked,
         run_folder=saved.run_folder,
-        data=dataclasses.replace(asked.data, store=asked.data.store or _store_of(saved, Path(run))),
+        data=dataclasses.replace(asked.data, store=asked.data.store or _store_of(saved, run)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from horovod_asl.cores import usable_cores
 from horovod_asl.data.arrange import (
     arrange,
     check_sides,
@@ -23,7 +24,7 @@ from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_rang
 from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
-from horovod_asl.data.executor import usable_cores, worker_pool
+from horovod_asl.data.executor import worker_pool
 from horovod_asl.data.finding import find_hands
 from horovod_asl.data.hand_finder import finder_settings
 from horovod_asl.data.replacing import (

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from horovod_asl.data.decode import PhotoError, check_size, decode_photo
 from horovod_asl.data.hashing import phash
+from horovod_asl.data.mapping import open_arrays
 from horovod_asl.data.photos import Origin
 from horovod_asl.errors import UserError
 
@@ -173,9 +174,9 @@ def _write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
 
 
 def read_records(path: Path, dtype: np.dtype[Any], *, check: bool) -> NDArray[Any] | None:
-    """The mapped records of a file; None if it is damaged, as far as it shows or `check` finds, or holds others."""
+    """The records of a file; None if it is damaged, as far as it shows or `check` finds, or holds others."""
     try:
-        records: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself indexes slowly
+        records = open_arrays([path], are_all=False)[0]
     except (ValueError, EOFError, OSError):
         return None
     is_whole = records.dtype == dtype

@@ -3,9 +3,13 @@ mpi4py)."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -16,6 +20,9 @@ from typing import cast
 from horovod_asl.errors import UserError
 from horovod_asl.memory import keep_freed_memory
 
+# What a socket's path may be: 108 bytes with the one that ends it, on macOS 104; and what multiprocessing adds.
+_LONGEST_SOCKET_PATH, _SOCKET_NAME = 103, "/pymp-xxxxxxxx/listener-xxxxxxxx"
+_SHORT_FOLDER = "/tmp"
 _WORLD_SIZE_VARIABLES = (
     "OMPI_COMM_WORLD_SIZE",
     "PMI_SIZE",
@@ -23,11 +30,6 @@ _WORLD_SIZE_VARIABLES = (
     "MV2_COMM_WORLD_SIZE",
     "JSM_NAMESPACE_SIZE",
 )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on (cgroup sets and taskset count; hyper-threads are cores)."""
-    return len(os.sched_getaffinity(0))
 
 
 def mpi_world_size() -> int:
@@ -54,13 +56,42 @@ def worker_pool(workers: int, *, across_ranks: bool = False) -> Iterator[Executo
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Processes of this machine, begun at once; never by fork: the parent may hold MPI, CUDA or threads, which a
-    fork breaks. They are forks of a server that has imported the decoder already."""
+    fork breaks. They are forks of a server that has imported the decoder already.
+
+    Raises:
+        UserError: no folder for temporary files can be written.
+    """
+    _make_socket_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["horovod_asl.data.chunks"])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     for _ in range(workers):  # each task begins a worker: they start while the caller looks for photos
         pool.submit(os.getpid)
     return pool
+
+
+@functools.cache  # one folder and one note, however many pools there are
+def _make_socket_folder() -> None:
+    """Make multiprocessing's folder for sockets: in /tmp where the path of TMPDIR is too long for them."""
+    try:
+        usual = tempfile.gettempdir()
+        is_short = len(os.fsencode(usual + _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH
+        tempfile.tempdir = usual if is_short else _SHORT_FOLDER
+        try:
+            made = multiprocessing.util.get_temp_dir()  # it is kept for all later calls
+        finally:
+            tempfile.tempdir = usual
+    except OSError as error:
+        raise UserError(
+            f"workers need a folder for their sockets, and none can be made ({error}): name a folder with a short "
+            "path in TMPDIR"
+        ) from error
+    if not is_short and not made.startswith(usual):
+        print(
+            f"note: the path of TMPDIR is too long for sockets ({len(usual)} characters), so the workers' sockets "
+            f"are in {made}",
+            file=sys.stderr,
+        )
 
 
 def _begin_worker() -> None:

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_asl.cores import usable_cores
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
-from horovod_asl.data.executor import process_pool, usable_cores
+from horovod_asl.data.executor import process_pool
 from horovod_asl.data.file_names import ignored_line, refuse_idle
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings

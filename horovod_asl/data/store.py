@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_asl.data.mapping import open_arrays
 from horovod_asl.data.split import SPLITS
 from horovod_asl.errors import UserError
 from horovod_asl.files import file_digest
@@ -227,7 +228,7 @@ class Store:
     def hands(self) -> NDArray[Any]:
         """What is known of each photo's hand: `hands.HAND_DTYPE` (n,), mapped. UserError in a store without hands."""
         self.require_hands()
-        return np.asarray(np.load(self.path / HANDS, mmap_mode="r"))
+        return open_arrays([self.path / HANDS])[0]
 
     def gather_crops(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """A copy of the crops at `rows`: uint8 (len(rows), C, C, 3). UserError in a store without hands."""
@@ -263,18 +264,24 @@ class Store:
 
     @cached_property
     def shards(self) -> list[NDArray[np.uint8]]:
-        """The mapped image files in order, each uint8 (n_i, H, W, 3)."""
+        """The image files in order, mapped where that can be (see `mapping`), each uint8 (n_i, H, W, 3)."""
         return self._map_shards("images")
 
     @cached_property
     def crop_shards(self) -> list[NDArray[np.uint8]]:
-        """The mapped crop files in order, each uint8 (n_i, C, C, 3)."""
+        """The crop files in order, likewise, each uint8 (n_i, C, C, 3)."""
         return self._map_shards("crops")
 
     def _map_shards(self, what: str) -> list[NDArray[np.uint8]]:
         count = -(-len(self) // SHARD_PHOTOS)
         files = [self.path / shard_name(number, what) for number in range(count)]
-        return [np.asarray(np.load(file, mmap_mode="r")) for file in files]  # np.memmap itself indexes slowly
+        return open_arrays(files)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the photos and crops that were opened are mapped, and not in memory."""
+        opened = [array for name in ("shards", "crop_shards") for array in self.__dict__.get(name, [])]
+        return all(isinstance(array.base, np.memmap) for array in opened)
 
     def _column(self, name: str) -> Strings:
         """A column of the index, read when it is asked for: a rank that trains needs none."""
@@ -300,7 +307,7 @@ def _csv_rows(path: Path, fields: tuple[str, ...]) -> Iterator[Iterator[list[str
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         unfinished = folder.with_name(folder.name + ".partial").exists()
         hint = "an unfinished prepare is beside it; run the same prepare again" if unfinished else "make one"

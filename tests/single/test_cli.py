@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from horovod_asl import __version__
 from horovod_asl.__main__ import COMMANDS, main
-from horovod_asl.cli import parse, to_yaml
+from horovod_asl.cli import expand_home, parse, to_yaml
 from horovod_asl.commands.prepare import PrepareConfig
 from horovod_asl.config import TrainConfig
 from tests.launching import ROOT, clean_environment
@@ -230,3 +234,111 @@ def test_a_rank_says_which_it_is_and_leaves_with_the_same_code() -> None:
     )
     assert finished.returncode == 2
     assert finished.stderr == "error: rank 3: --epochs must be at least 1, not 0\n"
+
+
+# -- ~ --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder that is empty."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def config_of(command: str) -> type[Any]:
+    """The dataclass of a command's flags."""
+    if command == "train":
+        return TrainConfig
+    module = importlib.import_module(f"horovod_asl.commands.{command}")
+    return getattr(module, f"{command.capitalize()}Config")  # type: ignore[no-any-return]
+
+
+def fields_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """Every option and its value, those of groups included."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        yield from fields_of(value) if dataclasses.is_dataclass(value) else [(field, value)]
+
+
+# What makes each command's configuration, with `~` in every path that it takes.
+EVERY_PATH = {
+    "prepare": "~/photos NAME=~/photos ~/store",
+    "inspect": "~/store --contact-sheet=~/a.png --json=~/a.json",
+    "train": "--store=~/store --run-folder=~/run --resume=~/run --features-file=~/f --freeze-backbone --views=2 "
+    "--pretrained=~/weights.pt",
+    "evaluate": "~/run ~/photos --json=~/a.json --report=~/report",
+    "predict": "~/run ~/photo.jpg ~/photos",
+    "export": "~/run ~/model.onnx",
+    "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
+    "--features-file=~/f --freeze-backbone --views=2 --pretrained=~/weights.pt",
+    "compare": "--out=~/out --store=~/store",
+    "benchmark": "~/photos --out=~/out",
+    "doctor": "",
+}
+EXPORT_BOX = {"box", "scores", "notes"}  # not together with OUT
+
+
+def test_no_command_is_left_out_below() -> None:
+    assert EVERY_PATH.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", EVERY_PATH)
+def test_every_path_of_every_command_has_its_home(command: str, home: Path) -> None:
+    config = parse(config_of(command), EVERY_PATH[command].split(), prog="", description=None)
+    empty = EXPORT_BOX if command == "export" else set()
+    for field, value in fields_of(config):
+        if "Path" in str(field.type) or field.metadata:
+            assert (field.name in empty) == (not value), f"{command} {field.name}: give it a value above"
+            for item in value if isinstance(value, tuple) else (value,) if value else ():
+                assert str(item).removeprefix("NAME=").startswith(f"{home}/"), field.name
+
+
+def test_a_box_and_its_papers_have_their_home_too(home: Path) -> None:
+    words = ["~/run", "--box=~/box", "--scores", "~/a.json", "~/b.json", "--notes=~/n.md"]
+    config = parse(config_of("export"), words, prog="", description=None)
+    assert (config.box, config.notes) == (home / "box", home / "n.md")
+    assert config.scores == (home / "a.json", home / "b.json")
+
+
+def test_yaml_has_homes_as_flags_have_and_saves_them_in_full(tmp_path: Path, home: Path) -> None:
+    file = yaml_file(tmp_path, "data: {store: ~/asl}\nrun_folder: ~/run\n")
+    config = train_config(f"--config={file}")
+    assert (config.data.store, config.run_folder) == (home / "asl", home / "run")
+    assert f"store: {home}/asl" in to_yaml(config)
+
+
+def test_the_config_file_itself_may_lie_at_home(home: Path) -> None:
+    home.mkdir()
+    yaml_file(home, "epochs: 3\n")
+    assert train_config("--config=~/my.yaml").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("prepare", "synthetic", "~nobody9/s"), "~nobody9/s: there is no user nobody9 on this machine"),
+        (("prepare", "N=~nobody9/s", "s"), "~nobody9/s: there is no user nobody9 on this machine"),
+        (("train", "--store=~nobody9/s"), "~nobody9/s: there is no user nobody9 on this machine"),
+    ],
+)
+def test_the_home_of_nobody_is_refused_before_a_folder_of_that_name_is_made(
+    words: tuple[str, ...],
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert part in refusal(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~photo.jpg").touch()
+    assert expand_home("~photo.jpg") == "~photo.jpg"
+    assert expand_home("photos/~a.jpg") == "photos/~a.jpg"
+    assert expand_home("./~photo.jpg") == "./~photo.jpg"

@@ -17,7 +17,9 @@ from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "labels", "config", "errors", "files", "cli", "launcher", "hand_bundle"), 0),
+    **dict.fromkeys(("__init__", "labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
+    "hand_bundle": 0,
+    "streams": 0,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
         1,

@@ -112,7 +112,11 @@ def test_launchers_without_an_environment_name_the_remedy(checkout: Path, script
 def test_make_train_without_horovod_says_what_it_takes_instead(checkout: Path, bare: Path) -> None:
     stub_venv(checkout)
     stub(checkout / ".venv" / "bin", "torchrun", 'echo "torchrun got: $*"')
-    stub(checkout / ".venv" / "bin", "python", 'echo "python got: $*"')
+    stub(
+        checkout / ".venv" / "bin",
+        "python",
+        'case "$*" in *horovod_asl.cores) echo 2 ;; *) echo "python got: $*" ;; esac',
+    )
     answer = run(checkout / "launch" / "train.sh", "--epochs", "3", path=bare)
     assert "Horovod is not installed: one process" in answer.stdout
     assert f"python got: {checkout}/train.py --epochs 3" in answer.stdout
