@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,7 +104,7 @@ def value_of(config_class: type[Any], argv: Sequence[str], flag: str) -> str | N
     """
     value = ""
     words = _expand_config_files(config_class, list(argv))
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise([*words, ""]):
         if word == flag:
             value = after
         elif word.startswith(f"{flag}="):

@@ -306,7 +306,8 @@ def _as_text(holder: Holder) -> str:
 def _read(path: Path) -> tuple[Holder, float] | None:
     """Who holds a lock, and when that was last renewed (seconds of the file system's clock); None: nobody."""
     try:
-        with path.open(encoding="utf-8") as file:  # NFS asks the server anew when a file is opened, for `stat` it may not
+        # NFS asks the server anew when a file is opened; for `stat` it may not.
+        with path.open(encoding="utf-8") as file:
             status, text = os.fstat(file.fileno()), file.read()
     except FileNotFoundError:
         return None
