@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from horovod_asl.cli import expand_home
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.photos import Found, FoundPhoto, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
@@ -166,7 +167,7 @@ def _open_source(name: str, place: str, rule: str, image_size: int, synthetic: S
         from horovod_asl.data.kaggle import download_asl_alphabet
 
         return _photo_source(name, find_photos(download_asl_alphabet()), rule)
-    return _photo_source(name, find_photos(Path(place).expanduser()), rule)
+    return _photo_source(name, find_photos(Path(expand_home(place))), rule)
 
 
 def _photo_source(name: str, found: Found, rule: str) -> Source:
