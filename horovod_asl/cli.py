@@ -12,8 +12,9 @@ import dataclasses
 import io
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from horovod_asl.config import RETIRED, SCHEMA, TrainConfig
 from horovod_asl.errors import UserError
 
 ConfigT = TypeVar("ConfigT")
+
+_LEAST_COLUMNS = 40
 
 
 def parse(
@@ -52,7 +55,7 @@ def parse(
     args = _expand_config_files(config_class, _join_repeated(config_class, list(argv)))
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), _wide_enough():
             config = tyro.cli(
                 config_class,
                 args=args,
@@ -67,6 +70,22 @@ def parse(
         raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), prog)) from None
     result: ConfigT = _with_homes(config)
     return result
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """In a terminal of a few columns tyro wraps its manual for ever, and takes all memory."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns >= _LEAST_COLUMNS:
+        yield
+        return
+    os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def expand_home(text: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from horovod_asl.cli import expand_home
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.file_names import halving_pattern, ignored_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
@@ -209,7 +210,7 @@ def _found(place: str, exclude: Sequence[str]) -> Found:
         from horovod_asl.data.kaggle import download_asl_alphabet
 
         return find_photos(download_asl_alphabet(), exclude)
-    return find_photos(Path(place).expanduser(), exclude)
+    return find_photos(Path(expand_home(place)), exclude)
 
 
 def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Source:

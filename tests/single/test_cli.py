@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,19 @@ def test_a_refusal_stays_one_line_on_a_narrow_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert "invalid choice 'mpi' for argument '--backend'" in refusal(capsys, "train", "--backend", "mpi")
+
+
+def test_the_manual_ends_in_a_terminal_of_five_columns() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--help"],
+        env=clean_environment(COLUMNS="5"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),  # else all memory is taken
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines()[-5:])) <= 40
 
 
 # -- YAML -----------------------------------------------------------------------------------------------------
