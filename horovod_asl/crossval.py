@@ -29,7 +29,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
-from horovod_asl.files import write_atomically
+from horovod_asl.files import Lock, write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
@@ -41,11 +41,11 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
-from horovod_asl.runfolder import FACTS, RESULT, RunFolder
+from horovod_asl.run_opening import held_on_rank_0, refuse_another_store_or_split
+from horovod_asl.runfolder import FACTS, LOCK, RESULT, RunFolder
 from horovod_asl.session import (
     display_of,
     open_equal_stores,
-    refuse_another_store_or_split,
     run_training,
     settle_process,
 )
@@ -85,11 +85,25 @@ def cross_validate(
         UserError: `out` holds another cross-validation or something else, or the plan or a training is refused.
     """
     settle_process(config, backend)
-    stop = stop or StopSignal()
-    features, made_by = None, None
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
     _claim(out, _common(config, plan, store, backend), backend)
+    say = display_of(config, backend).say
+    # Beside the locks of the folds: a second cross-validation is refused at once, not where the two meet in a fold.
+    with held_on_rank_0(Lock(out / LOCK, say), "--out", backend, say, force=committed is not None):
+        return _walk(config, folds, store, out, backend, stop or StopSignal(), committed)
+
+
+def _walk(
+    config: TrainConfig,
+    folds: Sequence[Fold],
+    store: Store,
+    out: Path,
+    backend: Backend,
+    stop: StopSignal,
+    committed: dict[str, Any] | None,
+) -> Outcome:
+    features, made_by = None, None
     done = _finished(out, folds, store, backend)
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder

@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +26,13 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
-from horovod_asl.files import Holder, Lock, full_disk, is_full
-from horovod_asl.folds import CROSSVAL
 from horovod_asl.labels import CLASSES
 from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
 from horovod_asl.restarts import agents_of
-from horovod_asl.runfolder import RESULT, RunFolder, training_unknown
-from horovod_asl.stopping import Outcome, StopSignal, epochs_without_gain
+from horovod_asl.run_opening import full_disk_in_one_line, open_run_folder
+from horovod_asl.runfolder import RunFolder, training_unknown
+from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
 
@@ -112,9 +110,9 @@ def _train(
             "--patience ends a run by its accuracy on validation, and this store has no validation split: leave it "
             "out"
         )
-    folder = _open_folder(config, store, backend, committed, held, display.say)
+    folder = open_run_folder(config, store, backend, committed, held, display.say)
     go_on = f"go on with: {resume_command or _resume_command(config, folder, backend)}"
-    held.enter_context(_full_disk_in_one_line(folder, go_on))
+    held.enter_context(full_disk_in_one_line(folder, go_on))
     if features is None and (config.model.features_file is not None or config.model.keep_maps):
         with stop.catching_interrupts():
             features = features_of_store(config, store, backend, stop, display.on_features)
@@ -159,58 +157,6 @@ def _train(
     return outcome
 
 
-def already_finished(config: TrainConfig, backend: Backend) -> str | None:
-    """Of a run to resume: what to say where it is finished and `config` does not ask for more. Every rank comes here.
-
-    Raises:
-        UserError: `config` asks for fewer epochs than it has, or for more where it would stop at once.
-    """
-    said, fault = None, None
-    if backend.rank == 0:
-        try:
-            said = _finished(config, RunFolder(config.resume or Path()))
-        except UserError as error:
-            fault = str(error)
-    said, fault = backend.broadcast((said, fault))
-    if fault is not None:
-        raise UserError(fault)
-    return said
-
-
-def _finished(config: TrainConfig, run: RunFolder) -> str | None:
-    said = _said_of_finished(config, run)
-    if said is None and run.metrics() and not any(run.checkpoints.glob("step-*")):
-        raise UserError(
-            f"{run.path} has no checkpoint any more, so it cannot go on from its last epoch; start a new run, "
-            f"perhaps with its best weights: {command('train', '--pretrained', run.path)}"
-        )
-    return said
-
-
-def _said_of_finished(config: TrainConfig, run: RunFolder) -> str | None:
-    if not (run.path / RESULT).is_file():
-        return None
-    saved, history, result = run.config(), run.metrics(), run.result()
-    done = history[-1]["epoch"] if history else saved.epochs
-    early, patience = result.get("stopped_early", False), config.patience
-    stops_again = early and patience is not None and epochs_without_gain(history) >= patience
-    if config.epochs < done:
-        raise UserError(f"--epochs {config.epochs}: {run.path} has done {done} already: name more")
-    if config.epochs > done and not stops_again:
-        return None
-    more = f"--patience N, N more than {epochs_without_gain(history)} (or None)" if early else "--epochs N"
-    if config.epochs > done and config.epochs != saved.epochs:
-        raise UserError(
-            f"--epochs {config.epochs}: {run.path} was ended by --patience {patience} after {done} epochs, and would "
-            f"end at once; add {more}"
-        )
-    split, score = list(result["scores"].items())[-1]
-    return (
-        f"{run.path} is finished ({done} epochs{', ended by --patience' if early else ''}, {split} "
-        f"{score['top1']:.2%}): nothing to do; to extend it: {command('train', '--resume', run.path)} {more}"
-    )
-
-
 def display_of(config: TrainConfig, backend: Backend) -> Display:
     """What this rank shows of a run."""
     return Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
@@ -236,133 +182,6 @@ def open_equal_stores(path: Path, backend: Backend) -> Store:
             f"the store {path} on {', '.join(others)} differs from {digests[0][0]}'s; prepare or copy it again"
         )
     return store
-
-
-def _open_folder(
-    config: TrainConfig,
-    store: Store,
-    backend: Backend,
-    committed: dict[str, Any] | None,
-    held: contextlib.ExitStack,
-    say: Callable[[str], None],
-) -> RunFolder:
-    """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal.
-
-    It locks the folder until `held` is closed. A lock from another host may be that of a process that is gone: all
-    ranks come here again each second until that shows.
-    """
-    if committed is not None:
-        folder = RunFolder(Path(committed["run_folder"]))
-        if backend.rank == 0:  # the rank 0 that held the lock may be gone, with its host
-            lock = folder.lock(say)
-            lock.take(force=True)
-            held.callback(lock.release)
-        return folder
-    given = config.resume or config.run_folder
-    if given is None and backend.rank == 0:
-        given = RunFolder.new_default(config.model.name).path
-        held.callback(_remove_if_empty, given)  # of a run that does not begin; the next one takes another name
-    folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
-    lock, was_told = folder.lock(say), False
-    held.callback(lock.release)
-    while True:
-        fault, holder = None, None
-        if backend.rank == 0:
-            try:
-                holder = _enter(folder, lock, None if config.resume is None else store)
-            except UserError as error:
-                fault = str(error)
-        fault, holder = backend.broadcast((fault, holder))
-        if fault is not None:
-            raise UserError(fault)
-        if holder is None:
-            return folder
-        if not was_told:
-            say(f"{folder.path} was in training by {holder}: looking for a minute whether it still is")
-        was_told = True
-        backend.heartbeat()
-        time.sleep(1)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | None:
-    """Lock the folder of a run to begin, or to resume on a store; else the holder, if it is not known to be alive."""
-    try:
-        if resumed is None and not lock.path.exists():
-            folder.claim()  # first: nothing is written into a folder that is refused
-        holder = lock.take()
-    except OSError as error:
-        raise full_disk(folder.path, "free some room and start again") if is_full(error) else UserError(
-            f"{folder.path} cannot be written ({error.strerror or error})"
-        ) from error
-    if holder is not None and holder.is_alive:
-        raise UserError(
-            f"{folder.path} is in training by another process ({holder}): wait for its end, or stop it, or train in "
-            "another folder (--run-folder)"
-        )
-    if holder is None:
-        folder.claim() if resumed is None else refuse_another_store_or_split(folder, resumed)
-    return holder
-
-
-@contextlib.contextmanager
-def _full_disk_in_one_line(folder: RunFolder, go_on: str) -> Iterator[None]:
-    """Have a disk that is full end the run with what is saved and how to go on."""
-    before = threading.excepthook  # TensorBoard's thread hands its error on to ours, and would print it as well
-    threading.excepthook = lambda said: (
-        None if said.exc_value is not None and is_full(said.exc_value) else before(said)
-    )
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError) or not is_full(error):
-            raise
-        steps = sorted(path.name for path in folder.checkpoints.glob("step-*"))
-        newest = int(steps[-1].removeprefix("step-")) if steps else None
-        saved = "no step is saved yet" if newest is None else f"everything up to step {newest} is saved"
-        remedy = f"then {go_on}; {saved}" if folder.holds_run() else "then start again"
-        raise full_disk(folder.path, f"free some room, {remedy}") from error
-    finally:
-        threading.excepthook = before
-
-
-def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
-    """UserError where the run was trained on photos of another store, or with another split of it."""
-    facts = folder.facts()
-    trained = facts["store_digest"]
-    if trained != store.digest:
-        raise UserError(
-            f"{folder.path} was trained on a store with digest {trained[:12]}, and {store.path} has "
-            f"{store.digest[:12]}; name the first with --store, or start a new run"
-        )
-    if not _has_split(store, facts):
-        raise UserError(
-            f"{folder.path} was trained with another split than the one to go on with: "
-            + _remedy_for_another_split(folder, store, facts)
-        )
-
-
-def _has_split(store: Store, facts: dict[str, Any]) -> bool:
-    """Whether each photo is on the side on which it was for the run with these facts."""
-    if "split_digest" in facts:
-        return bool(facts["split_digest"] == store.split_digest)
-    # A run of an older version. The stores have the same digest, so the rule tells the splits apart.
-    return bool(facts.get("split_rule") == store.manifest["split_rule"])
-
-
-def _remedy_for_another_split(folder: RunFolder, store: Store, facts: dict[str, Any]) -> str:
-    if store.manifest["split_rule"]["kind"] == CROSSVAL:
-        return "remove that folder, and the fold is trained anew"
-    if facts.get("split_rule", {}).get("kind") == CROSSVAL:
-        return (
-            "it is a fold of a cross-validation, and the store's own split would train it on those whom it holds "
-            f"out; the same `horovod-asl crossval … --out {folder.path.parent}` goes on with it"
-        )
-    return "start a new run"
 
 
 def _begin_folder(trainer: Trainer, facts: dict[str, Any], digests: Iterable[str]) -> None:

@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     config = _config(argv)
 
     from horovod_asl.backends import choose, create  # torch is imported from here on, not for --help
-    from horovod_asl.session import already_finished, run_training
+    from horovod_asl.run_opening import already_finished
+    from horovod_asl.session import run_training
     from horovod_asl.stopping import Outcome, StopSignal
 
     launcher = detect()

@@ -75,7 +75,7 @@ def obeys_folders(source: Source, split: SplitRule) -> bool:
     return bool(source.split_folders) and not split.names_recordings and source.name != split.test_source
 
 
-def tell_of_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[str], None]) -> None:
+def report_split_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[str], None]) -> None:
     """A line for each source whose folders make a split, and a warning where the same people stand on two sides."""
     for source in sources:
         if not source.split_folders:
@@ -88,10 +88,11 @@ def tell_of_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[
                 f"{source.name}: its folders {folders} are the split{_further(source, split)} "
                 "(--split recordings ignores them)"
             )
-            if source.torn:
+            if source.shared_recordings:
+                shared = _first(source.shared_recordings)
                 say(
-                    f"warning: {source.name}: these folders share recordings ({_first(source.torn)}), so the scores "
-                    "say nothing about new people (--split recordings keeps each on one side)"
+                    f"warning: {source.name}: these folders share recordings ({shared}), so the scores say "
+                    "nothing about new people (--split recordings keeps each on one side)"
                 )
 
 

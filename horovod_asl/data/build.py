@@ -18,7 +18,7 @@ from horovod_asl.data.arrange import (
     describe_source,
     describe_split,
     originals,
-    tell_of_folders,
+    report_split_folders,
 )
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
 from horovod_asl.data.copies import with_copies
@@ -138,7 +138,7 @@ def prepare_store(
             by_folders=split.kind == "auto",
             exclude=exclude,
         )
-        tell_of_folders(opened, split, say)
+        report_split_folders(opened, split, say)
         chosen = _photos(opened, samples, split.seed, tolerance, say)
         if not tolerance.replace:
             refuse_if_surely_another_set(store, chosen)

@@ -16,7 +16,7 @@ from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_rang
 from horovod_asl.data.file_names import halving_pattern, ignored_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
-from horovod_asl.data.split_folders import split_folders, tell_sides_apart, without_side_folders
+from horovod_asl.data.split_folders import separate_sides, split_folders, without_side_folders
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, CLASSES, canonical_class
 
@@ -75,7 +75,7 @@ class Source:
     """The folders that make its split, such as `train` and `test`."""
     outside_folders: int = 0
     """Photos in none of them, which are training."""
-    torn: tuple[str, ...] = ()
+    shared_recordings: tuple[str, ...] = ()
     """People and takes that stand on several sides of these folders."""
 
     @property
@@ -222,10 +222,13 @@ def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Sourc
         return _source(name, found, *group_recordings(photos, rule))
     # A stray name may pass here: what is held out does not depend on recordings.
     recordings, used = group_recordings(photos, rule, allow_strays=True)
-    recordings, torn = tell_sides_apart(recordings, split)
+    recordings, shared = separate_sides(recordings, split)
     source = _source(name, found, recordings, "split folders" if used == "source" else used, split.sides)
     return replace(
-        source, split_folders=tuple(split.names), outside_folders=split.without_folder, torn=tuple(torn)
+        source,
+        split_folders=tuple(split.names),
+        outside_folders=split.without_folder,
+        shared_recordings=tuple(shared),
     )
 
 

@@ -68,7 +68,7 @@ def without_side_folders(photos: Sequence[FoundPhoto]) -> list[FoundPhoto]:
     return [replace(photo, group_folders=_others(photo.group_folders, above)) for photo in photos]
 
 
-def tell_sides_apart(recordings: Sequence[str], split: SplitFolders) -> tuple[list[str], list[str]]:
+def separate_sides(recordings: Sequence[str], split: SplitFolders) -> tuple[list[str], list[str]]:
     """A recording for each photo that stands on one side alone, and those that stood on several.
 
     Where `anna` is on two sides she becomes `anna/train` and `anna/test`, by the folders' names. `ONE_RECORDING`,
@@ -77,12 +77,12 @@ def tell_sides_apart(recordings: Sequence[str], split: SplitFolders) -> tuple[li
     sides: dict[str, set[str]] = {}
     for name, side in zip(recordings, split.sides, strict=True):
         sides.setdefault(name, set()).add(side)
-    torn = {name for name, own in sides.items() if len(own) > 1}
+    on_several_sides = {name for name, own in sides.items() if len(own) > 1}
     apart = [
-        (_below(name, folder or "train") if name in torn else name)
+        (_below(name, folder or "train") if name in on_several_sides else name)
         for name, folder in zip(recordings, split.folders, strict=True)
     ]
-    return apart, sorted(torn - {ONE_RECORDING})
+    return apart, sorted(on_several_sides - {ONE_RECORDING})
 
 
 def _below(name: str, folder: str) -> str:

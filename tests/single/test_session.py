@@ -33,8 +33,9 @@ from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.models import build_model
 from horovod_asl.onnx_export import metadata
+from horovod_asl.run_opening import already_finished
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.session import _Board, already_finished, run_training
+from horovod_asl.session import _Board, run_training
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import times_shown
 from tests.single.test_prepare import prepare

@@ -15,7 +15,7 @@ from horovod_asl.data.photos import FileOrigin, FoundPhoto
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule, split_recordings
-from horovod_asl.data.split_folders import side_named, split_folders, tell_sides_apart
+from horovod_asl.data.split_folders import separate_sides, side_named, split_folders
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -95,9 +95,9 @@ def test_a_recording_on_two_sides_becomes_two_whose_names_say_so():
     split = split_folders(in_folders("train", "Test", "train", "valid"))
     assert split is not None
     assert split.names == ["train", "valid", "Test"]
-    apart = tell_sides_apart(["anna", "anna", "ben", "cleo"], split)
+    apart = separate_sides(["anna", "anna", "ben", "cleo"], split)
     assert apart == (["anna/train", "anna/Test", "ben", "cleo"], ["anna"])
-    assert tell_sides_apart(["all"] * 4, split) == (["train", "Test", "train", "valid"], [])
+    assert separate_sides(["all"] * 4, split) == (["train", "Test", "train", "valid"], [])
 
 
 # -- a store of them ------------------------------------------------------------------------------------------

@@ -293,3 +293,16 @@ def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypa
     for number in notes:
         assert events[number - 1] == ("flush", events[number][1])
     assert json.loads((tmp_path / "kept.json").read_text())["rows"] == PHOTOS
+
+
+def test_a_second_cross_validation_in_one_folder_is_refused(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [BIN / "horovod-asl", "crossval", small_store, "--by", "signer", "--signers", "synthetic", "--out", out]
+    first = launch([*words, "--epochs", "1", "--stop-after-steps", "1"], timeout=120)
+    assert first.returncode == 3, first.output
+    with held_elsewhere(out / ".lock") as holder:
+        second = launch([*words, "--epochs", "1"], timeout=60)
+    assert second.returncode == 2
+    (line,) = second.output.splitlines()
+    assert line.startswith(f"error: {out} is in training by another process (pid {holder.pid} on ")
+    assert line.endswith("train in another folder (--out)")
