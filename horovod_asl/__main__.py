@@ -91,6 +91,9 @@ def _run(command: str | None, arguments: list[str]) -> int:
     except Exception as error:
         if streams.are_broken(error):
             return streams.BROKEN_PIPE
+        if isinstance(error, OSError) and streams.refuse(error):
+            fail(_with_rank(f"the output cannot be written ({error.strerror})"))
+            return 2
         if is_full(error):
             fail(_with_rank(f"a disk is full, or your quota is used up ({error}): free some room and try again"))
             return 2
@@ -99,9 +102,6 @@ def _run(command: str | None, arguments: list[str]) -> int:
             return 2
         if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename is not None:
             fail(_with_rank(f"{os.fspath(error.filename)}: {error.strerror}"))
-            return 2
-        if isinstance(error, OSError) and streams.refuse(error):
-            fail(_with_rank(f"the output cannot be written ({error.strerror})"))
             return 2
         if not _one_of_several():
             raise

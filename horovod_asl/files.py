@@ -33,7 +33,8 @@ STALE_AFTER_S = 60.0
 _RENEW_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
 _SAY_EVERY_S = 60.0
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}  # FAT, some FUSE file systems
+# FAT, some FUSE file systems; on macOS ENOTSUP is another number.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

@@ -166,7 +166,7 @@ def _with_rank_and_size(variables: Mapping[str, str], outer: Launcher | None) ->
 
 def _refuse_separate_torchruns(variables: Mapping[str, str], outer: Launcher | None) -> None:
     """`mpirun -np NODES torchrun …` is right where the torchruns know of each other."""
-    if outer is None or outer.world_size == 1:
+    if outer is None or outer.world_size == 1 or "SLURM_PTY_PORT" in variables:  # of a shell, in one task of the step
         return
     if _number(variables, "GROUP_WORLD_SIZE", default=1) == 1:
         raise UserError(

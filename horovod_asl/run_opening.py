@@ -228,17 +228,17 @@ def _said_of_finished(config: TrainConfig, run: RunFolder) -> str | None:
         return None
     saved, history, result = run.config(), run.metrics(), run.result()
     done = history[-1]["epoch"] if history else saved.epochs
-    early, patience = result.get("stopped_early", False), config.patience
-    stops_again = early and patience is not None and epochs_without_gain(history) >= patience
+    early, patience, stale = result.get("stopped_early", False), config.patience, epochs_without_gain(history)
+    stops_at_once = patience is not None and stale >= patience
+    more = f"--patience N, N more than {stale} (or None)" if early or stops_at_once else "--epochs N"
     if config.epochs < done:
         raise UserError(f"--epochs {config.epochs}: {run.path} has done {done} already: name more")
-    if config.epochs > done and not stops_again:
+    if config.epochs > done and not stops_at_once:
         return None
-    more = f"--patience N, N more than {epochs_without_gain(history)} (or None)" if early else "--epochs N"
-    if config.epochs > done and config.epochs != saved.epochs:
+    if config.epochs > done and (config.epochs, patience) != (saved.epochs, saved.patience):
         raise UserError(
-            f"--epochs {config.epochs}: {run.path} was ended by --patience {patience} after {done} epochs, and would "
-            f"end at once; add {more}"
+            f"--epochs {config.epochs} with --patience {patience}: validation of {run.path} has not improved for "
+            f"{stale} epochs already, so it would end at once; add {more}"
         )
     split, score = list(result["scores"].items())[-1]
     return (

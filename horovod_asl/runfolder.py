@@ -216,7 +216,10 @@ class RunFolder:
         """Of a finished run that is to be extended: it is finished no longer, and what it came to is kept."""
         if (self.path / RESULT).is_file():
             aside = self.path / f"{Path(RESULT).stem}.epoch-{self.metrics()[-1]['epoch']}.json"
-            (self.path / RESULT).replace(aside)
+            if aside.exists():  # the first is of the training, a later one of nothing more
+                (self.path / RESULT).unlink()
+            else:
+                (self.path / RESULT).replace(aside)
 
     def write_answers(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Save logits and labels of the splits that were scored."""

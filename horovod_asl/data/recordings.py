@@ -40,7 +40,15 @@ VERSIONS = {
     *("augmented", "augmentation", "aug", "flipped", "mirrored", "rotated"),
     *("gray", "grey", "grayscale", "color", "colour", "rgb", "depth", "mask", "masks", "binary", "edges"),
 }
-"""Folders with the same photos in another form: as recordings, they would put a photo and its copy on two sides."""
+"""Words of folders with the same photos in another form: as recordings, these would put a photo and its copy on two
+sides."""
+_PHOTO_WORDS = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "frame", "frames", "data"}
+_TAKE = re.compile(
+    r"(?:session|sess|day|take|set|batch|part|round|trial|recording|rec|video|vid|clip|scene|lighting|light|run|seq"
+    r"|sequence|camera|cam|view)s?[ _-]?\d+|\d+",
+    re.IGNORECASE,
+)
+"""A folder that names a take of some person, and not the person."""
 
 ONE_RECORDING = "all"
 """The recording of photos of which nothing says who is in them."""
@@ -104,6 +112,7 @@ def _by_first_that_fits(photos: Sequence[FoundPhoto], allow_strays: bool) -> tup
         return names, "person"
     folders = _subfolders([_without_versions(photo.group_folders) for photo in photos])
     are_told = _tell_people(photos, folders)
+    folders = _people_first(folders)
     if frames := _fitting(photos, _frame_blocks(photos), "frames", allow_strays):
         if not are_told:
             return frames, "frames"
@@ -117,7 +126,18 @@ def _by_first_that_fits(photos: Sequence[FoundPhoto], allow_strays: bool) -> tup
 
 @lru_cache(maxsize=1024)
 def _without_versions(folders: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(folder for folder in folders if folder.casefold() not in VERSIONS)
+    return tuple(folder for folder in folders if not _is_version(folder))
+
+
+def _is_version(folder: str) -> bool:
+    words = set(words_of(folder))
+    return bool(words & VERSIONS) and words <= VERSIONS | _PHOTO_WORDS
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case: `asl_alphabet_test`, `Test Set` and `ASLTest` all have the word test."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word for word in re.split(r"[\s._-]+", spaced.casefold()) if word]
 
 
 def _fitting(
@@ -130,6 +150,38 @@ def _fitting(
             _refuse_strays(photos, names, rule)
         return None
     return found
+
+
+def _people_first(folders: Sequence[str | None]) -> list[str | None]:
+    """Names of recordings with the person in front: `session1/anna` becomes `anna/session1`.
+
+    Where it cannot be told which folder names the person, because lower ones come again under several upper ones
+    (`images/anna`, `more/anna`), these upper ones are one: `images+more/anna`. Nobody may be on two sides.
+    """
+    ordered = {name: _in_order(name) for name in set(folders) if name}
+    uppers: dict[str, set[str]] = {}
+    for parts in ordered.values():
+        for lower in parts[1:]:
+            if not _TAKE.fullmatch(lower):
+                uppers.setdefault(lower, set()).add(parts[0])
+    together = _merged(list(uppers.values()))
+    names = {name: "/".join((together.get(parts[0], parts[0]), *parts[1:])) for name, parts in ordered.items()}
+    return [names[name] if name else name for name in folders]
+
+
+def _in_order(name: str) -> tuple[str, ...]:
+    """The folders of a recording, those that name takes behind the others."""
+    parts = name.split("/")
+    return tuple(sorted(parts, key=lambda part: _TAKE.fullmatch(part) is not None))
+
+
+def _merged(groups: Sequence[set[str]]) -> dict[str, str]:
+    """For each member of groups that share members, directly or by others, one name for all of these."""
+    joined: list[set[str]] = []
+    for group in groups:
+        touching = [one for one in joined if one & group]
+        joined = [one for one in joined if not one & group] + [group.union(*touching)]
+    return {member: "+".join(recording_order(list(group))) for group in joined for member in group}
 
 
 def _tell_people(photos: Sequence[FoundPhoto], folders: Sequence[str | None]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from horovod_asl.data.decode import DECODER_VERSION, PhotoError
-from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import INDEX, PROBLEMS, Store, is_copy
+from horovod_asl.data.sources import DRAWN, SourcePhoto
+from horovod_asl.data.store import INDEX, MANIFEST, PROBLEMS, Store, is_copy
 from horovod_asl.data.store_writer import Content, index_text, problems_text
 from horovod_asl.errors import UserError
 
@@ -47,17 +48,30 @@ def refuse_another_set(store: Path, digests: Iterable[str]) -> None:
 
 def _another_set(store: Path, old: set[str]) -> UserError:
     return UserError(
-        f"{store} is a store of other photos: under half of its {len(old)} are in the new one; choose another name "
-        "for the new store, or give up the old one with --replace"
+        f"{store} would lose over half of its {len(old)} photos: choose another name for the new store, or give up "
+        "the old one with --replace"
     )
 
 
 def _digests(store: Path) -> set[str]:
-    """Those of the photos of a store, copies aside; of a damaged or older one as far as they can be read."""
+    """Those of a store's photos, copies and drawn ones aside; of a damaged or older store as far as it can be read.
+
+    Drawn photos can be drawn again, and have other bytes in another size.
+    """
+    drawn = _drawn_sources(store)
     try:
         with (store / INDEX).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return {row["sha256"] for row in csv.DictReader(file) if not is_copy(row["path"])}
+            rows = (row for row in csv.DictReader(file) if not is_copy(row["path"]))
+            return {row["sha256"] for row in rows if row["source"] not in drawn}
     except (OSError, csv.Error, KeyError, TypeError):
+        return set()
+
+
+def _drawn_sources(store: Path) -> set[str]:
+    try:
+        sources = json.loads((store / MANIFEST).read_text(encoding="utf-8"))["sources"]
+        return {source["name"] for source in sources if source["group_by"] == DRAWN}
+    except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 

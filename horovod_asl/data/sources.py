@@ -16,9 +16,12 @@ from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_rang
 from horovod_asl.data.file_names import halving_pattern, ignored_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
-from horovod_asl.data.split_folders import separate_sides, split_folders, without_side_folders
+from horovod_asl.data.split_folders import refuse_unclear, separate_sides, split_folders, without_side_folders
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, CLASSES, canonical_class
+
+DRAWN = "drawn"
+"""What stands in place of a rule of recordings for the built-in sample."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,8 @@ def _found(place: str, exclude: Sequence[str]) -> Found:
 def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Source:
     split = split_folders(found.photos)
     if split is None:
+        if by_folders:
+            refuse_unclear(name, found.photos)
         return _source(name, found, *group_recordings(found.photos, rule))
     photos = without_side_folders(found.photos)
     if not by_folders:
@@ -259,4 +264,4 @@ def _synthetic_source(name: str, image_size: int, options: SyntheticOptions) -> 
             variety=options.variety,
         )
     ]
-    return Source(name, tuple(sorted(photos, key=lambda photo: photo.path)), "drawn", {})
+    return Source(name, tuple(sorted(photos, key=lambda photo: photo.path)), DRAWN, {})

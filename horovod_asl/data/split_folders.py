@@ -1,9 +1,11 @@
 """The split that the folders of a source already make: `train/`, `valid/`, `test/` and their like.
 
-A folder names a side if its name, or the first or last word of it, is one of `SIDE_WORDS` in any case, perhaps with
-`set`, `data`, `images` or digits behind it: `Train`, `training_set`, `asl_alphabet_test`, `test2`. A source has split
-folders if its photos stand on at least two sides; photos in none of these folders are training where there is a
-test folder beside them. A folder that all photos share says nothing: `asl_alphabet_train` alone is no split.
+A folder names a side if a word in its name is one of `SIDE_WORDS` in any case, perhaps with `set`, `data`, `images`
+or digits behind it: `Train`, `training_set`, `asl_alphabet_test_64`, `ASLTest`. `evaluation` is the test side; beside
+a test folder it is validation. A source has split folders if its photos stand on at least two sides; photos in none
+of these folders are training where there is a test folder beside them. A folder that all photos share says nothing:
+`asl_alphabet_train` alone is no split. Where a folder says `train` and nothing says what lies beside it, a source is
+refused.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from horovod_asl.data.photos import FoundPhoto
-from horovod_asl.data.recordings import ONE_RECORDING, shared_depth
+from horovod_asl.data.recordings import ONE_RECORDING, shared_depth, words_of
 from horovod_asl.data.split import SPLITS
+from horovod_asl.errors import UserError
 
 SIDE_WORDS = {
     "train": "train",
@@ -23,10 +26,13 @@ SIDE_WORDS = {
     "valid": "validation",
     "validation": "validation",
     "val": "validation",
+    "validate": "validation",
     "dev": "validation",
-    "eval": "validation",
     "test": "test",
+    "tests": "test",
     "testing": "test",
+    "holdout": "test",
+    **dict.fromkeys(("eval", "evaluate", "evaluation"), "evaluation"),
 }
 _SIDE_WORD = re.compile(rf"({'|'.join(SIDE_WORDS)})(?:set|data|images)?\d*")
 
@@ -52,14 +58,27 @@ class SplitFolders:
 
 def split_folders(photos: Sequence[FoundPhoto]) -> SplitFolders | None:
     """The split that the folders beside the class folders make; None if they make none."""
-    above = shared_depth([photo.group_folders for photo in photos])
-    chosen = [_chosen(photo.group_folders[above:]) for photo in photos]
+    chosen = _chosen_of_all(photos)
     seen = {side for side, _ in chosen if side}
     if "test" in seen and any(not side for side, _ in chosen):
         seen.add("train")
     if len(seen) < 2:
         return None
     return SplitFolders(tuple(side or "train" for side, _ in chosen), tuple(folder for _, folder in chosen))
+
+
+def refuse_unclear(name: str, photos: Sequence[FoundPhoto]) -> None:
+    """UserError if some photos of the source `name` lie in a folder called train, and the others in folders beside it
+    of which nothing says whether they are to be trained on."""
+    chosen = _chosen_of_all(photos)
+    others = [photo.path for photo, (side, _) in zip(photos, chosen, strict=True) if not side]
+    train = next((folder for _, folder in chosen if folder), None)
+    if train is not None and others:
+        raise UserError(
+            f"{name}: {train}/ is training by its name, but what lies beside it is not said, such as {others[0]}: "
+            "rename that folder to test or valid, leave it out with --exclude, or have recordings held out whatever "
+            "the folders are called (--split recordings)"
+        )
 
 
 def without_side_folders(photos: Sequence[FoundPhoto]) -> list[FoundPhoto]:
@@ -89,6 +108,14 @@ def _below(name: str, folder: str) -> str:
     return folder if name == ONE_RECORDING else f"{name}/{folder}"
 
 
+def _chosen_of_all(photos: Sequence[FoundPhoto]) -> list[tuple[str | None, str]]:
+    """`_chosen` of each photo, less the folders that all share, with a split in place of `evaluation`."""
+    above = shared_depth([photo.group_folders for photo in photos])
+    chosen = [_chosen(photo.group_folders[above:]) for photo in photos]
+    evaluation = "validation" if any(side == "test" for side, _ in chosen) else "test"
+    return [(evaluation if side == "evaluation" else side, folder) for side, folder in chosen]
+
+
 @lru_cache(maxsize=1024)
 def _chosen(folders: tuple[str, ...]) -> tuple[str | None, str]:
     """The side of a photo in these folders and the folder that says it: a plain `test` before a `my_test`, then the
@@ -104,8 +131,7 @@ def _others(folders: tuple[str, ...], above: int) -> tuple[str, ...]:
 
 
 def side_named(folder: str) -> str | None:
-    """The side that a folder's name says: `train`, `validation` or `test`; None if it says none, or two."""
-    words = [word for word in re.split(r"[\s._-]+", folder.casefold()) if word]
-    sides = [_SIDE_WORD.fullmatch(word) for word in words]
-    said = [match for match in sides if match]
-    return SIDE_WORDS[said[0][1]] if len(said) == 1 and (sides[0] or sides[-1]) else None
+    """The side that a folder names: `train`, `validation`, `test` or `evaluation`; None if it names none, or two."""
+    matches = [_SIDE_WORD.fullmatch(word) for word in words_of(folder)]
+    sides = {SIDE_WORDS[match[1]] for match in matches if match}
+    return sides.pop() if len(sides) == 1 else None

@@ -231,6 +231,11 @@ def test_torchruns_that_do_not_know_of_each_other_are_refused(outer: str) -> Non
         detect(ONE_PER_NODE[outer] | INSIDE | {"GROUP_WORLD_SIZE": "1", "GROUP_RANK": "0"})
 
 
+def test_one_torchrun_in_the_shell_of_a_step_is_no_other_s() -> None:
+    shell = ONE_PER_NODE["srun"] | {"SLURM_PTY_PORT": "40000"}
+    assert detect(shell | INSIDE | {"GROUP_WORLD_SIZE": "1", "GROUP_RANK": "0"}) == rank_5_of_8("torchrun")
+
+
 # -- other MPIs' launchers -----------------------------------------------------------------------------------
 
 OTHER_MPIS = {

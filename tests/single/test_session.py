@@ -400,12 +400,16 @@ def test_patience_ends_a_run_that_is_then_finished_and_goes_on_with_more(
     assert "(3 epochs, ended by --patience, test " in finished
     assert "--patience N, N more than 2" in finished
     assert asked("--patience", "2") == asked("--epochs", "3", "--patience", "None") == finished
-    with pytest.raises(UserError, match=r"--epochs 20: .* ended by --patience 2 after 3 epochs.*add --patience N"):
+    with pytest.raises(UserError, match=r"--epochs 20 with --patience 2: .* for 2 epochs already.*add --patience N"):
         asked("--epochs", "20")
     with pytest.raises(UserError, match=r"--epochs 2: .* has done 3 already"):
         asked("--epochs", "2")
     assert asked("--patience", "3") is None
     assert asked("--patience", "None", "--epochs", "4") is None
+    RunFolder(tmp_path / "run").write_result(result | {"stopped_early": False})  # as of a run of three epochs
+    with pytest.raises(UserError, match=r"--epochs 4 with --patience 1: .*would end at once"):
+        asked("--epochs", "4", "--patience", "1")
+    RunFolder(tmp_path / "run").write_result(result)
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")  # to save room, say
     assert asked() == finished
     with pytest.raises(UserError, match=r"has no checkpoint any more.* --pretrained"):

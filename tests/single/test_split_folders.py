@@ -56,9 +56,12 @@ def sides_of(store: Path) -> set[tuple[str, str]]:
     [
         *[(name, "train") for name in ("train", "Train", "TRAINING", "training_set", "asl_alphabet_train")],
         *[(name, "train") for name in ("Train_Alphabet", "trainset", "train2", "asl-train", "train data")],
-        *[(name, "validation") for name in ("valid", "Validation", "val", "dev", "asl_val", "eval")],
-        *[(name, "test") for name in ("test", "Test", "testing", "asl_alphabet_test", "test_set")],
-        *[(name, None) for name in ("anna", "trainer", "contest", "latest", "train_test_split", "my_test_a")],
+        *[(name, "train") for name in ("ASLTrain", "TrainDir", "trainA", "asl_train_2023", "my_trainset_a")],
+        *[(name, "validation") for name in ("valid", "Validation", "val", "dev", "asl_val", "validate")],
+        *[(name, "test") for name in ("test", "Test", "testing", "asl_alphabet_test", "test_set", "tests")],
+        *[(name, "test") for name in ("ASLTest", "asl_alphabet_test_64", "testB", "my_test_a", "holdout")],
+        *[(name, "evaluation") for name in ("eval", "Evaluation", "evaluate")],
+        *[(name, None) for name in ("anna", "trainer", "contest", "latest", "train_test_split", "Valentina")],
     ],
 )
 def test_the_side_that_a_folder_names(folder, side):
@@ -78,6 +81,9 @@ def test_the_side_that_a_folder_names(folder, side):
         (["anna", "test", "zoe"], ["train", "test", "train"]),
         (["test", "train", "other"], ["test", "train", "train"]),
         (["valid", "test"], ["validation", "test"]),
+        (["train", "evaluation"], ["train", "test"]),
+        (["train", "eval", "valid"], ["train", "test", "validation"]),
+        (["train", "eval", "test"], ["train", "validation", "test"]),
         (["asl_alphabet_train/asl_alphabet_train"], None),
         (["train/anna", "train/ben"], None),
         (["test/anna", "test/ben"], None),
@@ -89,6 +95,14 @@ def test_the_side_that_a_folder_names(folder, side):
 def test_the_sides_that_a_sources_folders_make(folders, sides):
     split = split_folders(in_folders(*folders))
     assert (None if split is None else list(split.sides)) == sides
+
+
+def test_what_lies_beside_a_training_folder_must_be_named(tmp_path):
+    photos = write_photos(tmp_path / "asl", "train/{c}/1.jpg", "train/{c}/2.jpg", "prediction/{c}/1.jpg")
+    with pytest.raises(UserError, match=r"asl: train/ is training by its name, .* prediction/A/1.jpg: rename"):
+        prepare(photos, tmp_path / "store")
+    ignored = prepare(photos, tmp_path / "store", split=SplitRule(kind="recordings"))
+    assert ignored.splits["train"] > 0
 
 
 def test_a_recording_on_two_sides_becomes_two_whose_names_say_so():
@@ -319,6 +333,22 @@ def test_no_person_is_on_two_sides(tmp_path):
     prepare(photos, tmp_path / "named", split=SplitRule(test=("set/ben",)))
     held = {name for name, side in sides_of(tmp_path / "named") if side == "test"}
     assert held == {"ben/1", "ben/2", "ben/4"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "recordings"),
+    [
+        (["session1/anna", "session1/ben", "session2/anna"], ["anna/session1", "ben/session1", "anna/session2"]),
+        (["anna/day1", "anna/day2", "ben/day1"], ["anna/day1", "anna/day2", "ben/day1"]),
+        (["images/anna", "more/anna", "other/cleo"], ["images+more/anna", "images+more/anna", "other/cleo"]),
+        (["school1/anna", "school2/ben"], ["school1/anna", "school2/ben"]),
+        (["set1", "set2"], ["set1", "set2"]),
+        (["Raw Images/anna", "Aug Images/anna", "raw_images/ben"], ["anna", "anna", "ben"]),
+    ],
+)
+def test_the_person_stands_in_front_of_the_take(folders, recordings):
+    names = group_recordings(in_folders(*folders))[0]
+    assert names == recordings
 
 
 def test_a_person_with_several_folders_is_on_one_side():
