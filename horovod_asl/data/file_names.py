@@ -1,11 +1,13 @@
 """What the name of a file says: whether it is a picture, a system's own file, or one that the user leaves out; and
-whether the names fall into two halves, such as `color_*` and `depth_*`."""
+whether the names say that a set mixes photos with depth maps, masks or second pictures."""
 
 from __future__ import annotations
 
+import glob
 import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -29,8 +31,14 @@ SYSTEM_FOLDERS = {
 
 NO_PHOTO_WORDS = {"depth", "mask", "masks", "ir", "infrared", "thermal", "seg", "segmentation", "flow", "skeleton"}
 """Words in names of files that show a hand, but not as a camera sees it."""
-_FEWEST_HALVED = 20
+COLOUR_WORDS = {"rgb", "color", "colour"}
+PHOTO_WORDS = COLOUR_WORDS | {"image", "images", "img", "photo", "photos", "picture", "original", "orig"}
+_FEWEST_MIXED = 20
+_MIXED_SHARES = (0.2, 0.8)
 _MOST_LISTED = 6
+_WORD = r"[^\W\d_]+"
+_IN_FRONT = re.compile(rf"(?P<word>{_WORD})(?P<gap>[ _-]|(?=[0-9.]))(?P<rest>.*)\.[^.]*", re.DOTALL)
+_BEHIND = re.compile(rf"(?P<rest>.*?)(?P<gap>[ _.-]|(?<=[0-9]))(?P<word>{_WORD})\.[^.]*", re.DOTALL)
 
 
 def is_system_file(path: str) -> bool:
@@ -96,55 +104,79 @@ def ignored_line(suffixes: Mapping[str, int]) -> str:
     return f"ignored {what} ({', '.join([*most, *more])})"
 
 
-def halving_pattern(paths: Sequence[str]) -> str | None:
-    """A pattern for --exclude that matches half of the files, where the names say that a set is halved; else None.
+def mixed_line(paths: Sequence[str]) -> str:
+    """What to leave out with --exclude, where the names say that a set is not of photos alone; else an empty line.
 
-    It is halved where all names differ in one word alone, in front or behind, and each has a partner in its folder:
-    `color_1.png` and `depth_1.png`, or `1.png` and `1_mask.png`; or where half of the files lie in folders with a
-    name such as `depth`. Of two words the pattern has that which is likelier no photo.
+    They say so where words of NO_PHOTO_WORDS begin or end a good part of the names, or stand in names of folders; or
+    where all names differ in one word alone, in front or behind, and each has a partner in its folder
+    (`left_1.png` and `right_1.png`, or `1.png` and `1_flipped.png`).
     """
-    if len(paths) < _FEWEST_HALVED:
-        return None
-    return _halving_word(paths, _in_front) or _halving_word(paths, _behind) or _halving_folder(paths)
-
-
-def _halving_word(paths: Sequence[str], parts_of: Callable[[str], tuple[str, str, str]]) -> str | None:
-    rests: dict[str, set[str]] = {}
-    patterns: dict[str, str] = {}
-    for path in paths:
-        word, pattern, rest = parts_of(path)
-        rests.setdefault(word, set()).add(rest)
-        patterns[word] = pattern
-        if len(rests) > 2:
-            return None
-    if len(rests) != 2:
-        return None
-    first, second = sorted(rests, key=lambda word: (word.casefold() in NO_PHOTO_WORDS, word))
-    is_halved = rests[first] == rests[second] and 2 * len(rests[first]) == len(paths)
-    return patterns[second] if is_halved else None
-
-
-def _in_front(path: str) -> tuple[str, str, str]:
-    """The word in front of a file's name, the pattern of such names, and the rest of the path without its suffix."""
-    folder, _, name = path.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    word, gap, rest = re.fullmatch(r"([A-Za-z]*)([ _-]*)(.*)", stem, re.DOTALL).groups()  # type: ignore[union-attr]
-    return word, f"{word}{gap}*", f"{folder}/{rest}"
-
-
-def _behind(path: str) -> tuple[str, str, str]:
-    """The same of the word behind."""
-    folder, _, name = path.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    rest, gap, word = re.fullmatch(r"(.*?)([ _-]*)([A-Za-z]*)", stem, re.DOTALL).groups()  # type: ignore[union-attr]
-    return word, f"*{gap}{word}.*", f"{folder}/{rest}"
-
-
-def _halving_folder(paths: Sequence[str]) -> str | None:
-    folders = Counter(
-        part
-        for path in paths
-        for part in set(path.split("/")[:-1])
-        if part.casefold() in NO_PHOTO_WORDS
+    if len(paths) < _FEWEST_MIXED:
+        return ""
+    patterns = _no_photo_patterns(paths)
+    halves = [] if patterns else _halves(paths, _IN_FRONT) or _halves(paths, _BEHIND)
+    if len(halves) == 2:
+        return (
+            f"{' and '.join(map(shlex.quote, halves))} each match half of the files; if one half is depth maps, "
+            "masks or second pictures of the other, leave it out with --exclude"
+        )
+    if not (patterns := patterns or halves):
+        return ""
+    flags = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in patterns)
+    return (
+        f"by their names, {_matched(paths, patterns)} of {len(paths)} files may be depth maps, masks or second "
+        f"pictures of the others; if so, leave them out with {flags}"
     )
-    return next((name for name, count in folders.items() if 2 * count == len(paths)), None)
+
+
+def _matched(paths: Sequence[str], patterns: Sequence[str]) -> int:
+    return sum(bool(matching(path, patterns)) for path in paths)
+
+
+def _no_photo_patterns(paths: Sequence[str]) -> list[str]:
+    """Patterns of names with a word of NO_PHOTO_WORDS, if a good part of the files has one and others have none."""
+    least, most = (share * len(paths) for share in _MIXED_SHARES)
+    of_each = []
+    for path in paths:
+        words = [_taken_apart(path, form)[:2] for form in (_IN_FRONT, _BEHIND)]
+        names = {pattern for word, pattern in words if word in NO_PHOTO_WORDS}
+        of_each.append(names | _no_photo_folders(path.rpartition("/")[0]))
+    counts = Counter(pattern for patterns in of_each for pattern in patterns)
+    # A folder above the whole set says nothing, and a pattern of files may match folders of photos as well.
+    sound = [one for one, count in counts.items() if count <= most and count == _matched(paths, [one])]
+    matched = sum(not patterns.isdisjoint(sound) for patterns in of_each)
+    return sorted(sound) if least <= matched <= most else []
+
+
+@lru_cache(maxsize=1024)
+def _no_photo_folders(folder: str) -> set[str]:
+    """Patterns of folders on a path with a word of NO_PHOTO_WORDS, those aside that hold colour photos as well."""
+    words = {part: set(re.findall(_WORD, part.casefold())) for part in folder.split("/")}
+    return {glob.escape(part) for part in words if words[part] & NO_PHOTO_WORDS and not words[part] & COLOUR_WORDS}
+
+
+def _halves(paths: Sequence[str], form: re.Pattern[str]) -> list[str]:
+    """The patterns of both halves of a set of pairs, except that of names with a photo's word or without a word."""
+    rests: dict[tuple[str, str], set[str]] = {}
+    for path in paths:
+        word, pattern, rest = _taken_apart(path, form)
+        rests.setdefault((word, pattern), set()).add(rest)
+        if len(rests) > 2:
+            return []
+    first, *others = rests.values()
+    if others != [first] or 2 * len(first) != len(paths):
+        return []
+    patterns = sorted(pattern for word, pattern in rests if word and word not in PHOTO_WORDS)
+    return patterns if all(2 * _matched(paths, [pattern]) == len(paths) for pattern in patterns) else []
+
+
+def _taken_apart(path: str, form: re.Pattern[str]) -> tuple[str, str, str]:
+    """The word in front of a file's name or behind, in lower case, the pattern of such names, and the rest of the
+    path without its suffix. Word and pattern are empty where there is no such word."""
+    folder, _, name = path.rpartition("/")
+    match = form.fullmatch(name)
+    if match is None:
+        return "", "", f"{folder}/{name.rpartition('.')[0]}"
+    word, gap = match["word"], match["gap"] or "[0-9.]"
+    pattern = f"{word}{gap}*" if form is _IN_FRONT else f"*{gap}{word}.*"
+    return word.casefold(), pattern, f"{folder}/{match['rest']}"

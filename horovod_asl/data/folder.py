@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from horovod_asl.cores import usable_cores
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool
-from horovod_asl.data.file_names import ignored_line, refuse_idle
+from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
@@ -161,7 +161,9 @@ def load_folder(
     unknown = found.strays if rank == 0 else ()
     strays = [(str(Path(folder) / path), f"its folder {name} is no class") for path, name in unknown]
     ignored = f"{folder}: {ignored_line(found.other_files)}" if found.other_files else ""
-    notes = tuple(line for line in (note, ignored) if line)
+    mixed = mixed_line([photo.path for photo in photos]) if rank == 0 else ""
+    hint = f"note: {folder}: {mixed}" if mixed else ""
+    notes = tuple(line for line in (note, ignored, hint) if line)
     return replace(loaded, problems=[*strays, *loaded.problems], notes=notes)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from horovod_asl.cli import expand_home
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
-from horovod_asl.data.file_names import halving_pattern, ignored_line, refuse_idle
+from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.data.split_folders import refuse_unclear, separate_sides, split_folders, without_side_folders
@@ -147,7 +147,7 @@ def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bo
 
 
 def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
-    """A line for each kind of file that is not taken, and a hint where half of the files may be no photos."""
+    """A line for each kind of file that is not taken, and a hint where some of the rest may be no photos."""
     if source.ignored:
         say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
     if source.other_files:
@@ -156,11 +156,8 @@ def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
         say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
     if source.unknown:
         say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
-    if half := halving_pattern([photo.path for photo in source.photos]):
-        say(
-            f"note: {source.name}: {half!r} matches exactly half of the files; if these are depth maps, masks or "
-            f"second pictures of the other half, leave them out with --exclude {half!r}"
-        )
+    if hint := mixed_line([photo.path for photo in source.photos]):
+        say(f"note: {source.name}: {hint}")
 
 
 def _split_name(text: str) -> tuple[str, str]:

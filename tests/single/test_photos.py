@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from horovod_asl.data.file_names import halving_pattern, ignored_line
+from horovod_asl.cli import parse
+from horovod_asl.commands.prepare import PrepareConfig
+from horovod_asl.data.file_names import ignored_line, mixed_line
+from horovod_asl.data.folder import PixelReader, load_folder
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, PhotoError, find_photos, pictures_in
 from horovod_asl.data.recordings import group_recordings, listed, recording_order, summed_up
 from horovod_asl.data.sources import SyntheticOptions, check_classes, open_sources
@@ -106,29 +112,116 @@ def test_a_pattern_that_excludes_nothing_is_refused(tmp_path):
         open_one(str(tmp_path / "set"), exclude=["dept_*"])
 
 
-PAIRS = [f"{label}/{{}}{number}{{}}.png" for label in "AB" for number in range(8)]
+def kinds(*forms: str) -> list[str]:
+    """Eight files of each kind in each of three classes; `{a}` stands for the class, `{n}` for the number."""
+    return [form.format(a=label, n=n) for label in "ABD" for n in range(8) for form in forms]
+
+
+COUNTED = (
+    "by their names, {} of {} files may be depth maps, masks or second pictures of the others; if so, leave them out "
+    "with {}"
+)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "pattern"),
+    ("forms", "flags"),
     [
-        (("color_", ""), ("depth_", ""), "depth_*"),
-        (("depth_0_", ""), ("rgb_0_", ""), "depth_*"),
-        (("", ""), ("", "_mask"), "*_mask.*"),
-        (("", "-right"), ("", "-left"), "*-right.*"),
-        (("IMG_", ""), ("IMG_", "_depth"), "*_depth.*"),
-        (("color/", ""), ("depth/", ""), "depth"),
-        (("anna/", ""), ("ben/", ""), None),
-        (("hand1_", ""), ("hand2_", ""), None),
-        (("IMG_", ""), ("DSC_9", ""), None),
-        (("", ""), ("1", ""), None),
+        (["{a}/color_{n}.png", "{a}/depth_{n}.png"], "--exclude 'depth_*'"),
+        (["{a}/depth_0_{n}.png", "{a}/rgb_0_{n}.png"], "--exclude 'depth_*'"),
+        (["{a}/{n}.png", "{a}/{n}_mask.png"], "--exclude '*_mask.*'"),
+        (["{a}/IMG_{n}.jpg", "{a}/IMG_{n}-Depth.png"], "--exclude '*-Depth.*'"),
+        (["{a}/{n}_rgb.jpg", "{a}/{n}_d.png"], "--exclude '*_d.*'"),
+        (["{a}/{n}.png", "{a}/{n}_flipped.png"], "--exclude '*_flipped.*'"),
+        (["{a}/img{n}.png", "{a}/ir{n}.png"], "--exclude 'ir[0-9.]*'"),
+        (["{a}/{n}/color.png", "{a}/{n}/depth.png"], "--exclude 'depth[0-9.]*'"),
+        (["{a}/{n}.png", "{a}/{n}mask.png"], "--exclude '*[0-9.]mask.*'"),
+        (["{a}/color_{n}.png", "{a}/depth_{n}.png", "{a}/{n}.mask.png"], "--exclude '*.mask.*' --exclude 'depth_*'"),
+        (["color/{a}/{n}.png", "depth/{a}/{n}.png"], "--exclude depth"),
+        (["{a}/{n}.png", "{a}/depth_images/{n}.png"], "--exclude depth_images"),
+        (["rgb/{a}/{n}.png", "it's Depth Maps [8]/{a}/{n}.png"], """--exclude 'it'"'"'s Depth Maps [[]8]'"""),
+        (["masks, depth/{a}/{n}.png", "masks, depth/{a}/depth {n}.png"], "--exclude 'depth *'"),
+        (["{a}/{n}.png", "{a}/depth__{n}.png"], "--exclude 'depth_*'"),
+        (["{a}/{n}.png", "{a}/mask_{n}_mask.png"], "--exclude '*_mask.*' --exclude 'mask_*'"),
     ],
 )
-def test_a_pattern_of_names_that_halves_a_set(one, other, pattern):
-    paths = [path.format(*words) for path in PAIRS for words in (one, other)]
-    assert halving_pattern(paths) == pattern
-    assert halving_pattern(paths[1:]) is None
-    assert halving_pattern(paths[:10]) is None
+def test_names_of_what_is_no_photo_are_hinted_at_with_flags_to_paste(tmp_path, forms, flags):
+    paths = kinds(*forms)
+    count = 24 * (len(forms) - 1)
+    assert mixed_line(paths) == COUNTED.format(count, len(paths), flags)
+    touch(tmp_path, *paths)
+    patterns = parse(PrepareConfig, ["a", "b", *shlex.split(flags)], prog="prepare", description=None).exclude
+    left = [photo.path for photo in find_photos(tmp_path, patterns).photos]
+    assert len(left) == 24
+    assert mixed_line(left) == ""
+
+
+@pytest.mark.parametrize(
+    ("forms", "patterns"),
+    [
+        (["{a}/{n}-right.png", "{a}/{n}-left.png"], "'*-left.*' and '*-right.*'"),
+        (["{a}/x_{n}.png", "{a}/y_{n}.png"], "'x_*' and 'y_*'"),
+    ],
+)
+def test_of_pairs_with_unknown_words_both_halves_are_named(forms, patterns):
+    paths = kinds(*forms)
+    assert mixed_line(paths) == (
+        f"{patterns} each match half of the files; if one half is depth maps, masks or second pictures of the other, "
+        "leave it out with --exclude"
+    )
+    assert mixed_line(paths[1:]) == ""
+
+
+def test_a_photo_without_its_depth_map_changes_no_hint():
+    """But of fewer than 20 files names say nothing."""
+    paths = [path for path in kinds("{a}/color_{n}.png", "{a}/depth_{n}.png") if "color_7" not in path]
+    assert mixed_line(paths) == COUNTED.format(24, 45, "--exclude 'depth_*'")
+    assert mixed_line(paths[:19]) == ""
+
+
+@pytest.mark.parametrize("share", [1, 9, 10, 40, 41])
+def test_a_word_of_few_files_or_of_nearly_all_says_nothing(share):
+    for form in ("A/depth_{}.png", "depth_maps/A/{}.png"):
+        paths = [form.format(n) for n in range(share)] + [f"A/{n}.png" for n in range(share, 50)]
+        assert bool(mixed_line(paths)) == (share in (10, 40))
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ["{a}/{a}{n}.jpg"],
+        ["{a}/{a}_{n}.jpg", "{a}/{n}_{a}.jpg"],
+        ["{a}{n}_test.jpg"],
+        [f"{{a}}/hand1_{{a}}_{side}_seg_{{n}}_cropped.jpeg" for side in ("bot", "dif", "left", "right", "top")],
+        ["anna/{a}/{n}.png", "ben/{a}/{n}.png"],
+        ["{a}/hand1_{n}.png", "{a}/hand2_{n}.png"],
+        ["{a}/IMG_{n}.png", "{a}/DSC_9{n}.png"],
+        ["{a}/{n}.png", "{a}/1{n}.png"],
+        ["{a}/{n}.png", "{a}/{n}_rgb.png"],
+        ["{a}/photo_{n}.png", "{a}/Image_{n}.png"],
+        ["{a}/iris_{n}.png", "{a}/{n}.png", "{a}/unmask{n}.png"],
+        ["{a}/rgb_depth/{n}.png", "{a}/{n}.png"],
+        ["{a}/depth_{n}.png"],
+        ["depth_study/{a}/{n}.png", "depth_study/{a}/depth_{n}.png"],  # the pattern would take all
+        ["left_hand/{a}/photo_{n}.png", "left_hand/{a}/left_{n}.png"],
+        ["left_hand/{a}/right_{n}.png", "left_hand/{a}/left_{n}.png"],
+    ],
+)
+def test_names_of_photos_give_no_hint(forms):
+    assert mixed_line(kinds(*forms)) == ""
+
+
+def test_evaluate_gives_the_hint_of_what_it_scores_on_rank_0(tmp_path):
+    for side, n in [("train", 3), ("test", 10)]:
+        for number in range(n):
+            for kind in ("color", "depth"):
+                file = tmp_path / side / "A" / f"{kind}_{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8)).save(file)
+    hint = f"note: {tmp_path}: " + COUNTED.format(10, 20, "--exclude 'depth_*'")
+    load = partial(load_folder, tmp_path, reader=PixelReader(8), split="test")
+    assert load().notes[-1] == hint
+    assert hint not in load(rank=1, world_size=2).notes
+    assert not any("depth" in note for note in load(exclude=["depth_*"]).notes)
 
 
 def test_the_flat_official_test_folder(tmp_path):
