@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from horovod_asl.answers import Answers, measures
-from horovod_asl.backends import Backend
+from horovod_asl.backends import Backend, from_rank_0
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.config import NOT_LEARNED, RETIRED, TrainConfig
 from horovod_asl.data.recordings import by_source, listed
@@ -87,7 +87,8 @@ def cross_validate(
     settle_process(config, backend)
     store = open_equal_stores(store_path, backend)
     folds = plan_folds(recordings_of(store), **vars(plan))
-    _claim(out, _common(config, plan, store, backend), backend)
+    common = _common(config, plan, store, backend)
+    from_rank_0(backend, lambda: _claim(out, common))
     say = display_of(config, backend).say
     # Beside the locks of the folds: a second cross-validation is refused at once, not where the two meet in a fold.
     with held_on_rank_0(Lock(out / LOCK, say), "--out", backend, say, force=committed is not None):
@@ -104,7 +105,7 @@ def _walk(
     committed: dict[str, Any] | None,
 ) -> Outcome:
     features, made_by = None, None
-    done = _finished(out, folds, store, backend)
+    done = from_rank_0(backend, lambda: _finished(out, folds, store))
     for number, fold in enumerate(folds, start=1):
         path = out / fold.folder
         if fold.held_out in done:
@@ -187,18 +188,8 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     return as_json
 
 
-def _claim(out: Path, common: dict[str, Any], backend: Backend) -> None:
-    """Rank 0 makes the folder or finds that it holds the same plan; all ranks see its refusal."""
-    fault = None
-    if backend.rank == 0:
-        try:
-            _claim_here(out, common)
-        except (UserError, OSError) as error:
-            fault = str(error)
-    _raise_everywhere(fault, backend)
-
-
-def _claim_here(out: Path, common: dict[str, Any]) -> None:
+def _claim(out: Path, common: dict[str, Any]) -> None:
+    """Make the folder, or find that it holds the same plan."""
     if (out / PLAN).is_file():
         found = json.loads((out / PLAN).read_text())
         changed = _differences(found, common)
@@ -237,24 +228,17 @@ def _shown(name: str, value: Any) -> str:
     return (text[:12] if name.endswith("digest") else text) or "none"
 
 
-def _finished(out: Path, folds: Sequence[Fold], store: Store, backend: Backend) -> set[str]:
-    """Those of the folds that have their row, on every rank. UserError for one that cannot be used."""
+def _finished(out: Path, folds: Sequence[Fold], store: Store) -> set[str]:
+    """Those of the folds that have their row. UserError for one that cannot be used."""
     done: set[str] = set()
-    fault = None
-    if backend.rank == 0:
-        try:
-            folders = _folders_by_fold(out)
-            for fold in folds:
-                if fold.held_out in folders:
-                    _refuse_unusable(folders[fold.held_out], fold, store)
-                    done.add(fold.held_out)
-                else:
-                    _refuse_taken(out / fold.folder, fold)
-        except UserError as error:
-            fault = str(error)
-    _raise_everywhere(fault, backend)
-    finished: set[str] = backend.broadcast(done)
-    return finished
+    folders = _folders_by_fold(out)
+    for fold in folds:
+        if fold.held_out in folders:
+            _refuse_unusable(folders[fold.held_out], fold, store)
+            done.add(fold.held_out)
+        else:
+            _refuse_taken(out / fold.folder, fold)
+    return done
 
 
 def _refuse_unusable(path: Path, fold: Fold, store: Store) -> None:
@@ -320,24 +304,15 @@ def _train_and_score(
         )
         if outcome is not Outcome.FINISHED:
             return outcome
-    fault = None
-    if backend.rank == 0:
-        try:
-            refuse_another_store_or_split(RunFolder(path), split)
-            row = _row_of(fold, split, RunFolder(path))
-            row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
-            write_atomically(path / ROW, json.dumps(row, indent=1))
-        except (UserError, OSError) as error:
-            fault = str(error)
-    _raise_everywhere(fault, backend)
+
+    def write_row() -> None:
+        refuse_another_store_or_split(RunFolder(path), split)
+        row = _row_of(fold, split, RunFolder(path))
+        row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
+        write_atomically(path / ROW, json.dumps(row, indent=1))
+
+    from_rank_0(backend, write_row)
     return Outcome.FINISHED
-
-
-def _raise_everywhere(fault: str | None, backend: Backend) -> None:
-    """Have every rank raise what rank 0 found."""
-    fault = backend.broadcast(fault)
-    if fault is not None:
-        raise UserError(fault)
 
 
 def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from horovod_asl.backends import Backend
+from horovod_asl.backends import Backend, from_rank_0
 from horovod_asl.boxed import names_run_folder, open_run, run_of_weights
 from horovod_asl.cli import to_yaml
 from horovod_asl.config import TrainConfig, without_folders
@@ -71,20 +71,15 @@ def first_weights(
     Raises:
         UserError: the folder holds no trained run, or some of these photos were in its training.
     """
-    found = FirstWeights()
-    fault = None
-    if backend.rank == 0:
-        try:
-            if began_in is not None:
-                found = _remembered(RunFolder(began_in))
-            elif config.model.pretrained is not None and config.model.pretrained not in KNOWN_WEIGHTS:
-                found = _read(Path(config.model.pretrained), config.model.name, store, held_out)
-        except UserError as error:
-            fault = str(error)
-    found, fault = backend.broadcast((found, fault))
-    if fault is not None:
-        raise UserError(fault)
-    return found
+
+    def found() -> FirstWeights:
+        if began_in is not None:
+            return _remembered(RunFolder(began_in))
+        if config.model.pretrained is None or config.model.pretrained in KNOWN_WEIGHTS:
+            return FirstWeights()
+        return _read(Path(config.model.pretrained), config.model.name, store, held_out)
+
+    return from_rank_0(backend, found)
 
 
 def is_path(pretrained: str | None) -> bool:

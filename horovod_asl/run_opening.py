@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from horovod_asl.backends import Backend
+from horovod_asl.backends import Backend, from_rank_0
 from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
@@ -52,31 +52,16 @@ def open_run_folder(
     folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
     lock = folder.lock(say)
     held.callback(lock.release)
-    on_rank_0(lambda: _enter(folder, lock, None if config.resume is None else store), folder.path, backend, say)
+    _retry(lambda: _enter(folder, lock, None if config.resume is None else store), folder.path, backend, say)
     return folder
 
 
-def on_rank_0(
+def _retry(
     enter: Callable[[], Holder | None], folder: Path, backend: Backend, say: Callable[[str], None]
 ) -> None:
-    """Have rank 0 `enter` a folder, once a second until no holder of its lock is left. Every rank must come here.
-
-    Raises:
-        UserError: what `enter` raised on rank 0, on every rank.
-    """
+    """Have rank 0 `enter` a folder, once a second until no holder of its lock is left. Every rank must come here."""
     said = False
-    while True:
-        fault, holder = None, None
-        if backend.rank == 0:
-            try:
-                holder = enter()
-            except UserError as error:
-                fault = str(error)
-        fault, holder = backend.broadcast((fault, holder))
-        if fault is not None:
-            raise UserError(fault)
-        if holder is None:
-            return
+    while (holder := from_rank_0(backend, enter)) is not None:
         if not said:
             say(f"{folder} was in training by {holder}: looking for a minute whether it still is")
         said = True
@@ -130,7 +115,7 @@ def held_on_rank_0(
         force: take it from whoever holds it, where this job is known to be the holder.
     """
     if not force:
-        on_rank_0(lambda: take_or_refuse(lock, flag), lock.path.parent, backend, say)
+        _retry(lambda: take_or_refuse(lock, flag), lock.path.parent, backend, say)
     elif backend.rank == 0:
         lock.take(force=True)
     try:
@@ -201,16 +186,7 @@ def already_finished(config: TrainConfig, backend: Backend) -> str | None:
     Raises:
         UserError: `config` asks for fewer epochs than it has, or for more where it would stop at once.
     """
-    said, fault = None, None
-    if backend.rank == 0:
-        try:
-            said = _finished(config, RunFolder(config.resume or Path()))
-        except UserError as error:
-            fault = str(error)
-    said, fault = backend.broadcast((said, fault))
-    if fault is not None:
-        raise UserError(fault)
-    return said
+    return from_rank_0(backend, lambda: _finished(config, RunFolder(config.resume or Path())))
 
 
 def _finished(config: TrainConfig, run: RunFolder) -> str | None:

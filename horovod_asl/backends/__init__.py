@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from horovod_asl.backends.base import Backend, ReductionOptions, Serial, sync_buffers
+from horovod_asl.backends.base import Backend, ReductionOptions, Serial, from_rank_0, sync_buffers
 from horovod_asl.backends.gpu import refuse_old_driver, refuse_unfit_gpu
 from horovod_asl.backends.roll_call import others_in_words, refuse_shared_gpus
 from horovod_asl.backends.watchdog import Watchdog
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
-__all__ = ["Backend", "ReductionOptions", "Serial", "choose", "create", "sync_buffers"]
+__all__ = ["Backend", "ReductionOptions", "Serial", "choose", "create", "from_rank_0", "sync_buffers"]
 
 NAMES = ("serial", "dp", "ddp", "horovod")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
@@ -156,6 +156,24 @@ class Serial:
 
     def close(self) -> None:
         pass
+
+
+def from_rank_0(backend: Backend, work: Callable[[], T]) -> T:
+    """What `work` returns on rank 0, which alone does it, on every rank. Every rank must come here.
+
+    Raises:
+        UserError: on every rank, where `work` raised it on rank 0; an OSError becomes one.
+    """
+    value, fault = None, None
+    if backend.rank == 0:
+        try:
+            value = work()
+        except (UserError, OSError) as error:
+            fault = str(error)
+    value, fault = backend.broadcast((value, fault))
+    if fault is not None:
+        raise UserError(fault)
+    return cast(T, value)
 
 
 def sync_buffers(backend: Backend, model: nn.Module) -> None:
