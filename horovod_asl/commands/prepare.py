@@ -182,7 +182,8 @@ def main(argv: list[str]) -> int:
 def _places(config: PrepareConfig) -> tuple[str, ...]:
     if len(config.places) < 2:
         raise UserError(
-            "prepare needs a SOURCE and a STORE: horovod-asl prepare SOURCE [SOURCE …] STORE [OPTIONS]"
+            "prepare needs a SOURCE and a STORE: horovod-asl prepare SOURCE [SOURCE …] STORE [OPTIONS], the options "
+            "last: --exclude, --test and their like take every word that follows"
         )
     return config.places
 
