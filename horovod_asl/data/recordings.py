@@ -49,6 +49,8 @@ _TAKE = re.compile(
     re.IGNORECASE,
 )
 """A folder that names a take of some person, and not the person."""
+_PERSON_AND_TAKE = re.compile(r"(.*[^\W\d_].*?)[ _-]+((?:session|day|take)s?[ _-]?\d+)", re.IGNORECASE)
+"""A folder that names both, such as `anna_day1`."""
 
 ONE_RECORDING = "all"
 """The recording of photos of which nothing says who is in them."""
@@ -158,14 +160,17 @@ def _people_first(folders: Sequence[str | None]) -> list[str | None]:
     Where it cannot be told which folder names the person, because lower ones come again under several upper ones
     (`images/anna`, `more/anna`), these upper ones are one: `images+more/anna`. Nobody may be on two sides.
     """
-    ordered = {name: _in_order(name) for name in set(folders) if name}
+    together = {name: _in_order(name) for name in set(folders) if name}
+    apart = {name: _in_order(_PERSON_AND_TAKE.sub(r"\1/\2", name)) for name in together}
+    # `clip_take1`, `clip_take2`: one name in front of all takes is nobody's.
+    ordered = apart if len({parts[0] for parts in apart.values()}) > 1 else together
     uppers: dict[str, set[str]] = {}
     for parts in ordered.values():
         for lower in parts[1:]:
             if not _TAKE.fullmatch(lower):
                 uppers.setdefault(lower, set()).add(parts[0])
-    together = _merged(list(uppers.values()))
-    names = {name: "/".join((together.get(parts[0], parts[0]), *parts[1:])) for name, parts in ordered.items()}
+    merged = _merged(list(uppers.values()))
+    names = {name: "/".join((merged.get(parts[0], parts[0]), *parts[1:])) for name, parts in ordered.items()}
     return [names[name] if name else name for name in folders]
 
 

@@ -34,6 +34,8 @@ SIDE_WORDS = {
     "holdout": "test",
     **dict.fromkeys(("eval", "evaluate", "evaluation"), "evaluation"),
 }
+_SHORT = {"tr": "train", "te": "test", "ts": "test"}
+"""Whole names, in any case."""
 _SIDE_WORD = re.compile(rf"({'|'.join(SIDE_WORDS)})(?:set|data|images)?\d*")
 
 
@@ -132,6 +134,8 @@ def _others(folders: tuple[str, ...], above: int) -> tuple[str, ...]:
 
 def side_named(folder: str) -> str | None:
     """The side that a folder names: `train`, `validation`, `test` or `evaluation`; None if it names none, or two."""
+    if short := _SHORT.get(folder.casefold()):
+        return short
     matches = [_SIDE_WORD.fullmatch(word) for word in words_of(folder)]
     sides = {SIDE_WORDS[match[1]] for match in matches if match}
     return sides.pop() if len(sides) == 1 else None

@@ -82,6 +82,7 @@ def test_the_side_that_a_folder_names(folder, side):
         (["test", "train", "other"], ["test", "train", "train"]),
         (["valid", "test"], ["validation", "test"]),
         (["train", "evaluation"], ["train", "test"]),
+        (["tr", "te"], ["train", "test"]),
         (["train", "eval", "valid"], ["train", "test", "validation"]),
         (["train", "eval", "test"], ["train", "validation", "test"]),
         (["asl_alphabet_train/asl_alphabet_train"], None),
@@ -343,6 +344,8 @@ def test_no_person_is_on_two_sides(tmp_path):
         (["images/anna", "more/anna", "other/cleo"], ["images+more/anna", "images+more/anna", "other/cleo"]),
         (["school1/anna", "school2/ben"], ["school1/anna", "school2/ben"]),
         (["set1", "set2"], ["set1", "set2"]),
+        (["anna_day1", "anna_day2", "ben_day1"], ["anna/day1", "anna/day2", "ben/day1"]),
+        (["clip_take1", "clip_take2"], ["clip_take1", "clip_take2"]),
         (["Raw Images/anna", "Aug Images/anna", "raw_images/ben"], ["anna", "anna", "ben"]),
     ],
 )
