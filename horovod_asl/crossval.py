@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from horovod_asl.folds import (
     names_of,
     plan_folds,
     recordings_of,
+    same_command,
     split_codes,
     with_fold,
 )
@@ -131,9 +132,8 @@ def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
     """The config with the same fold's run of another cross-validation, where --pretrained names that."""
     begins_with = config.model.pretrained
     is_crossval = begins_with is not None and (Path(begins_with) / PLAN).is_file()
-    is_crossval, first = backend.broadcast(
-        (is_crossval, _folders_by_fold(Path(str(begins_with))).get(fold.held_out) if is_crossval else None)
-    )
+    folders = _folders_by_fold(_rows_by_folder(Path(str(begins_with)))) if is_crossval else {}
+    is_crossval, first = backend.broadcast((is_crossval, folders.get(fold.held_out)))
     if not is_crossval:
         return config
     if first is None:
@@ -144,9 +144,13 @@ def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(first)))
 
 
-def _folders_by_fold(out: Path) -> dict[str, Path]:
-    """The folder of each finished fold under `out`, by who is held out: older versions named some otherwise."""
-    rows = {file.parent: json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))}
+def _rows_by_folder(out: Path) -> dict[Path, dict[str, Any]]:
+    """The row of each finished fold under `out`."""
+    return {file.parent: json.loads(file.read_text()) for file in sorted(out.glob(f"*/{ROW}"))}
+
+
+def _folders_by_fold(rows: Mapping[Path, dict[str, Any]]) -> dict[str, Path]:
+    """The folder of each of these rows by who is held out: older versions named some otherwise."""
     return {row["held_out"]: folder for folder, row in rows.items()}
 
 
@@ -157,9 +161,8 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
         UserError: a fold's run was trained on recordings that the fold holds out.
     """
     rows = []
-    for file in sorted(out.glob(f"*/{ROW}")):
-        row = json.loads(file.read_text())
-        run = RunFolder(file.parent)
+    for folder, row in _rows_by_folder(out).items():
+        run = RunFolder(folder)
         _refuse_seen(run, row, row["test"])
         # A row of an older version does not say it.
         unknown = run.unknown_weights() if (run.path / FACTS).is_file() else None
@@ -231,20 +234,17 @@ def _shown(name: str, value: Any) -> str:
 def _finished(out: Path, folds: Sequence[Fold], store: Store) -> set[str]:
     """Those of the folds that have their row. UserError for one that cannot be used."""
     done: set[str] = set()
-    folders = _folders_by_fold(out)
+    rows = _rows_by_folder(out)
+    folders = _folders_by_fold(rows)
     for fold in folds:
         if fold.held_out in folders:
-            _refuse_unusable(folders[fold.held_out], fold, store)
+            folder = folders[fold.held_out]
+            digests = store.digests[held_out_rows(store, fold)]
+            _refuse_seen(RunFolder(folder), rows[folder], names_of(fold.test), digests)
             done.add(fold.held_out)
         else:
             _refuse_taken(out / fold.folder, fold)
     return done
-
-
-def _refuse_unusable(path: Path, fold: Fold, store: Store) -> None:
-    row = json.loads((path / ROW).read_text())
-    digests = store.digests[held_out_rows(store, fold)]
-    _refuse_seen(RunFolder(path), row, names_of(fold.test), digests)
 
 
 def _refuse_taken(path: Path, fold: Fold) -> None:
@@ -300,7 +300,7 @@ def _train_and_score(
             began_with,
             features,
             scores_training=False,
-            resume_command=f"the same `horovod-asl crossval … --out {path.parent}`",
+            resume_command=same_command(path.parent),
         )
         if outcome is not Outcome.FINISHED:
             return outcome

@@ -334,13 +334,18 @@ def _same_machine(holder: Holder, own: Holder) -> bool:
 def _machine() -> str:
     """Containers of one machine may share its name and its boot, but number their processes apart."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        boot = boot_id()
         namespace = Path("/proc/self/ns/pid").readlink()
         if Path("/proc/self").readlink().name != str(os.getpid()):
             return ""  # a /proc of another namespace, whose pids are other processes
     except OSError:
         return ""
     return f"{boot} {namespace}"
+
+
+def boot_id() -> str:
+    """The identity of this boot of the machine, which containers of one host share. OSError where there is none."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _runs(holder: Holder) -> bool:

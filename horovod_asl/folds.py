@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -65,6 +66,11 @@ class Fold:
     def rule(self) -> dict[str, object]:
         """What stands as `split_rule` in the facts of its run."""
         return {"kind": CROSSVAL, "test": names_of(self.test), "validation": names_of(self.validation)}
+
+
+def same_command(out: Path) -> str:
+    """What goes on with the folds under `out`, in words."""
+    return f"the same `horovod-asl crossval … --out {out}`"
 
 
 def names_of(recordings: Sequence[Recording]) -> list[str]:

@@ -20,7 +20,7 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.files import Holder, Lock, full_disk, is_full
-from horovod_asl.folds import CROSSVAL
+from horovod_asl.folds import CROSSVAL, same_command
 from horovod_asl.runfolder import RESULT, RunFolder
 from horovod_asl.stopping import epochs_without_gain
 
@@ -175,7 +175,7 @@ def _remedy_for_another_split(folder: RunFolder, store: Store, facts: dict[str, 
     if facts.get("split_rule", {}).get("kind") == CROSSVAL:
         return (
             "it is a fold of a cross-validation, and the store's own split would train it on those whom it holds "
-            f"out; the same `horovod-asl crossval … --out {folder.path.parent}` goes on with it"
+            f"out; {same_command(folder.path.parent)} goes on with it"
         )
     return "start a new run"
 

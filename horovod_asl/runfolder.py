@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
@@ -36,7 +35,7 @@ from horovod_asl.cli import command, flags_of_file, parse, require_known_schema,
 from horovod_asl.config import SCHEMA, TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.files import Lock, write_atomically
-from horovod_asl.folds import CROSSVAL
+from horovod_asl.folds import CROSSVAL, same_command
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
@@ -257,8 +256,8 @@ class RunFolder:
 
     def _way_on(self) -> str:
         if (self.facts().get("split_rule") or {}).get("kind") == CROSSVAL:
-            return f"the same `horovod-asl crossval … --out {self.path.parent}` goes on with it"
-        return f"resume it with `horovod-asl train --resume {shlex.quote(str(self.path))}`"
+            return f"{same_command(self.path.parent)} goes on with it"
+        return f"resume it with `{command('train', '--resume', self.path)}`"
 
     def temperature(self, manifest: Mapping[str, Any]) -> float:
         """The temperature fitted for the weights of this manifest (see `best_weights`); 1 where there is none."""

@@ -15,15 +15,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from horovod_asl.errors import UserError
+from horovod_asl.files import boot_id
 from horovod_asl.launcher import Launcher
 
 Place = dict[str, Any]
 _POLL_S = 0.05
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Store(Protocol):
@@ -49,7 +48,10 @@ class Roll:
 
 def own_place(launcher: Launcher) -> Place:
     """This machine by name and boot (containers of one host have a name each, and may see a GPU each)."""
-    boot = _BOOT_ID.read_text(encoding="utf-8").strip() if _BOOT_ID.exists() else ""
+    try:
+        boot = boot_id()
+    except OSError:  # not Linux
+        boot = ""
     local_rank = launcher.local_rank if launcher.knows_local else None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return {"host": platform.node(), "boot": boot, "local_rank": local_rank, "visible_gpus": visible}

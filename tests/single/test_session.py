@@ -244,7 +244,9 @@ def test_what_reads_a_run_that_is_not_finished_says_so(
     small_store: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)  # active, so that the command needs no path
     run, scores = tmp_path / "my run", tmp_path / "scores.json"
     config = replace(STEP, epochs=3)  # of two steps each
     stopping = replace(config, run_folder=run, stop_after_steps=steps)
