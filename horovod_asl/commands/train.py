@@ -7,8 +7,8 @@
     horovod-asl train --resume runs/RUN                     # go on, to the same weights to the bit
     horovod-asl train --resume runs/RUN --epochs 20         # extend a run, finished or not
 
-Ctrl-C and SIGTERM save a run of one process, and SIGUSR1 one of any number; the command that goes on is printed. Under
-the scripts in launch/ Ctrl-C does so for all ranks. Exit codes: 0 trained to the end, 2 an error, 3 after
+Ctrl-C and SIGTERM save a run of one process, and SIGUSR1 one of any number; the command that goes on is printed.
+Under the scripts in launch/ Ctrl-C does so for all ranks. Exit codes: 0 trained to the end, 2 an error, 3 after
 --stop-after-steps, 85 after a signal (to be started again), 130 after Ctrl-C.
 
 The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
