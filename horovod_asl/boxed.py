@@ -79,6 +79,11 @@ def open_run(path: Path) -> RunFolder:
     return Box(path) if (path / WEIGHTS).is_file() else RunFolder(path)
 
 
+def is_bundled(run: RunFolder) -> bool:
+    """Whether this is the model that ships."""
+    return run.path == BOX
+
+
 def names_run_folder(path: Path) -> bool:
     """Whether `open_run` is to open `path`: a folder, or `default`."""
     return path.is_dir() or _means_default(path)

@@ -131,6 +131,22 @@ def value_of(config_class: type[Any], argv: Sequence[str], flag: str) -> str | N
     return None if value in ("", "None") else value
 
 
+def named_flags(config_class: type[Any], argv: Sequence[str]) -> dict[str, str]:
+    """The flags among the arguments and in their config files by their names without dashes, each with the word after
+    it, the last one of each; `--flag None` counts as left out.
+
+    Raises:
+        UserError: as `parse`, of a config file.
+    """
+    named: dict[str, str] = {}
+    words = _expand_config_files(config_class, list(argv))
+    for word, after in pairwise([*words, ""]):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            named[name.replace("_", "-")] = value if equals else after
+    return {name: value for name, value in named.items() if value != "None"}
+
+
 def command(*words: str | Path) -> str:
     """`horovod-asl WORDS`, to be pasted into a shell: quoted, and by its path where the shell does not know it."""
     return f"{_program()} {shlex.join(map(str, words))}"

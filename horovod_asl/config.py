@@ -35,6 +35,7 @@ ModelName = Literal[
 _TUNED_BLOCKS = range(5, 17)
 _MODEL_OF_INPUT: dict[str | None, ModelName] = {
     None: "small_cnn",
+    "photos": "small_cnn",
     "pixels": "small_cnn",
     "landmarks": "landmark_mlp",
     "both": "hand_net",
@@ -128,17 +129,20 @@ class ModelConfig:
     """The network and what it sees."""
 
     model: Optional[ModelName] = None
-    """small_cnn is ours, for 64 px; landmark_mlp, ours too, reads the hand's landmarks alone; hand_net reads them and
-    the pixels around them; the others are torchvision's, with the head replaced. None: by the next option, else
-    small_cnn."""
-    input: Optional[Literal["pixels", "landmarks", "both"]] = None
-    """Of a store with hands (`prepare --hands`): the crop around the hand, its landmarks (landmark_mlp), or both
-    (hand_net). None: whole photos, or what the model reads."""
+    """hand_net reads the hand's landmarks and the pixels around them, landmark_mlp the landmarks alone; small_cnn,
+    for 64 px, and torchvision's, with the head replaced, read pixels. None: by the next option; without that hand_net
+    where the store has hands, else small_cnn."""
+    input: Optional[Literal["both", "landmarks", "pixels", "photos"]] = None
+    """What the network reads. Of a store with hands: the crop around the hand and its landmarks (both), the landmarks
+    alone, or the crop alone (pixels); of any store the whole photos. None: what the model reads; without a --model
+    both where the store has hands, else photos."""
     pretrained: Optional[str] = field(default=None, metadata=PLACE)
     """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
     (.safetensors, .pt, .pth), `default` (the model that ships), or the folder of a run, whose best weights are taken.
     For crossval also the folder of another: each fold begins with what the same fold left there. Of a file in a run
-    folder it is known who was in training, of any other file it is not, and scores say so."""
+    folder it is known who was in training, of any other file it is not, and scores say so. None: for hand_net
+    `default` where the store is small, else `hands`; for other networks random weights. `none`: random weights for
+    any network."""
     freeze_backbone: bool = False
     """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
     features are computed once instead of in every epoch."""
@@ -158,7 +162,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_at_least_1(self, "views")
-        model = self.model or _MODEL_OF_INPUT[self.input]
+        model = self.model or ("hand_net" if self.pretrained == "hands" else _MODEL_OF_INPUT[self.input])
         sees = _INPUT_OF_MODEL.get(model, self.input)
         _require(
             self.input in (None, sees) and (model in _INPUT_OF_MODEL) == (sees in ("landmarks", "both")),
@@ -193,7 +197,9 @@ class ModelConfig:
             "--features-file keeps what a frozen backbone makes of photos: add --freeze-backbone",
         )
         object.__setattr__(self, "model", model)  # resolved, as it is saved with a run
-        object.__setattr__(self, "input", sees)
+        object.__setattr__(self, "input", None if sees == "photos" else sees)
+        if self.pretrained == "none":
+            object.__setattr__(self, "pretrained", None)
 
     @property
     def name(self) -> ModelName:

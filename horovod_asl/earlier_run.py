@@ -5,21 +5,26 @@ from the start, a fresh head's first errors distort them, at the cost of inputs 
 2022, arXiv:2202.10054). So a training may have two stages, each a run. Whoever was in the training of the first has
 been seen by the second: its facts say so, and it refuses to be scored on them. That holds also where --pretrained
 names a file of weights in a run folder. Of any other file nothing says who was in its training; the facts say that.
+
+The bundled model is the exception, since no user can train it again without the photos that they hold out. A run
+that begins with it gets its scores all the same, with how many of the photos it has seen; and its temperature is the
+bundled model's, since one that was fitted on photos of training would be too sure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from horovod_asl.backends import Backend, from_rank_0
-from horovod_asl.boxed import names_run_folder, open_run, run_of_weights
+from horovod_asl.boxed import is_bundled, names_run_folder, open_run, run_of_weights
 from horovod_asl.cli import to_yaml
 from horovod_asl.config import TrainConfig, without_folders
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
+from horovod_asl.folds import CROSSVAL
 from horovod_asl.models import is_imagenet_file
 from horovod_asl.runfolder import KNOWN_WEIGHTS, RunFolder
 
@@ -32,17 +37,27 @@ class EarlierRun:
         trained_on: its recordings, and those of the run that it began with itself.
         digests: the lines of its `trained_on.sha256`.
         config: its config as YAML, without folders.
+        temperature: what its logits are divided by.
+        held_out: photos of the new run's splits that were in its training, by the name of the split.
     """
 
     path: Path
     trained_on: tuple[str, ...]
     digests: tuple[str, ...]
     config: str
+    temperature: float = 1.0
+    held_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What stands as `begun_with` in the facts of the later run."""
-        return {"run": str(self.path), "trained_on": list(self.trained_on), "config": self.config}
+        return {
+            "run": str(self.path),
+            "trained_on": list(self.trained_on),
+            "config": self.config,
+            "temperature": self.temperature,
+            "held_out": dict(self.held_out),
+        }
 
 
 @dataclass(frozen=True)
@@ -99,15 +114,23 @@ def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, An
     config, facts, seen = run.config(), run.facts(), run.training_photos()
     if seen is None:
         raise UserError(f"--pretrained {path}: it does not say which photos it was trained on: train it anew")
-    for split, rows in held_out.items():
-        in_training = run.were_in_training(store.digests[rows]) or []
-        if any(in_training):
+    counts = {split: sum(run.were_in_training(store.digests[rows]) or []) for split, rows in held_out.items()}
+    counts = {split: count for split, count in counts.items() if count}
+    is_fold = store.manifest["split_rule"]["kind"] == CROSSVAL
+    for split, count in counts.items():
+        if is_fold or not is_bundled(run):
             raise UserError(
-                f"--pretrained {path}: {sum(in_training):,} photos of this run's {split} split were in its training, "
+                f"--pretrained {path}: {count:,} photos of this run's {split} split were in its training, "
                 "so no score would be honest: name a run that left them out, or a store with the same split"
             )
-    left_by = run.path if path.is_file() else path
-    return EarlierRun(left_by, tuple(facts["trained_on"]), tuple(seen), to_yaml(without_folders(config)))
+    return EarlierRun(
+        run.path if path.is_file() else path,
+        tuple(facts["trained_on"]),
+        tuple(seen),
+        to_yaml(without_folders(config)),
+        run.temperature(run.best_weights()[0]),
+        counts,
+    )
 
 
 def _remembered(run: RunFolder) -> FirstWeights:
@@ -115,5 +138,12 @@ def _remembered(run: RunFolder) -> FirstWeights:
     if begun is None:
         return FirstWeights(unknown=unknown)
     seen = tuple(run.training_photos() or ())
-    earlier = EarlierRun(Path(begun["run"]), tuple(begun["trained_on"]), seen, begun["config"])
+    earlier = EarlierRun(
+        Path(begun["run"]),
+        tuple(begun["trained_on"]),
+        seen,
+        begun["config"],
+        begun.get("temperature", 1.0),  # an older version saved none, and refused held-out photos
+        begun.get("held_out", {}),
+    )
     return FirstWeights(earlier, unknown)

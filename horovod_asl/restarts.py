@@ -75,7 +75,7 @@ def _own_agent() -> Agent | None:
 
 def _is_trained_by(folder: Path, agents: Iterable[Agent]) -> bool:
     try:
-        trained_by = RunFolder(folder).facts().get("torchrun") or []
+        trained_by = RunFolder(RunFolder(folder).begun_stage()).facts().get("torchrun") or []
     except UserError:  # no run, or none that can be read
         return False
     return any(_are_one(mine, other) for mine in agents for other in trained_by)

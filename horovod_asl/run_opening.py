@@ -145,6 +145,18 @@ def full_disk_in_one_line(folder: RunFolder, go_on: str) -> Iterator[None]:
         threading.excepthook = before
 
 
+def require_store(store: Path, resumed: Path | None) -> None:
+    """UserError where nothing is at `store`, on which a run is to be trained, or `resumed` was."""
+    if store.exists():
+        return
+    if resumed is not None:
+        raise UserError(
+            f"no store at {store}, on which {resumed} was trained; name it with: "
+            f"{command('train', '--resume', resumed, '--store', 'STORE')}"
+        )
+    raise UserError(f"no store at {store}; make one with: {command('prepare', 'PHOTOS', store)}")
+
+
 def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
     """UserError where the run was trained on photos of another store, or with another split of it."""
     facts = folder.facts()

@@ -47,8 +47,13 @@ training: ImageNet shows objects, and the hands of MediaPipe's landmark network 
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
 
+HEAD, NEXT, FEATURES = "head", "next.yaml", "features"
+"""Of a run of two stages (`stages`): the folder of the first one's run, in it the config of the second, and the
+features that both train on, for as long as they train."""
 # What a start leaves that failed before its config was saved.
-_LEFTOVERS = {name for file in (CONFIG, FACTS, METRICS, TRAINED_ON) for name in (file, f".{file}.partial")}
+_LEFTOVERS = {HEAD} | {
+    name for file in (CONFIG, FACTS, METRICS, TRAINED_ON, NEXT) for name in (file, f".{file}.partial")
+}
 
 
 class RunFolder:
@@ -87,9 +92,15 @@ class RunFolder:
         """Whether a run began here."""
         return (self.path / CONFIG).is_file()
 
+    def begun_stage(self) -> Path:
+        """The folder of the run to resume: this one, or that of the first stage while the second has not begun."""
+        head = self.path / HEAD
+        return head if not self.holds_run() and (head / CONFIG).is_file() else self.path
+
     def claim(self) -> None:
         """Make the folder; one that holds a run, or anything else that is not ours, is refused."""
-        if self.holds_run():
+        head = RunFolder(self.path / HEAD)
+        if self.holds_run() or (head.holds_run() and not (head.path / RESULT).is_file()):
             raise UserError(
                 f"{self.path} already holds a run; continue it with: {command('train', '--resume', self.path)}, or "
                 "name another folder"
@@ -99,7 +110,7 @@ class RunFolder:
             others = sorted(
                 file.name
                 for file in self.path.iterdir()
-                if file.name not in _LEFTOVERS and not file.name.startswith(LOCK)
+                if file.name not in _LEFTOVERS and not file.name.startswith((LOCK, FEATURES, f".{FEATURES}"))
             )
         except OSError as error:
             reason = "a file of that name is there" if self.path.is_file() else error.strerror

@@ -18,12 +18,13 @@ from horovod_asl import __version__, checkpoint
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
+from horovod_asl.boxed import DEFAULT
 from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
 from horovod_asl.console import Display, next_step
 from horovod_asl.data.recordings import listed
 from horovod_asl.data.store import Store
-from horovod_asl.earlier_run import FirstWeights, first_weights
+from horovod_asl.earlier_run import EarlierRun, FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "validation", "test")
+_LOW_SCORE = 0.7  # of held-out photos: networks that read hands are above it
 
 
 def run_training(
@@ -52,6 +54,7 @@ def run_training(
     *,
     scores_training: bool = True,
     resume_command: str | None = None,
+    shows_next: bool = True,
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -62,6 +65,7 @@ def run_training(
         features: `features_of_store`, for several runs over one store; None: each computes what it needs.
         scores_training: whether the photos of training are scored at the end, beside the others.
         resume_command: what is printed as the way to go on with a run that stops early; None: `train --resume`.
+        shows_next: whether the commands that make use of the finished run are printed.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, the run to resume was trained on another
@@ -79,6 +83,7 @@ def run_training(
             held,
             scores_training=scores_training,
             resume_command=resume_command,
+            shows_next=shows_next,
         )
 
 
@@ -93,6 +98,7 @@ def _train(
     *,
     scores_training: bool,
     resume_command: str | None,
+    shows_next: bool,
 ) -> Outcome:
     """`run_training`; `held` keeps the lock of the run folder until the end."""
     started = time.perf_counter()
@@ -148,7 +154,9 @@ def _train(
         if outcome is Outcome.FINISHED:
             own = np.flatnonzero(~store.copies[rows["train"]]) if scores_training else None
             scored = _to_score(trainer, photos, own)
-            _conclude(trainer, scored, display, started=started, training_started=training_started)
+            _conclude(trainer, scored, display, first.run, started=started, training_started=training_started)
+            if shows_next:
+                _say_what_is_next(trainer, display)
         else:
             _say_how_to_go_on(outcome, trainer, display, go_on)
     except KeyboardInterrupt:
@@ -287,7 +295,10 @@ def _announce(
     begun_with = facts["begun_with"]
     if begun_with is not None:
         seen = listed(begun_with["trained_on"])
-        display.say(f"first weights: those of the run {begun_with['run']}, which was trained on {seen}")
+        named = "the bundled model" if begun_with["run"] == DEFAULT else f"the run {begun_with['run']}"
+        display.say(f"first weights: those of {named}, which was trained on {seen}")
+    if trainer.config.model.name == "hand_net" and trainer.config.model.pretrained is None:
+        display.say("first weights: random. --pretrained hands or default reads new people better")
     if facts["unknown_weights"] is not None:
         display.say(f"note: {training_unknown(facts['unknown_weights'])}")
     if trainer.validation is None:
@@ -364,12 +375,21 @@ def _to_score(trainer: Trainer, photos: dict[str, Photos], own: Rows | None) -> 
 
 
 def _conclude(
-    trainer: Trainer, photos: dict[str, Photos], display: Display, *, started: float, training_started: float
+    trainer: Trainer,
+    photos: dict[str, Photos],
+    display: Display,
+    earlier: EarlierRun | None,
+    *,
+    started: float,
+    training_started: float,
 ) -> None:
     """Score the best weights on every split and write result and report; times are of `time.perf_counter`."""
     train_seconds = time.perf_counter() - training_started
     manifest, best_digest, answers = _answers_of_best(trainer, photos)
+    seen = {} if earlier is None else earlier.held_out
     temperature = answers["validation"].temperature() if "validation" in answers else None
+    if earlier is not None and ("validation" not in answers or "validation" in seen):
+        temperature = earlier.temperature  # one that is fitted on photos of training is too sure
     seconds = time.perf_counter() - started
     result: dict[str, Any] = {
         "seconds": seconds,
@@ -380,6 +400,7 @@ def _conclude(
         "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
         "best_weights_digest": best_digest,
         "temperature": temperature,
+        "held_out_in_training": dict(seen),
         "scores": {split: measures(answer, CLASSES, temperature or 1.0) for split, answer in answers.items()},
     }
     if trainer.backend.rank == 0:
@@ -408,7 +429,15 @@ def _conclude(
             f"{name:<20} {score.top1:7.2%} of {score.n:,} photos  "
             f"(top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
         )
-    if temperature is not None:
+        if split in seen:
+            display.say(
+                f"  {seen[split]:,} of these {score.n:,} were in the training of the first weights, so this says "
+                "nothing about other people: score photos of theirs"
+            )
+    held_out = answers.get("test") or answers.get("validation")
+    if held_out is not None and trainer.config.model.input is None and held_out.scores().top1 < _LOW_SCORE:
+        display.say(_why_low(trainer))
+    if temperature is not None and "validation" in answers and "validation" not in seen:
         before, after = (result["scores"]["validation"][key] for key in ("ece", "ece_calibrated"))
         display.say(
             f"temperature {temperature:.3f}, fitted on validation (its calibration error {before:.3f} → {after:.3f})"
@@ -417,10 +446,28 @@ def _conclude(
     if unknown is not None:
         display.say(f"note: {training_unknown(unknown)}: people who are held out may have been in it")
     display.say(f"done in {seconds:.0f} s: {trainer.folder.path}/report.html")
+    trainer.backend.barrier()
+
+
+def _why_low(trainer: Trainer) -> str:
+    """Of a network that reads whole photos, and few of those that were held out: why, and what to try."""
+    store = trainer.config.data.store
+    has_hands = store is not None and _has_hands(store)
+    hands = "leave out --input photos" if has_hands else "prepare the photos with --hands"
+    return (
+        "this network reads whole photos: it learns the rooms, the light and the skin of the training set, and few "
+        f"hands of other people. Networks that read the hand itself do better: {hands}"
+    )
+
+
+def _has_hands(store: Path) -> bool:
+    return Store.open(store).hand_settings is not None
+
+
+def _say_what_is_next(trainer: Trainer, display: Display) -> None:
     if trainer.backend.rank == 0:
         is_sample = trainer.config.data.store is None
         display.say(next_step(trainer.folder.path, trainer.folder.facts()["store"], is_sample=is_sample))
-    trainer.backend.barrier()
 
 
 def _answers_of_best(

@@ -3,8 +3,8 @@
 # left out. PHOTOS is the folder that holds asl_alphabet_train and other_signers (default: the one beside the project);
 # WORK is where stores and runs go (default: runs/model), BOX the folder of the box; DRAWN says how many signers are drawn
 # beside those in the photos. Each stage is kept: the same command again goes on. Further words are flags of train, for
-# all trainings. A training has two stages: the head alone (model-head.yaml), and from there the head with the trunk's
-# last blocks (model.yaml).
+# all trainings. A training has two stages: the head alone (recipes/head.yaml), and from there the head with the trunk's
+# last blocks (recipes/tuned.yaml).
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model} BOX=${BOX:-$ROOT/horovod_asl/box}
 DRAWN=${DRAWN:-40}
@@ -14,8 +14,8 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
     exit 1
 }
 OTHERS=$PHOTOS/other_signers STORE=$WORK/store
-HEAD=(--config "$ROOT/launch/model-head.yaml") TRUNK=$WORK/trunk
-TUNED=(--config "$ROOT/launch/model.yaml") MAPS=$TRUNK.maps # by model-head.yaml's keep_maps
+HEAD=(--config "$ROOT/horovod_asl/recipes/head.yaml") TRUNK=$WORK/trunk
+TUNED=(--config "$ROOT/horovod_asl/recipes/tuned.yaml") MAPS=$TRUNK.maps # by head.yaml's keep_maps
 # Drawn hands are in every training: they validate nobody, and nobody is scored on them.
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
@@ -45,7 +45,7 @@ train_on_all() {
 }
 
 {
-    cat "$ROOT/launch/model-head.yaml" "$ROOT/launch/model.yaml"
+    cat "$ROOT/horovod_asl/recipes/head.yaml" "$ROOT/horovod_asl/recipes/tuned.yaml"
     echo "# $NP rank(s), $DRAWN drawn signers, flags: $*"
 } | as_before "$WORK/recipe.yaml" "head, head-all, crossval, all and recipe.yaml"
 

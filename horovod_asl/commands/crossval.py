@@ -10,10 +10,12 @@ one person several times: --signers names those whose recordings are people; eve
 may also name single recordings, as SOURCE/RECORDING; other takes of the same signer are then in training, and the
 table says so.
 
-Each fold is a `train` of its own, with its flags, under any backend. Its validation recording comes from those that
-stay: the last person of a source of people (somebody who is not in training), else the last recording of the source
-with the most, else the last of three sources, else none; --validate-on names others. It chooses the epoch (not with
---last-epoch) and the temperature. Without one, the last epoch's weights are scored as they are.
+Each fold is a `train` of its own, with its flags, under any backend. Where they name no network and the store has
+hands, it is the first stage of train's recipe: a new head on MediaPipe's frozen hand network. Its validation recording
+comes from those that stay: the last person of a source of people (somebody who is not in training), else the last
+recording of the source with the most, else the last of three sources, else none; --validate-on names others. It
+chooses the epoch (not with --last-epoch) and the temperature. Without one, the last epoch's weights are scored as they
+are.
 
 The same command again goes on where it was interrupted, and does not train a finished fold again. `train --resume
 OUT/FOLD` is refused: it would train on the store's own split. A fold whose run was trained on those whom the fold
@@ -58,7 +60,7 @@ class CrossvalConfig(TrainConfig):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return `stopping.Outcome`: 0 when every fold is done."""
-    config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
+    config = _config(argv)
     train = _train_config(config)
 
     from horovod_asl.backends import create
@@ -79,6 +81,22 @@ def main(argv: Sequence[str]) -> int:
         _report(config.out) if outcome is Outcome.FINISHED else _say_how_to_go_on(config.out)
     backend.close()
     return stop.exit_code(outcome)
+
+
+def _config(argv: Sequence[str]) -> CrossvalConfig:
+    """As the flags say; where they leave it open, a store with hands is read by the first stage of train's recipe."""
+    config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
+    if not config.folds_of.exists() or config.model.pretrained not in (None, "hands"):
+        return config
+    from horovod_asl.data.store import Store
+    from horovod_asl.launcher import detect
+    from horovod_asl.recipe import flags_of, recipe_of
+
+    store = Store.open(config.folds_of)
+    if not recipe_of(argv, store, CrossvalConfig):
+        return config
+    words = flags_of("head", ["--keep-maps", "0", *argv], store, detect().world_size, CrossvalConfig)
+    return parse(CrossvalConfig, words, prog="horovod-asl crossval", description=__doc__)
 
 
 def _train_config(config: CrossvalConfig) -> TrainConfig:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horovod_asl.cli import command, expand_home, parse, value_of
+from horovod_asl.cli import expand_home, parse, value_of
 from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
@@ -43,8 +43,7 @@ def main(argv: Sequence[str]) -> int:
     config = _config(argv)
 
     from horovod_asl.backends import choose, create  # torch is imported from here on, not for --help
-    from horovod_asl.run_opening import already_finished
-    from horovod_asl.session import run_training
+    from horovod_asl.stages import run_stages
     from horovod_asl.stopping import Outcome, StopSignal
 
     launcher = detect()
@@ -60,20 +59,32 @@ def main(argv: Sequence[str]) -> int:
         stall_timeout_seconds=execution.stall_timeout_seconds,
     )
     config = _after_a_restart(config, argv, backend)
+    stages = _stages(config, argv, store, backend)
 
     def train(committed: dict[str, Any] | None) -> Outcome:
-        if config.resume is not None and committed is None:
-            finished = already_finished(config, backend)
-            if finished is not None:
-                if backend.rank == 0:
-                    print(finished, flush=True)
-                return Outcome.FINISHED
-            _require_store(store, config.resume)
-        return run_training(config, store, backend, stop, committed)
+        return run_stages(stages, store, backend, stop, committed)
 
     outcome = backend.run(train)
     backend.close()
     return stop.exit_code(outcome)
+
+
+def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Backend) -> list[TrainConfig]:
+    """What is trained, one after the other: as the flags say, or as a recipe does where they leave that open."""
+    from horovod_asl.data.store import Store
+    from horovod_asl.recipe import flags_of, in_words, recipe_of
+    from horovod_asl.stages import stages_of_resumed, two_stages
+
+    if config.resume is not None:
+        return stages_of_resumed(config)
+    opened = Store.open(store)
+    recipe = recipe_of(argv, opened)
+    if not recipe:
+        return [config]
+    if backend.rank == 0:
+        print(in_words(recipe), flush=True)
+    stages = [_config(flags_of(stage, argv, opened, backend.world_size)) for stage in recipe]
+    return stages if len(stages) == 1 else two_stages(stages[0], stages[1], backend)
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
@@ -82,7 +93,9 @@ def _config(argv: Sequence[str]) -> TrainConfig:
         config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
         refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
-    run = Path(expand_home(resumed))
+    from horovod_asl.runfolder import RunFolder
+
+    run = RunFolder(Path(expand_home(resumed))).begun_stage()
     saved = _saved_config(run)
     # Read over what the run began with: a flag that says a default is then told from one left out, and flags that go
     # together may be said one without the other.
@@ -91,6 +104,7 @@ def _config(argv: Sequence[str]) -> TrainConfig:
     _refuse_changes(asked, saved)
     return dataclasses.replace(
         asked,
+        resume=run,
         run_folder=saved.run_folder,
         data=dataclasses.replace(asked.data, store=asked.data.store or _store_of(saved, run)),
     )
@@ -223,16 +237,8 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
 
         return ensure_sample(launcher)
     if config.resume is None:
-        _require_store(config.data.store, None)
+        from horovod_asl.run_opening import require_store
+
+        require_store(config.data.store, None)
     return config.data.store
 
-
-def _require_store(store: Path, resumed: Path | None) -> None:
-    if store.exists():
-        return
-    if resumed is not None:
-        raise UserError(
-            f"no store at {store}, on which {resumed} was trained; name it with: "
-            f"{command('train', '--resume', resumed, '--store', 'STORE')}"
-        )
-    raise UserError(f"no store at {store}; make one with: {command('prepare', 'PHOTOS', store)}")

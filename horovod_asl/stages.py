@@ -1,0 +1,134 @@
+"""The trainings of one `train`, one after the other: one, or the two stages of a recipe (`recipe`).
+
+    RUN/head/             the run of the first stage; its next.yaml is the config of the second
+    RUN/                  the run of the second, which begins with the first one's weights
+    RUN/features*         what the frozen trunk makes of the photos, for as long as they train
+
+Each stage is a run like any other, and resumes to the bit. `--resume RUN` goes on with the one that is not finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from horovod_asl.backends import Backend, from_rank_0
+from horovod_asl.cli import command, flags_of_file, parse, to_yaml
+from horovod_asl.config import TrainConfig
+from horovod_asl.files import write_atomically
+from horovod_asl.run_opening import already_finished, require_store
+from horovod_asl.runfolder import FEATURES, HEAD, NEXT, RunFolder
+from horovod_asl.session import run_training
+from horovod_asl.stopping import Outcome, StopSignal
+
+
+def two_stages(head: TrainConfig, tuned: TrainConfig, backend: Backend) -> list[TrainConfig]:
+    """Both with their folders, that of the first begun. Every rank must come here.
+
+    Raises:
+        UserError: the run folder holds a run or other files.
+    """
+
+    def begin() -> tuple[TrainConfig, TrainConfig]:
+        folder = RunFolder(tuned.run_folder) if tuned.run_folder else RunFolder.new_default(tuned.model.name)
+        folder.claim()
+        first, features = folder.path / HEAD, folder.path / FEATURES
+        RunFolder(first).claim()
+        both = (
+            _placed(head, first, features),
+            _placed(tuned, folder.path, features.with_name(f"{FEATURES}.maps"), pretrained=first),
+        )
+        write_atomically(first / NEXT, to_yaml(both[1]))
+        return both
+
+    return list(from_rank_0(backend, begin))
+
+
+def _placed(
+    config: TrainConfig, folder: Path, features: Path, pretrained: Path | None = None
+) -> TrainConfig:
+    first = config.model.pretrained if pretrained is None else str(pretrained)
+    model = dataclasses.replace(config.model, features_file=features, pretrained=first)
+    return dataclasses.replace(config, run_folder=folder, model=model)
+
+
+def stages_of_resumed(config: TrainConfig) -> list[TrainConfig]:
+    """`config`, whose `resume` is set, and where that is the first of two stages the second, on the same store."""
+    head = Path(str(config.resume))
+    if head.name != HEAD or not (head / NEXT).is_file():
+        return [config]
+    flags = flags_of_file(TrainConfig, head / NEXT)
+    tuned = parse(TrainConfig, flags, prog="horovod-asl train", description=None)
+    folder = head.parent
+    features = folder / FEATURES
+    tuned = dataclasses.replace(tuned, data=dataclasses.replace(tuned.data, store=config.data.store))
+    model = dataclasses.replace(config.model, features_file=features)
+    return [
+        dataclasses.replace(config, model=model),
+        _placed(tuned, folder, features.with_name(f"{FEATURES}.maps"), pretrained=head),
+    ]
+
+
+def run_stages(
+    stages: Sequence[TrainConfig],
+    store: Path,
+    backend: Backend,
+    stop: StopSignal,
+    committed: dict[str, Any] | None,
+) -> Outcome:
+    """Train each, on all ranks; a stage that is finished is passed over.
+
+    Raises:
+        UserError: as `run_training`.
+    """
+    last = len(stages) - 1
+    if committed is not None:  # whichever stage it is of
+        stages = [stage for stage in stages if not _is_before(stage, Path(committed["run_folder"]))]
+    for stage in stages:
+        is_last, resume_command = stage is stages[-1], None
+        if stage.resume is not None and committed is None:
+            finished = already_finished(stage, backend)
+            if finished is not None:
+                if is_last and backend.rank == 0:
+                    print(finished, flush=True)
+                continue
+            require_store(store, stage.resume)
+        if last and backend.rank == 0:
+            print(f"-- stage {1 + is_last} of 2: {_TITLES[is_last]}", flush=True)
+        if not is_last:
+            run = (stage.resume or stage.run_folder or Path()).parent
+            resume_command = command("train", "--resume", run)
+        outcome = run_training(
+            stage,
+            store,
+            backend,
+            stop,
+            committed,
+            scores_training=is_last,
+            resume_command=resume_command,
+            shows_next=is_last,
+        )
+        committed = None
+        if outcome is not Outcome.FINISHED:
+            return outcome
+    _remove_features(stages[-1], backend)
+    return Outcome.FINISHED
+
+
+_TITLES = ("a new head, on what the frozen trunk makes of the photos", "the head and the trunk's last blocks")
+
+
+def _is_before(stage: TrainConfig, folder: Path) -> bool:
+    """Whether `stage` is the first of two whose second trains in `folder`."""
+    own = stage.resume or stage.run_folder
+    return own is not None and own.name == HEAD and own.parent.absolute() == folder.absolute()
+
+
+def _remove_features(stage: TrainConfig, backend: Backend) -> None:
+    run = stage.resume or stage.run_folder
+    if run is None or stage.model.tuned_blocks == 0 or backend.rank > 0:
+        return
+    for file in [*run.glob(f"{FEATURES}*"), *run.glob(f".{FEATURES}*")]:
+        file.unlink(missing_ok=True)
