@@ -40,7 +40,7 @@ def two_stages(head: TrainConfig, tuned: TrainConfig, backend: Backend) -> list[
             _placed(head, first, features),
             _placed(tuned, folder.path, features.with_name(f"{FEATURES}.maps"), pretrained=first),
         )
-        write_atomically(first / NEXT, to_yaml(both[1]))
+        write_atomically(first / NEXT, to_yaml(dataclasses.replace(both[1], stop_after_steps=None)))
         return both
 
     return list(from_rank_0(backend, begin))

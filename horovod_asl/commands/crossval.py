@@ -11,11 +11,11 @@ may also name single recordings, as SOURCE/RECORDING; other takes of the same si
 table says so.
 
 Each fold is a `train` of its own, with its flags, under any backend. Where they name no network and the store has
-hands, it is the first stage of train's recipe: a new head on MediaPipe's frozen hand network. Its validation recording
-comes from those that stay: the last person of a source of people (somebody who is not in training), else the last
-recording of the source with the most, else the last of three sources, else none; --validate-on names others. It
-chooses the epoch (not with --last-epoch) and the temperature. Without one, the last epoch's weights are scored as they
-are.
+hands, it is the first stage of train's recipe: a new head on MediaPipe's frozen hand network. The validation
+recording of a fold comes from those that stay: the last person of a source of people (somebody who is not in
+training), else the last recording of the source with the most, else the last of three sources, else none;
+--validate-on names others. It chooses the epoch (not with --last-epoch) and the temperature. Without one, the last
+epoch's weights are scored as they are.
 
 The same command again goes on where it was interrupted, and does not train a finished fold again. `train --resume
 OUT/FOLD` is refused: it would train on the store's own split. A fold whose run was trained on those whom the fold
@@ -86,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
 def _config(argv: Sequence[str]) -> CrossvalConfig:
     """As the flags say; where they leave it open, a store with hands is read by the first stage of train's recipe."""
     config = parse(CrossvalConfig, argv, prog="horovod-asl crossval", description=__doc__)
+    refuse_without_effect(config)
     if not config.folds_of.exists() or config.model.pretrained not in (None, "hands"):
         return config
     from horovod_asl.data.store import Store

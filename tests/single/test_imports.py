@@ -36,7 +36,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),
-    **dict.fromkeys(("answers", "crossval", "run_opening", "store_photos"), 2),
+    **dict.fromkeys(("answers", "crossval", "recipe", "run_opening", "stages", "store_photos"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
 }
 ONLY_IN: dict[str, set[str]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from horovod_asl.commands.train import _config, _flags, _for_the_sample, _require_store
+from horovod_asl.commands.train import _config, _flags, _for_the_sample
 from horovod_asl.config import (
     HOW_LONG,
     NOT_LEARNED,
@@ -19,6 +19,7 @@ from horovod_asl.config import (
     TrainConfig,
 )
 from horovod_asl.errors import UserError
+from horovod_asl.run_opening import require_store
 from horovod_asl.runfolder import RunFolder
 
 BEGAN = TrainConfig(
@@ -122,7 +123,7 @@ def test_the_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.
     (project / "runs").rename(tmp_path / "moved")
     assert _config(["--resume", str(tmp_path / "moved" / "first")]).data.store == Path("stores/asl")
     with pytest.raises(UserError, match=r"no store at .*name it with: \S+ train --resume 'my run' --store STORE"):
-        _require_store(Path("stores/asl"), Path("my run"))
+        require_store(Path("stores/asl"), Path("my run"))
 
 
 @pytest.mark.parametrize(
