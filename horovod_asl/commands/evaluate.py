@@ -28,9 +28,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse, require_writable, write_text
 from horovod_asl.data.recordings import by_source, listed
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 class EvaluateConfig:
     """Flags of `evaluate`."""
 
-    run: Positional[Path]
-    """RUN: a run folder, or `default` for the model that ships."""
-    photos: Positional[Path]
-    """A store, or a folder of class folders."""
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """A run folder, or `default` for the model that ships."""
+    photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]]
+    """A store, or a folder or zip of class folders."""
     split: Literal["train", "validation", "test", "all"] | None = None
     """The split to score. Of a store it is test by default. A folder is scored whole by default; one with folders
     train/, valid/ or test/ has the splits that these name."""

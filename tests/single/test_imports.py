@@ -19,6 +19,7 @@ PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
     "hand_bundle": 0,
+    **dict.fromkeys(("options", "synonyms", "flags", "manual", "config_file"), 0),
     "streams": 0,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
