@@ -75,8 +75,7 @@ class Option:
         return _docstrings(self.owner.__module__)[self.owner.__name__].get(self.name, "")
 
 
-@cache
-def options_of(config_class: Any) -> tuple[Option, ...]:
+def options_of(config_class: type[Any]) -> tuple[Option, ...]:
     """All options of a config class, those of its sections included, in the order of declaration."""
     return tuple(_options(config_class, None))
 
