@@ -36,7 +36,7 @@ LAYERS: dict[str, int] = {
         ("console", "progress", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
-    **dict.fromkeys(("run_report", "score_tables", "web_page"), 2),
+    **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),
     **dict.fromkeys(("answers", "crossval", "run_opening", "store_photos"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),
