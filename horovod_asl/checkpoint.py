@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save_file
 
-from horovod_asl.cli import require_known_schema
 from horovod_asl.config import SCHEMA
+from horovod_asl.config_file import require_known_schema
 from horovod_asl.errors import UserError
 from horovod_asl.files import file_digest, sync
 

@@ -12,22 +12,21 @@ import dataclasses
 import io
 import os
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from horovod_asl import __version__
-from horovod_asl.config import RETIRED, SCHEMA, TrainConfig
+from horovod_asl.config_file import flags_of_file
 from horovod_asl.errors import UserError
+from horovod_asl.flags import checked, join_repeated
+from horovod_asl.manual import manual
+from horovod_asl.options import options_of
 
 ConfigT = TypeVar("ConfigT")
-
-_LEAST_COLUMNS = 40
 
 
 def parse(
@@ -52,40 +51,24 @@ def parse(
             value is refused, by tyro or by the config itself; a path begins with `~` and the name of no user.
         SystemExit: after `--help`, with code 0.
     """
-    args = _expand_config_files(config_class, _join_repeated(config_class, list(argv)))
+    if {"-h", "--help"} & {*argv}:
+        print(manual(config_class, prog=prog, description=description))
+        raise SystemExit(0)
+    words = join_repeated(config_class, checked(config_class, argv, prog=prog))
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint), _wide_enough():
+        with contextlib.redirect_stderr(complaint):
             config = tyro.cli(
                 config_class,
-                args=args,
+                args=_expand_config_files(config_class, words),
                 prog=prog,
-                description=description,
                 default=default if default is not None else tyro.MISSING_NONPROP,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), prog)) from None
+        raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), config_class, prog)) from None
     result: ConfigT = _with_homes(config)
     return result
-
-
-@contextlib.contextmanager
-def _wide_enough() -> Iterator[None]:
-    """In a terminal of a few columns tyro wraps its manual for ever, and takes all memory."""
-    before = os.environ.get("COLUMNS")
-    if shutil.get_terminal_size().columns >= _LEAST_COLUMNS:
-        yield
-        return
-    os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
-    try:
-        yield
-    finally:
-        os.environ.pop("COLUMNS")
-        if before is not None:
-            os.environ["COLUMNS"] = before
 
 
 def expand_home(text: str) -> str:
@@ -104,13 +87,6 @@ def expand_home(text: str) -> str:
         else f"there is no user {first[1:]} on this machine"
     )
     raise UserError(f"{text}: {reason}, or write the whole path")
-
-
-def to_yaml(config: Any) -> str:
-    """The config as YAML that `--config` reads back to an equal config."""
-    import yaml  # only here and below: --help and flags alone do without
-
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
 
 
 def value_of(config_class: type[Any], argv: Sequence[str], flag: str) -> str | None:
@@ -139,7 +115,7 @@ def named_flags(config_class: type[Any], argv: Sequence[str]) -> dict[str, str]:
         UserError: as `parse`, of a config file.
     """
     named: dict[str, str] = {}
-    words = _expand_config_files(config_class, list(argv))
+    words = _expand_config_files(config_class, checked(config_class, argv, prog="horovod-asl"))
     for word, after in pairwise([*words, ""]):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
@@ -199,18 +175,15 @@ def _own_error(stop: BaseException) -> UserError | None:
     return cause
 
 
-def _one_line(complaint: str, prog: str) -> str:
-    """tyro's box of a fault, with the flags that may have been meant and a hint, as one line."""
-    lines = [line.strip("│╭╮╰╯ ") for line in complaint.splitlines()[1:]]  # the first is the box's title
-    ruled = "\n".join(line if line.strip("─-") else "\f" for line in lines).strip("\n\f")
-    fault, *rest = ruled.split("\f")
-    meant = [word.rstrip(",") for part in rest if "Perhaps you meant" in part for word in _first_flags(part)]
-    hint = f"; perhaps you meant {', '.join(meant)}" if meant else ""
-    return f"{' '.join(fault.split()).rstrip('.')}{hint} ({prog} --help lists all)"
-
-
-def _first_flags(paragraph: str) -> list[str]:
-    return [line.split()[0] for line in paragraph.splitlines() if line.startswith("--")]
+def _one_line(complaint: str, config_class: type[Any], prog: str) -> str:
+    """tyro's box of a fault as one line; what is missing is named without its text."""
+    text = " ".join(" ".join(line.strip("│╭╮╰╯ ") for line in complaint.splitlines()[1:]).split())
+    fault = text.partition(" ─")[0].rstrip(".")
+    if fault.startswith("Missing from"):
+        needed = [option for option in options_of(config_class) if option.is_required]
+        missing = [option.shown for option in needed if f" {option.shown} " in f"{fault} "]
+        fault = f"{prog} needs {' and '.join(missing)}"
+    return f"{fault} ({prog} --help lists all)"
 
 
 def _with_homes(config: Any) -> Any:
@@ -245,14 +218,6 @@ def _spelled(path: Path) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
     expanded: list[str] = []
     position = 0
@@ -269,137 +234,3 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
             expanded.append(word)
             position += 1
     return expanded
-
-
-def flags_of_file(
-    config_class: type[Any], path: Path, *, refuse_retired: bool = True, written_by: str = "the version that wrote it"
-) -> list[str]:
-    """The flags that a YAML file of `config_class` stands for.
-
-    Args:
-        refuse_retired: whether a key of `config.RETIRED` must have its old default; else it is dropped at any value.
-        written_by: the version to name in that refusal.
-
-    Raises:
-        UserError: no such file, not a YAML mapping, of a newer version, or with a key that the config lacks.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the config {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"the config {path} must be a mapping of option names to values")
-    if issubclass(config_class, TrainConfig):
-        require_known_schema(content, path)
-        content.pop("schema", None)
-        gone = _pop_retired(content)
-        if gone and refuse_retired:
-            raise UserError(
-                f"{path} asks for {', '.join(gone)}, which this version of horovod-asl ({__version__}) no longer "
-                f"has: train with {written_by}, or start a new run without it"
-            )
-    return _flags_of_mapping(config_class, content, where=str(path))
-
-
-def require_known_schema(content: Mapping[str, Any], path: Path) -> None:
-    """UserError if `content`, which `path` holds, was written by a version whose files this one cannot know."""
-    schema = content.get("schema", 1)
-    if schema not in range(1, SCHEMA + 1):
-        raise UserError(
-            f"{path} was written by a newer version of horovod-asl (its schema is {schema}, this version "
-            f"{__version__} reads up to {SCHEMA}): use that version, or a later one"
-        )
-
-
-def _pop_retired(content: dict[str, Any]) -> list[str]:
-    """Take the keys of `RETIRED` out of `content`; returns the flags of those that had not their old default."""
-    gone: list[str] = []
-    for key, value in list(content.items()):
-        name = str(key).replace("-", "_")
-        if isinstance(value, dict):
-            gone += _pop_retired(value)
-        elif name in RETIRED:
-            del content[key]
-            gone += [f"--{name.replace('_', '-')} {value}"] if value != RETIRED[name] else []
-    return gone
-
-
-def _flags_of_mapping(config_class: type[Any], content: dict[str, Any], *, where: str) -> list[str]:
-    fields = {field.name: field for field in dataclasses.fields(config_class)}
-    flags: list[str] = []
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in fields:
-            raise UserError(f"{where}: unknown key {key!r}; known keys here: {', '.join(sorted(fields))}")
-        nested = _dataclass_of(fields[name])
-        if nested is not None:
-            if not isinstance(value, dict):
-                raise UserError(f"{where}: {key!r} is a section and needs keys of its own")
-            flags += _flags_of_mapping(nested, value, where=f"{where}: {key}")
-        else:
-            _refuse_wrong_kind(fields[name], value, where=f"{where}: {key!r}")
-            flags += _flag(name, value)
-    return flags
-
-
-def _join_repeated(config_class: type[Any], argv: list[str]) -> list[str]:
-    """The arguments with the values of a list that is given several times together: tyro would take the last alone.
-
-    They stand where the last of them stood, so that they win over a config file to the left of that.
-    """
-    for option in _list_options(config_class):
-        places = [i for i, word in enumerate(argv) if word == option or word.startswith(f"{option}=")]
-        if len(places) < 2:
-            continue
-        values: list[str] = []
-        for place in reversed(places[:-1]):
-            end = place + 1
-            while argv[place] == option and end < len(argv) and not argv[end].startswith("-"):
-                end += 1
-            inline = [argv[place].partition("=")[2]] if argv[place] != option else []
-            values = [*inline, *argv[place + 1 : end], *values]
-            del argv[place:end]
-        last = next(i for i, word in enumerate(argv) if word == option or word.startswith(f"{option}="))
-        inline = [argv[last].partition("=")[2]] if argv[last] != option else []
-        argv[last : last + 1] = [option, *values, *inline]
-    return argv
-
-
-def _list_options(config_class: type[Any]) -> list[str]:
-    options: list[str] = []
-    for field in dataclasses.fields(config_class):
-        nested = _dataclass_of(field)
-        if nested is not None:
-            options += _list_options(nested)
-        elif str(field.type).startswith("tuple") and str(field.type).endswith("...]"):
-            options.append("--" + field.name.replace("_", "-"))
-    return options
-
-
-def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:
-    factory: Any = field.default_factory
-    return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
-
-
-def _refuse_wrong_kind(field: dataclasses.Field[Any], value: Any, *, where: str) -> None:
-    """What would make a flag of another shape, and a message about that flag: switches, lists and sections."""
-    kind = str(getattr(field.type, "__name__", field.type))
-    if isinstance(value, bool) != (kind == "bool"):
-        raise UserError(
-            f"{where} {'must be true or false' if kind == 'bool' else 'needs a value'}, not {value}"
-        )
-    if isinstance(value, dict) or (isinstance(value, list) and not kind.startswith("tuple")):
-        raise UserError(f"{where} takes one value, not {value}")
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    option = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [option if value else "--no-" + option[2:]]
-    if isinstance(value, list):
-        return [option, *map(str, value)]
-    return [f"{option}={value}"]  # in one word, so that a value may begin with a dash

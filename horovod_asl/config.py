@@ -18,19 +18,19 @@ PLACE = {"is_place": True}
 """The metadata of a text field that may name a file or folder, plain or as NAME=PLACE. A Path field needs none."""
 
 ModelName = Literal[
+    "hand_net",
+    "landmark_mlp",
     "small_cnn",
     "resnet18",
     "resnet34",
     "resnet50",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
     "alexnet",
     "vgg19",
     "googlenet",
     "inception_v3",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "landmark_mlp",
-    "hand_net",
 ]
 _TUNED_BLOCKS = range(5, 17)
 _MODEL_OF_INPUT: dict[str | None, ModelName] = {
@@ -212,7 +212,7 @@ class ModelConfig:
 class OptimizerConfig:
     """The optimizer and its schedule."""
 
-    optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """SGD has Nesterov momentum."""
     learning_rate: Optional[float] = None
     """That of one replica; see the next option for several. None: 1e-3, for SGD 0.05."""

@@ -20,8 +20,8 @@ from typing import Any
 
 from horovod_asl.backends import Backend, from_rank_0
 from horovod_asl.boxed import is_bundled, names_run_folder, open_run, run_of_weights
-from horovod_asl.cli import to_yaml
 from horovod_asl.config import TrainConfig, without_folders
+from horovod_asl.config_file import to_yaml
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import CROSSVAL

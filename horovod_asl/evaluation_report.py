@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from PIL import Image
@@ -13,11 +13,23 @@ from PIL import Image
 from horovod_asl.data.recordings import listed
 from horovod_asl.errors import UserError
 from horovod_asl.examples import Album, Readings, confused_pairs, explained
-from horovod_asl.explain import examples_sheet, pairs_sheet
+from horovod_asl.explain import (
+    ConfusedPair,
+    Example,
+    Panel,
+    examples_sheet,
+    pairs_sheet,
+    panels_of,
+    side_of_pair,
+    strip,
+    words_for_other,
+)
 from horovod_asl.files import locked, write_atomically
 from horovod_asl.inference import Predictor
-from horovod_asl.report import STYLE, plot_confusion, plot_per_class, score_row, table
+from horovod_asl.report import plot_confusion, plot_per_class
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.score_tables import class_by_class, headline, score_table
+from horovod_asl.web_page import grid, page, picture
 
 RIGHT, WRONG, PAIRS = "right.png", "wrong.png", "confused.png"
 CONFUSION, PER_CLASS, PAGE = "confusion.png", "per_class.png", "report.html"
@@ -50,94 +62,88 @@ def write_evaluation_report(
         scores: the JSON of `horovod-asl evaluate`.
         album: where the photos of `readings` are.
     """
+    wrong = _explained(predictor, album, readings, wrong=True)
+    right = _explained(predictor, album, readings, wrong=False)
+    pairs = confused_pairs(predictor, album, readings, scores)
     pictures = {
-        WRONG: _examples(predictor, album, readings, readings.wrongly().size, wrong=True),
-        RIGHT: _examples(predictor, album, readings, readings.rightly().size, wrong=False),
-        PAIRS: _pairs(predictor, album, readings, scores),
+        WRONG: _sheet(
+            wrong, f"Read wrongly: {len(wrong)} of {readings.wrongly().size:,}, each class's surest first"
+        ),
+        RIGHT: _sheet(
+            right, f"Read rightly: {len(right)} of {readings.rightly().size:,}, each class's surest first"
+        ),
+        PAIRS: pairs_sheet(pairs, "Most confused") if pairs else None,
     }
-    page = folder / PAGE
+    path = folder / PAGE
     with locked(folder / ".lock", f"another report is being written into {folder}"):
-        for name, picture in pictures.items():
+        for name, sheet in pictures.items():
             (folder / name).unlink(missing_ok=True)  # an earlier report's, of answers that are no more
-            if picture is not None:
-                picture.save(folder / name)
+            if sheet is not None:
+                sheet.save(folder / name)
         plot_confusion(scores, f"{scores['top1']:.1%} of {scores['n']:,}", folder / CONFUSION)
         plot_per_class(scores, "class by class", folder / PER_CLASS)
-        write_atomically(page, _page(scores, predictor, album, [name for name, one in pictures.items() if one]))
-    return page
+        examples = [*_examples("Read wrongly", wrong), *_examples("Read rightly", right), *_pairs(pairs)]
+        write_atomically(path, _page(scores, predictor, album, examples))
+    return path
 
 
-def _examples(
-    predictor: Predictor, album: Album, readings: Readings, total: int, *, wrong: bool
-) -> Image.Image | None:
+def _explained(predictor: Predictor, album: Album, readings: Readings, *, wrong: bool) -> list[Example]:
     photos = readings.spread(readings.wrongly() if wrong else readings.rightly(), _EXAMPLES)
-    if not photos:
-        return None
-    examples = explained(predictor, album, readings, photos, landmarks=True)
-    title = f"Read {'wrongly' if wrong else 'rightly'}: {len(photos)} of {total:,}, each class's surest first"
-    return examples_sheet(examples, title)
+    return explained(predictor, album, readings, photos, landmarks=True) if photos else []
 
 
-def _pairs(
-    predictor: Predictor, album: Album, readings: Readings, scores: dict[str, Any]
-) -> Image.Image | None:
-    pairs = confused_pairs(predictor, album, readings, scores)
-    return pairs_sheet(pairs, "Most confused") if pairs else None
+def _sheet(examples: Sequence[Example], title: str) -> Image.Image | None:
+    return examples_sheet(examples, title) if examples else None
 
 
-_WORDS = {
-    WRONG: (
-        "Read wrongly",
-        "photos that were read wrongly, what the network looked at, and the hand's landmarks",
-    ),
-    RIGHT: (
-        "Read rightly",
-        "photos that were read rightly, what the network looked at, and the hand's landmarks",
-    ),
-    PAIRS: ("Most confused", "photos of a class that were read as another, beside photos of that other"),
-}
-
-_PAGE = Template(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-$style
- body { max-width: 72rem; }
-</style>
-<h1>$title</h1>
-<p class="quiet">$subtitle</p>
-$scores
-<p>$honesty</p>
-$pictures
-<p class="quiet">$notes</p>
-<h2>Class by class</h2><img src="$per_class" alt="recall and precision by class">
-<img src="$confusion" alt="confusion matrix">
-</html>
-"""
-)
+def _examples(title: str, examples: Sequence[Example]) -> list[str]:
+    if not examples:
+        return [f"<h2>{title}</h2>", "<p>None.</p>"]
+    panels = panels_of(examples)
+    words = f"Each class's surest first. From left to right: {', '.join(panels)}."
+    figures = [_example(example, panels) for example in examples]
+    return [f"<h2>{title}</h2>", f'<p class="quiet">{html.escape(words)}</p>', grid(figures)]
 
 
-def _page(scores: dict[str, Any], predictor: Predictor, album: Album, pictures: Sequence[str]) -> str:
-    sections = [
-        f'<h2>{title}</h2><img src="{name}" alt="{html.escape(words)}">'
-        if name in pictures
-        else f"<h2>{title}</h2><p>None.</p>"
-        for name, (title, words) in _WORDS.items()
+def _example(example: Example, panels: dict[str, Panel]) -> str:
+    said = example.shown if example.is_right else f"{example.shown} read as {example.said}"
+    caption = f"{said}, {example.confidence:.0%} sure · {example.name}"
+    return _photos(strip(example, [*panels.values()]), f"{said}: {', '.join(panels)}", caption)
+
+
+def _pairs(pairs: Sequence[ConfusedPair]) -> list[str]:
+    parts = ["<h2>Most confused</h2>", "" if pairs else "<p>None.</p>"]
+    for pair in pairs:
+        said = f"{pair.shown} read as {pair.said}"
+        sides = [_side(pair.misread, said)]
+        sides += [_side(pair.other, words_for_other(pair))] if pair.other else []
+        parts += [f"<h3>{html.escape(said)}: {pair.count:,} of {pair.total:,} photos</h3>", grid(sides)]
+    return parts
+
+
+def _side(examples: Sequence[Example], words: str) -> str:
+    sure = ", ".join(f"{example.confidence:.0%}" for example in examples)
+    return _photos(side_of_pair(examples), f"photos: {words}", f"{words} ({sure} sure)")
+
+
+def _photos(image: Image.Image, alt: str, caption: str) -> str:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=88)
+    return picture(data.getvalue(), "image/jpeg", alt, caption=caption)
+
+
+def _page(scores: dict[str, Any], predictor: Predictor, album: Album, examples: Sequence[str]) -> str:
+    name = Path(scores["photos"]).name
+    parts = [
+        headline(scores, name),
+        score_table([("all classes", scores)]),
+        f"<p>{html.escape(_honesty(scores))}</p>",
+        *examples,
+        f'<p class="quiet">{html.escape(_notes(predictor, album))}</p>',
+        *class_by_class(scores, name),
     ]
-    return _PAGE.substitute(
-        style=STYLE,
-        title=html.escape(f"{predictor.facts['model']} on {Path(scores['photos']).name}"),
-        subtitle=html.escape(f"{scores['run']}, {_epoch(scores)} · {listed(scores['scored'])}"),
-        scores=table(
-            ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"), [score_row("all classes", scores)]
-        ),
-        honesty=html.escape(_honesty(scores)),
-        pictures="\n".join(sections),
-        notes=html.escape(_notes(predictor, album)),
-        per_class=PER_CLASS,
-        confusion=CONFUSION,
-    )
+    subtitle = f"{scores['run']}, {_epoch(scores)} · {listed(scores['scored'])}"
+    return page(f"{predictor.facts['model']} on {name}", subtitle, "\n".join(parts))
 
 
 def _epoch(scores: dict[str, Any]) -> str:

@@ -56,6 +56,8 @@ class ConfusedPair:
     other: Sequence[Example]
 
 
+Panel = Callable[[Example], Image.Image]
+
 _PANEL, _GAP, _TILE_GAP, _MARGIN = 176, 3, 28, 24
 _PANELS_ACROSS, _EACH_SIDE = 6, 3
 _CAPTION, _HEADER = 50, 40
@@ -144,7 +146,7 @@ def pairs_sheet(pairs: Sequence[ConfusedPair], title: str) -> Image.Image:
         top = _MARGIN + _HEADER + place * row
         texts = (
             f"{pair.shown} read as {pair.said}: {pair.count:,} of {pair.total:,} photos",
-            _words_for_other(pair),
+            words_for_other(pair),
         )
         for index, (text, examples) in enumerate(zip(texts, (pair.misread, pair.other), strict=True)):
             left = _MARGIN + index * (side + _TILE_GAP)
@@ -159,14 +161,33 @@ def pairs_sheet(pairs: Sequence[ConfusedPair], title: str) -> Image.Image:
     return sheet
 
 
-def _words_for_other(pair: ConfusedPair) -> str:
+def strip(example: Example, panels: Sequence[Panel]) -> Image.Image:
+    """The panels of one example side by side."""
+    return _beside([[panel(example) for panel in panels]])
+
+
+def side_of_pair(examples: Sequence[Example]) -> Image.Image:
+    """The first of a pair's examples side by side, each above where the network looked in it."""
+    shown = examples[:_EACH_SIDE]
+    panels = [_photo_panel, *([_heat_panel] if any(one.heat is not None for one in shown) else [])]
+    return _beside([[panel(one) for one in shown] for panel in panels])
+
+
+def _beside(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    step = _PANEL + _GAP
+    joined = Image.new("RGB", (len(rows[0]) * step - _GAP, len(rows) * step - _GAP), _PAPER)
+    for line, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            joined.paste(panel, (column * step, line * step))
+    return joined
+
+
+def words_for_other(pair: ConfusedPair) -> str:
+    """What the photos of the other class are."""
     if not pair.other:
         return f"no photo of {pair.said}"
     read_rightly = any(example.is_right for example in pair.other)
     return f"{pair.said} read rightly" if read_rightly else f"{pair.said}, never read rightly"
-
-
-Panel = Callable[[Example], Image.Image]
 
 
 def panels_of(examples: Sequence[Example]) -> dict[str, Panel]:

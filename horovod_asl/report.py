@@ -1,13 +1,11 @@
-"""What a person looks at after a run: curves, confusion matrix, per-class bars, and one page that holds them."""
+"""What is drawn of a run or of several: curves, confusion matrix, per-class bars, figures of a benchmark."""
 
 from __future__ import annotations
 
-import html
-import json
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import matplotlib
@@ -16,49 +14,58 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from horovod_asl.data.recordings import listed
-from horovod_asl.files import write_atomically
-from horovod_asl.runfolder import METRICS, RESULT, RunFolder, training_unknown
-
-_NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
-_BLUE, _ORANGE = "#2f6db3", "#d9742b"
-
-
-def write_report(folder: RunFolder) -> Path:
-    """Draw the plots of a finished run and write report.html; the page's path."""
-    history = [json.loads(line) for line in (folder.path / METRICS).read_text(encoding="utf-8").splitlines()]
-    result = json.loads((folder.path / RESULT).read_text(encoding="utf-8"))
-    split = next(name for name in ("test", "validation", "train") if name in result["scores"])
-    scores = result["scores"][split]
-    plot_curves(history, folder.path / "curves.png")
-    plot_confusion(
-        scores, f"{_NAMES[split]}: {scores['top1']:.1%} of {scores['n']:,}", folder.path / "confusion.png"
-    )
-    plot_per_class(scores, _NAMES[split], folder.path / "per_class.png")
-    page = folder.path / "report.html"
-    write_atomically(page, _page(folder, result, scores, split))
-    return page
+NAMES = {"train": "training recordings", "validation": "validation", "test": "held-out recordings"}
+_BLUE, _ORANGE, _GRID = "#2f6db3", "#d9742b", "#e6e8eb"
+_DARK_GRID = "#363c44"
+_DARK: dict[Any, Any] = {
+    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#e8eaed"
+    ),
+}
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss and accuracy over epochs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    epochs = [row["epoch"] for row in history]
-    marker = "o" if len(epochs) < 3 else None
-    curves = [(left, "train_loss", 1, _BLUE), (right, "train_top1", 100, _BLUE)]
-    if history and "validation_top1" in history[0]:
-        curves += [(left, "validation_nll", 1, _ORANGE), (right, "validation_top1", 100, _ORANGE)]
-    names = {_BLUE: "training (augmented)", _ORANGE: "validation"}
-    for axes, figures, factor, colour in curves:
-        values = [factor * row[figures] for row in history]
-        axes.plot(epochs, values, color=colour, marker=marker, label=names[colour])
-    left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
-    for axes in (left, right):
-        _plain_axes(axes)
-    right.legend(frameon=False, loc="lower right")
+    _draw_curve(left, history, "loss")
+    _draw_curve(right, history, "accuracy")
     _save(figure, path)
+
+
+def _draw_curve(axes: Axes, history: Sequence[Mapping[str, Any]], panel: str) -> None:
+    keys, factor = ("train_loss", "validation_nll"), 1
+    if panel == "accuracy":
+        keys, factor = ("train_top1", "validation_top1"), 100
+    epochs = [row["epoch"] for row in history]
+    for key, colour, name in zip(keys, (_BLUE, _ORANGE), ("training (augmented)", "validation"), strict=True):
+        if history and key in history[0]:
+            values = [factor * row[key] for row in history]
+            axes.plot(epochs, values, color=colour, marker="o" if len(epochs) < 3 else None, label=name)
+    if panel == "loss":
+        axes.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+        axes.legend(frameon=False, loc="upper right")
+    else:
+        axes.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
+        axes.legend(frameon=False, loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain_axes(axes)
+
+
+def curve_svg(history: Sequence[Mapping[str, Any]], panel: str, *, dark: bool) -> bytes:
+    """One of the two panels as SVG without a background, for a light page or a dark one."""
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(
+        {**(_DARK if dark else {}), "figure.facecolor": "none", "svg.hashsalt": panel}
+    ):
+        figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+        _draw_curve(axes, history, panel)
+        axes.grid(axis="y", color=_DARK_GRID if dark else _GRID)
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    return drawn.getvalue()
 
 
 def plot_confusion(scores: Mapping[str, Any], title: str, path: Path) -> None:
@@ -187,7 +194,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     panels = (
         ("photos_per_second", 1, "photos/s", "{:,.0f}", _BLUE),
-        ("top1", 100, f"{_NAMES[rows[0]['scored_split']]}, top-1 (%)", "{:.1f}", _ORANGE),
+        ("top1", 100, f"{NAMES[rows[0]['scored_split']]}, top-1 (%)", "{:.1f}", _ORANGE),
     )
     for panel, (key, factor, label, form, colour) in zip(axes, panels, strict=True):
         bars = panel.bar(names, [factor * row[key] for row in rows], color=colour, width=0.6)
@@ -239,96 +246,10 @@ def most_confused(scores: Mapping[str, Any], count: int = 8) -> list[tuple[str, 
 
 def _plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e8eb")
+    axes.grid(axis="y", color=_GRID)
     axes.set_axisbelow(True)
 
 
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-STYLE = """\
- body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
- h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
- table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
- td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr + tr td { border-top: 1px solid #e6e8eb; }
- img { max-width: 100%; } .quiet { color: #6b7178; }"""
-
-_PAGE = Template(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-$style
-</style>
-<h1>$title</h1>
-<p class="quiet">$subtitle</p>
-<h2>Scores</h2>
-$scores
-<p>Hands in training: $trained_on. $honesty</p>
-<h2>Training</h2><img src="curves.png" alt="loss and accuracy by epoch">
-<h2>Class by class ($split)</h2><img src="per_class.png" alt="recall and precision by class">
-$confused
-<img src="confusion.png" alt="confusion matrix">
-<h2>Settings</h2>
-$settings
-</html>
-"""
-)
-
-
-_HONESTY = {
-    "random": "The split is random: neighbouring frames are on both sides, so this says nothing about other people.",
-    "folders": "The split is that of the photos' folders: they do not say whether the same people are on two sides.",
-}
-
-
-def _page(folder: RunFolder, result: Mapping[str, Any], scores: Mapping[str, Any], split: str) -> str:
-    facts = folder.facts()
-    rule = facts["split_rule"]["kind"]
-    honesty = _HONESTY.get(rule, "No recording is on two sides of the split.")
-    unknown = folder.unknown_weights()
-    if unknown is not None:
-        honesty += f" But {training_unknown(unknown)}."
-    return _PAGE.substitute(
-        style=STYLE,
-        title=html.escape(f"{facts['model']}, epoch {result['epoch']}"),
-        subtitle=html.escape(
-            f"{folder.path.name} · {result['seconds']:.0f} s · torch {facts['versions']['torch']}"
-        ),
-        scores=table(
-            ("", "photos", "top-1", "top-3", "macro F1", "NLL", "ECE"),
-            [score_row(_NAMES[name], row) for name, row in result["scores"].items()],
-        ),
-        trained_on=html.escape(listed(facts["trained_on"])),
-        honesty=html.escape(honesty),
-        split=html.escape(_NAMES[split]),
-        confused=table(
-            ("shown", "read as", "photos", "of"),
-            [(a, b, str(n), str(of)) for a, b, n, of in most_confused(scores)],
-        ),
-        settings=table(("", ""), [(name, str(value)) for name, value in facts["settings"].items()]),
-    )
-
-
-def score_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a table of scores says of a set of photos: name, photos, top-1, top-3, macro F1, NLL, ECE."""
-    shares = (f"{row[key]:.2%}" for key in ("top1", "top3"))
-    return (name, f"{row['n']:,}", *shares, *(f"{row[key]:.3f}" for key in ("macro_f1", "nll", "ece")))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of plain text; cells that begin with a digit stand on the right."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        numeric = [
-            ' class="n"' if cell[:1].isdigit() or (tag == "th" and i > 0) else ""
-            for i, cell in enumerate(cells)
-        ]
-        return "".join(
-            f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, numeric, strict=True)
-        )
-
-    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table>\n<tr>{line(head, 'th')}</tr>\n{body}\n</table>"

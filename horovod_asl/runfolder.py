@@ -31,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_asl import checkpoint
-from horovod_asl.cli import command, flags_of_file, parse, require_known_schema, to_yaml
+from horovod_asl.cli import command, parse
 from horovod_asl.config import SCHEMA, TrainConfig
+from horovod_asl.config_file import flags_of_file, require_known_schema, to_yaml
 from horovod_asl.errors import UserError
 from horovod_asl.files import Lock, write_atomically
 from horovod_asl.folds import CROSSVAL, same_command

@@ -404,7 +404,7 @@ def _conclude(
         "scores": {split: measures(answer, CLASSES, temperature or 1.0) for split, answer in answers.items()},
     }
     if trainer.backend.rank == 0:
-        from horovod_asl.report import write_report
+        from horovod_asl.run_report import write_report
 
         trainer.folder.write_answers(
             {

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl.backends import Backend, from_rank_0
-from horovod_asl.cli import command, flags_of_file, parse, to_yaml
+from horovod_asl.cli import command, parse
 from horovod_asl.config import TrainConfig
+from horovod_asl.config_file import flags_of_file, to_yaml
 from horovod_asl.files import write_atomically
 from horovod_asl.run_opening import already_finished, require_store
 from horovod_asl.runfolder import FEATURES, HEAD, NEXT, RunFolder

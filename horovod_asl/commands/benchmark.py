@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
@@ -36,7 +36,7 @@ NAMES = tuple(f"P{number}" for number in range(1, 12))
 class BenchmarkConfig:
     """Flags of `benchmark`."""
 
-    photos: Positional[Path | None] = None
+    photos: Positional[Annotated[Path | None, arg(metavar="[PHOTOS]")]] = None
     """A folder of class folders of JPEGs; none: photos are drawn."""
     only: tuple[str, ...] = ()
     """Figures to measure: P1 to P11; none: all."""

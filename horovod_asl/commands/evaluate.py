@@ -28,13 +28,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse, require_writable, write_text
-from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.errors import UserError
+from horovod_asl.score_lines import lines_of
 
 if TYPE_CHECKING:
     from horovod_asl.data.store import Store
@@ -45,14 +45,17 @@ if TYPE_CHECKING:
     Examples = Callable[[], tuple[Album, Readings]]
 
 
+_SHOWN_PROBLEMS = 5  # photos that cannot be read: there may be thousands
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Flags of `evaluate`."""
 
-    run: Positional[Path]
-    """RUN: a run folder, or `default` for the model that ships."""
-    photos: Positional[Path]
-    """A store, or a folder of class folders."""
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """A run folder, or `default` for the model that ships."""
+    photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]]
+    """A store, or a folder or zip of class folders."""
     split: Literal["train", "validation", "test", "all"] | None = None
     """The split to score. Of a store it is test by default. A folder is scored whole by default; one with folders
     train/, valid/ or test/ has the splits that these name."""
@@ -92,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     if backend.rank == 0:
         if predictor.unfinished is not None:
             print(f"note: {predictor.unfinished}")
-        _show(answer)
+        print("\n".join(lines_of(answer)))
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
         if config.report is not None:
@@ -183,8 +186,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
     if backend.rank == 0:
-        for path, reason in problems:
-            print(f"left out {path}: {reason}", flush=True)
+        _show_left_out(problems, config.json)
         for line in loaded.notes:
             print(line, flush=True)
     if sum(backend.gather(len(loaded))) == 0:
@@ -208,7 +210,17 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
         album = FolderAlbum(config.photos, [paths[i] for i in order], predictor.reader, has_hands)
         return album, Readings.of(answers, predictor.temperature, order)
 
-    return figures | provenance | {"left_out": len(problems)}, examples
+    left_out = {"left_out": len(problems) + loaded.strays, "unreadable": dict(problems)}
+    return figures | provenance | left_out, examples
+
+
+def _show_left_out(problems: Sequence[tuple[str, str]], json_file: Path | None) -> None:
+    for path, reason in problems[:_SHOWN_PROBLEMS]:
+        print(f"left out {path}: {reason}", flush=True)
+    more = len(problems) - _SHOWN_PROBLEMS
+    if more > 0:
+        where = "--json FILE lists all" if json_file is None else f"{json_file} lists all"
+        print(f"left out {more:,} more photos that cannot be read ({where})", flush=True)
 
 
 def _provenance(
@@ -240,61 +252,3 @@ def _provenance(
         "finished": predictor.unfinished is None,
         "left_out": 0,
     }
-
-
-def _show(answer: dict[str, Any]) -> None:
-    print(f"scored    {listed(answer['scored'])}")
-    print(f"trained on {listed(answer['trained_on'])}")
-    unknown, count = answer["in_training_unknown_because"], answer["photos_known_in_training"]
-    if unknown is None:
-        print(f"{count:,} of {answer['n']:,} photos were in training")
-    else:
-        known = f" ({count:,} of {answer['n']:,} are known to have been)" if count else ""
-        print(f"whether these photos were in training is unknown: {unknown}{known}")
-    if count:
-        parts = ", ".join(answer["seen_in_training"])
-        print(f"note: {parts}: partly or wholly in training, so this says nothing about other people")
-    if answer["split_rule"] == "random":
-        print("note: the run's split is random: neighbouring frames were in training")
-    if _is_split_of_folders(answer):
-        print(
-            "note: the split is that of the photos' folders (train/, test/ …), which do not say whether the people "
-            "in these photos were in training too"
-        )
-    if answer.get("other_finder"):
-        print(f"note: hands were found by {answer['other_finder']}")
-    print(f"{answer['correct']:,} of {answer['n']:,} right")
-    for name in ("top1", "top3", "macro_f1"):
-        print(f"  {name:<9} {answer[name]:8.2%}")
-    for name in ("nll", "ece"):
-        print(f"  {name:<9} {answer[name]:8.4f}")
-    _show_without_movements(answer["without_j_z"])
-    _show_confidence(answer)
-
-
-def _is_split_of_folders(answer: dict[str, Any]) -> bool:
-    """Whether photos of a source are scored of which folders such as `train/` said what was in training."""
-    shared = by_source(answer["scored"]).keys() & by_source(answer["trained_on"]).keys()
-    return answer["split_rule"] == "folders" and bool(shared)
-
-
-def _show_without_movements(rest: dict[str, Any]) -> None:
-    print(
-        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,}, macro F1 {rest['macro_f1']:.2%}"
-    )
-
-
-def _show_confidence(answer: dict[str, Any]) -> None:
-    if answer["temperature"] != 1:
-        print(
-            f"at the run's temperature of {answer['temperature']:.3f}: nll {answer['nll_calibrated']:.4f}, "
-            f"ece {answer['ece_calibrated']:.4f}"
-        )
-    for accuracy, point in answer["at_accuracy"].items():
-        if point is None:
-            print(f"no confidence gives {float(accuracy):.0%} of right answers here")
-        else:
-            print(
-                f"{point['accuracy']:.1%} right where the confidence is {point['threshold']:.1%} or more: "
-                f"{point['coverage']:.1%} of the photos"
-            )

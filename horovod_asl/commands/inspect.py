@@ -15,10 +15,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.data.checks import require_range
@@ -35,8 +36,8 @@ SHOWN_PAIRS = 5
 class InspectConfig:
     """Flags of `inspect`."""
 
-    store: Positional[Path]
-    """STORE: a folder that `prepare` made."""
+    store: Positional[Annotated[Path, arg(metavar="STORE")]]
+    """A folder that `prepare` made."""
 
     contact_sheet: Path | None = None
     """Draw a picture of the store here: rows are classes, columns come from all recordings."""

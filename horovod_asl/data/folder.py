@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
 from horovod_asl.data.split_folders import split_folders
+from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
 
 NO_LABEL = -1
@@ -123,6 +125,8 @@ class LoadedPhotos:
     digests: list[str]
     """SHA-256 of each file's bytes, hexadecimal."""
     problems: list[tuple[str, str]]
+    strays: int = 0
+    """Pictures in folders whose name is no class, which are left out; of several ranks, rank 0 counts them."""
     notes: tuple[str, ...] = ()
     """What a user is to know of the folder besides, a line each."""
 
@@ -143,7 +147,7 @@ def load_folder(
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
     Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
-    classes are problems, one each, listed by rank 0. `split` keeps to the folders of one side (`train`,
+    classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
     side, or nothing that a pattern excludes.
     """
@@ -158,13 +162,13 @@ def load_folder(
         reader=reader,
         workers=workers,
     )
-    unknown = found.strays if rank == 0 else ()
-    strays = [(str(Path(folder) / path), f"its folder {name} is no class") for path, name in unknown]
+    strays = Counter(name for _, name in found.strays) if rank == 0 else Counter()
+    unknown = f"left out: {folder}: {no_class_words(strays)}; rename what is to be scored" if strays else ""
     ignored = f"{folder}: {ignored_line(found.other_files)}" if found.other_files else ""
     mixed = mixed_line([photo.path for photo in photos]) if rank == 0 else ""
     hint = f"note: {folder}: {mixed}" if mixed else ""
-    notes = tuple(line for line in (note, ignored, hint) if line)
-    return replace(loaded, problems=[*strays, *loaded.problems], notes=notes)
+    notes = tuple(line for line in (unknown, note, ignored, hint) if line)
+    return replace(loaded, strays=strays.total(), notes=notes)
 
 
 def _of_split(

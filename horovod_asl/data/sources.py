@@ -17,6 +17,7 @@ from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
 from horovod_asl.data.photos import Found, Origin, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.data.split_folders import refuse_unclear, separate_sides, split_folders, without_side_folders
+from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, CLASSES, canonical_class
 
@@ -121,11 +122,10 @@ def check_classes(sources: Sequence[Source], *, allow_missing: bool, skip_unknow
     """UserError, with counts and the flag that allows it, if classes are unknown, missing or empty."""
     for source in sources:
         if source.unknown and not skip_unknown:
-            listed = ", ".join(f"{name} ({count})" for name, count in list(source.unknown.items())[:8])
+            them = "it" if len(source.unknown) == 1 else "them"
             raise UserError(
-                f"{source.name} has {len(source.unknown)} folders that are no class, with "
-                f"{sum(source.unknown.values())} files: {listed}; rename them or leave them out with "
-                f"--skip-unknown"
+                f"{source.name}: {no_class_words(source.unknown)}; rename {them}, or leave {them} out with "
+                "--skip-unknown"
             )
     check_covered({photo.label for source in sources for photo in source.photos}, sources, allow_missing)
 
@@ -155,7 +155,7 @@ def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
     for pattern, count in source.excluded.items():
         say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
     if source.unknown:
-        say(f"{source.name}: left out as no class: {', '.join(source.unknown)}")
+        say(f"{source.name}: left out: {no_class_words(source.unknown)}")
     if hint := mixed_line([photo.path for photo in source.photos]):
         say(f"note: {source.name}: {hint}")
 

@@ -15,9 +15,11 @@ import pytest
 
 from horovod_asl import __version__
 from horovod_asl.__main__ import COMMANDS, main
-from horovod_asl.cli import expand_home, parse, to_yaml
+from horovod_asl.cli import expand_home, parse
 from horovod_asl.commands.prepare import PrepareConfig
 from horovod_asl.config import TrainConfig
+from horovod_asl.config_file import to_yaml
+from horovod_asl.options import options_of
 from tests.launching import ROOT, clean_environment
 
 
@@ -64,11 +66,11 @@ def test_flags_without_prefix_reach_their_group() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ("--epoch 3", "--epoch, 3; perhaps you meant --epoch-share, --epochs"),
+        ("--epoch 3", "no option --epoch: did you mean --epochs? (horovod-asl train --help lists all)"),
         ("--epochs three", "--epochs"),
         ("--epochs 2.5", "--epochs"),
         ("--epochs", "--epochs"),
-        ("--backend mpi", "'mpi'"),
+        ("--backend mpi", "--backend mpi: there are auto, serial, dp, ddp, horovod"),
         ("--no-epochs", "--no-epochs"),
         ("stray", "stray"),
         ("--config", "--config needs the path"),
@@ -101,7 +103,7 @@ def test_a_refusal_stays_one_line_on_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    assert "invalid choice 'mpi' for argument '--backend'" in refusal(capsys, "train", "--backend", "mpi")
+    assert "--backend mpi: there are auto, serial" in refusal(capsys, "train", "--backend", "mpi")
 
 
 def test_the_manual_ends_in_a_terminal_of_five_columns() -> None:
@@ -145,6 +147,25 @@ def test_yaml_and_flags_mean_the_same(tmp_path: Path) -> None:
     assert train_config("--config", yaml_file(tmp_path, text)) == train_config(*flags, "--no-augment")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learning_rate: 0.001\nmodel: resnet18\naugment: false\nbackend: ddp\n",
+        "lr: 0.001\narch: resnet18\naugment: {augment: false}\nbackend: ddp\n",
+        "learning-rate: 1.0e-3\noptimizer: {learning_rate: 0.001}\nmodel: {model: resnet18}\naugment: false\n"
+        "execution: {backend: ddp}\n",
+    ],
+)
+def test_keys_may_stand_at_the_top_as_well_as_in_their_section(text: str, tmp_path: Path) -> None:
+    flags = ("--learning-rate", "0.001", "--model", "resnet18", "--no-augment", "--backend", "ddp")
+    assert train_config("--config", yaml_file(tmp_path, text)) == train_config(*flags)
+
+
+def test_no_two_sections_have_an_option_of_the_same_name() -> None:
+    names = [option.name for option in options_of(TrainConfig)]
+    assert len(set(names)) == len(names)
+
+
 def test_a_flag_right_of_the_file_wins_and_one_left_of_it_loses(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "epochs: 3\n")
     assert train_config("--config", file, "--epochs", "5").epochs == 5
@@ -161,19 +182,26 @@ def test_of_two_files_the_right_one_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("epoch: 3", "unknown key 'epoch'"),
-        ("optimizer: {lr: 3}", "unknown key 'lr'"),
-        ("learning_rate: 3", "unknown key 'learning_rate'"),  # it belongs under `optimizer`
-        ("1: 2", "unknown key 1"),
+        ("epoch: 3", "no option 'epoch': did you mean epochs?"),
+        ("optimizer: {learning_rat: 3}", "optimizer: unknown key 'learning_rat'; did you mean learning_rate?"),
+        ("optimizer: {epochs: 3}", "optimizer: unknown key 'epochs'"),
+        ("seed: 3\nlr: 3\noptimizer: {lr: 4}", "'lr' is 3 and 'optimizer: lr' is 4: leave one of the two out"),
+        ("learning_rate: 3\nlr: 4", "'learning_rate' is 3 and 'lr' is 4: leave one of the two out"),
+        ("epochs: 3\nepochs: 4", "'epochs' stands there twice"),
+        ("optimizer: {momentum: 0.5, momentum: 0.6}", "'momentum' stands there twice"),
+        ("workers: 3", "there are no loader workers"),
+        ("data_dir: photos", "here it is store"),
+        ("1: 2", "no option '1'"),
         ("epochs: three", "--epochs"),
         ("epochs: 2.5", "--epochs"),
         ("epochs: true", "'epochs' needs a value"),
         ("epochs: null", "--epochs"),
         ("epochs: [1, 2]", "'epochs' takes one value"),
         ("epochs: 0", "--epochs must be at least 1, not 0"),
-        ("augment: {augment: 3}", "augment: 'augment' must be true or false, not 3"),
+        ("augment: {augment: 3}", "'augment: augment' must be true or false, not 3"),
         ("epochs: {a: 1}", "'epochs' takes one value"),
-        ("augment: 3", "'augment' is a section"),
+        ("augment: 3", "'augment' must be true or false, not 3"),
+        ("execution: 3", "no option 'execution'"),
         ("execution: {backend: mpi}", "mpi"),
         ("- epochs", "must be a mapping"),
         ("", "must be a mapping"),

@@ -77,7 +77,7 @@ def test_more_ranks_than_gpus_are_refused_unless_they_are_to_run_on_the_cpu(
         ("--ranks 0", "--ranks"),
         ("--global-batch 0", "--global-batch must be at least 1"),
         ("--backends serial serial", "none twice"),
-        ("-- --epoch 3", "perhaps you meant --epoch-share, --epochs"),
+        ("-- --epoch 3", "did you mean --epochs?"),
         ("-- --batch-size-per-replica 8", "--batch-size-per-replica itself"),
         ("-- --learning-rate-scaling linear", "--learning-rate-scaling itself"),
         ("-- --run-folder x", "--run-folder itself"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horovod_asl.boxed import BOX
-from horovod_asl.cli import parse, to_yaml
+from horovod_asl.cli import parse
 from horovod_asl.commands import crossval, train
 from horovod_asl.config import (
     AugmentConfig,
@@ -24,6 +24,7 @@ from horovod_asl.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from horovod_asl.config_file import to_yaml
 from horovod_asl.errors import UserError
 from horovod_asl.learner import build_optimizer
 from horovod_asl.runfolder import RunFolder

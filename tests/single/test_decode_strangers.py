@@ -16,6 +16,7 @@ from PIL import Image
 from horovod_asl.data.decode import FORMATS, PhotoError, decode_photo
 from horovod_asl.data.folder import PixelReader, load_folder, load_photos
 from horovod_asl.data.photos import find_photos
+from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
 
@@ -119,18 +120,34 @@ def test_the_callers_limit_stands_above_pillows(monkeypatch):
 # -- folders and lists ----------------------------------------------------------------------------------------
 
 
-def test_every_photo_of_an_unknown_folder_is_left_out_by_name(new_frames):
+def test_the_photos_of_an_unknown_folder_are_left_out_in_one_line(new_frames):
     folder = new_frames("some", classes=["A"], recordings=1)
     for name in ("hello/1.jpg", "hello/2.PNG", "hello/deep/3.jpg", "hello/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         draw_photo(1).save(folder / name, "PNG")
     assert find_photos(folder).unknown == {"hello": 3}
     loaded = load_folder(folder, reader=PixelReader(SIZE))
-    assert loaded.problems == [
-        (str(folder / name), "its folder hello is no class")
-        for name in ("hello/1.jpg", "hello/2.PNG", "hello/deep/3.jpg")
-    ]
-    assert load_folder(folder, reader=PixelReader(SIZE), rank=1, world_size=2).problems == []
+    assert (loaded.strays, loaded.problems) == (3, [])
+    assert loaded.notes[0] == (
+        f"left out: {folder}: folder hello (3 photos) is no class; rename what is to be scored"
+    )
+    other = load_folder(folder, reader=PixelReader(SIZE), rank=1, world_size=2)
+    assert (other.strays, other.problems, other.notes) == (0, [], ())
+
+
+def test_misspelt_folders_are_one_line_that_names_what_was_meant():
+    assert no_class_words({"spcae": 3000}) == (
+        "folder spcae (3,000 photos) is no class (did you mean space?)"
+    )
+    assert no_class_words({"stuff": 1}) == "folder stuff (1 photo) is no class"
+    assert no_class_words({"AA": 20, "Nothing_": 1, "stuff": 4}) == (
+        "3 folders (25 photos) are no class: AA (20 photos, did you mean A?), Nothing_ (1 photo, did you mean "
+        "nothing?), stuff (4 photos)"
+    )
+    many = no_class_words({f"folder{number}": 10 for number in range(1200)})
+    assert many.startswith("1,200 folders (12,000 photos) are no class: folder0 (10 photos), ")
+    assert many.endswith(" and 1,195 more")
+    assert len(many) < 200
 
 
 def mixed(folder: Path) -> Path:

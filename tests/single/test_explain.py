@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
@@ -34,7 +36,7 @@ from horovod_asl.explain import (
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.models import build_model, head_of
 from horovod_asl.runfolder import RunFolder
-from tests.single.test_report import Page
+from tests.single.test_report import Page, assert_is_one_file_for_any_screen
 
 torch.set_num_threads(1)
 
@@ -222,15 +224,19 @@ def test_evaluate_writes_a_whole_page(
     (report / "right.png").write_text("of an earlier report")
     assert evaluate.main([str(run), str(photos), "--report", str(report), "--device", "cpu"]) == 0
     assert f"{report}/report.html" in capsys.readouterr().out
-    page = Page((report / "report.html").read_text())
-    assert page.open == []
+    text = (report / "report.html").read_text()
+    page = Page(text)
+    assert_is_one_file_for_any_screen(text)
     words = "".join(page.words)
     assert "No landmarks: finding hands needs mediapipe." in words
     assert "small_cnn on photos" in words
-    assert set(page.pictures) == {file.name for file in report.iterdir()} - {"report.html"}
-    assert {"wrong.png", "confused.png", "confusion.png", "per_class.png"} <= set(page.pictures)
-    for picture in {"wrong.png", "right.png", "confused.png"} & set(page.pictures):
-        assert_is_a_sheet(report / picture)
+    files = {file.name for file in report.iterdir()} - {"report.html"}
+    assert {"wrong.png", "confused.png", "confusion.png", "per_class.png"} <= files
+    for sheet in {"wrong.png", "right.png", "confused.png"} & files:
+        assert_is_a_sheet(report / sheet)
+    shown = [Image.open(io.BytesIO(base64.b64decode(one.partition(",")[2]))) for one in page.pictures]
+    assert len(shown) > 12
+    assert {one.height for one in shown} == {176, 2 * 176 + 3}  # an example, and a pair's with where it looked
 
 
 def test_a_store_s_report_shows_its_own_photos(small_store: Path, tmp_path: Path) -> None:

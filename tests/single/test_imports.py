@@ -19,6 +19,7 @@ PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
     "hand_bundle": 0,
+    **dict.fromkeys(("options", "synonyms", "flags", "manual", "config_file"), 0),
     "streams": 0,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
@@ -35,6 +36,7 @@ LAYERS: dict[str, int] = {
         ("console", "progress", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
+    **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),
     **dict.fromkeys(("answers", "crossval", "recipe", "run_opening", "stages", "store_photos"), 2),
     **dict.fromkeys(("commands", "__main__"), 3),

@@ -356,7 +356,7 @@ def test_missing_unknown_and_empty_classes_name_their_flags(new_frames):
     touch(folder, "hello/1.jpg")
     (folder / "C").mkdir()
     sources = open_one(str(folder))
-    with pytest.raises(UserError, match=r"hello \(1\).*--skip-unknown"):
+    with pytest.raises(UserError, match=r"folder hello \(1 photo\) is no class; rename it, .*--skip-unknown"):
         check_classes(sources, allow_missing=True, skip_unknown=False)
     with pytest.raises(
         UserError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from PIL import Image
 
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.metrics import Tally
-from horovod_asl.report import most_confused, plot_comparison, plot_confusion, write_report
+from horovod_asl.report import most_confused, plot_comparison, plot_confusion
+from horovod_asl.run_report import write_report
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.score_tables import matrix
+from horovod_asl.web_page import _DARK, _LIGHT, contrast, page, picture, table
 
 
 def make_scores(seed: int, n: int = 400) -> dict[str, Any]:
@@ -56,27 +60,54 @@ def make_run(
 class Page(HTMLParser):
     """What a reader of a page sees: its words, its pictures, the tables' cells; every tag must be closed."""
 
+    WITHOUT_END = ("meta", "img", "source")
+
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.words: list[str] = []
         self.pictures: list[str] = []
         self.cells: list[str] = []
+        self.references: list[str] = []
+        self.meta: list[str] = []
+        self.bare_tables = 0
+        self.without_alt = 0
+        self._boxes: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        known = dict(attributes)
+        self.references += [known[name] or "" for name in ("src", "srcset", "href", "data") if name in known]
         if tag == "img":
-            self.pictures.append(dict(attributes)["src"] or "")
-        elif tag != "meta":
+            self.pictures.append(known["src"] or "")
+            self.without_alt += not known.get("alt")
+        elif tag == "meta":
+            self.meta.append(f"{known.get('name')} {known.get('content')}")
+        if tag == "table":
+            self.bare_tables += not {"scroll", "matrix"} & {*self._boxes}
+        if tag not in self.WITHOUT_END:
             self.open.append(tag)
+            self._boxes.append(known.get("class") or "")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self._boxes.pop()
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
         if self.open and self.open[-1] == "td":
             self.cells.append(data)
+
+
+def assert_is_one_file_for_any_screen(text: str) -> None:
+    """Nothing comes from elsewhere, pictures have a text, tables scroll by themselves, light and dark are there."""
+    page = Page(text)
+    assert page.open == []
+    assert all(reference.startswith("data:image/") for reference in page.references), page.references
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    assert "viewport width=device-width, initial-scale=1" in page.meta
+    assert (page.bare_tables, page.without_alt) == (0, 0)
+    assert "prefers-color-scheme: dark" in text
 
 
 def assert_shows_something(path: Path) -> None:
@@ -100,9 +131,13 @@ def test_the_page_holds_every_split_s_scores_and_every_picture_is_there(tmp_path
             f"{scores['ece']:.3f}",
         ):
             assert shown in page.cells
-    assert page.pictures == ["curves.png", "per_class.png", "confusion.png"]
-    for picture in page.pictures:
-        assert_shows_something(folder.path / picture)
+    assert len(page.pictures) == 2
+    assert_is_one_file_for_any_screen(text)
+    for name in ("curves.png", "per_class.png", "confusion.png"):
+        assert_shows_something(folder.path / name)
+    scores = result["scores"]["test"]
+    for name, row in scores["per_class"].items():
+        assert {name, f"{row['recall']:.1%}", f"{row['precision']:.1%}"} <= {*page.cells}
     assert "asl <1>/first, asl <1>/second" in "".join(page.words)
     assert "$" not in text
     assert "{" not in "".join(page.words).split("}")[-1]
@@ -174,3 +209,33 @@ def test_a_comparison_is_drawn_for_any_number_of_backends(count: int, tmp_path: 
     ]
     plot_comparison(rows, tmp_path / "compare.png")
     assert_shows_something(tmp_path / "compare.png")
+
+
+def test_the_matrix_holds_the_shares_of_a_long_hand_count() -> None:
+    counts = [[3, 1, 0], [0, 0, 0], [1, 0, 999]]
+    cells = Page(matrix({"confusion": counts, "classes": ["A", "B", "<C>"]}))
+    assert cells.cells == ["75", "25", "·", "100"]
+    assert "<C>" in cells.words
+
+
+def test_text_stands_out_from_what_is_behind_it_in_the_light_and_in_the_dark() -> None:
+    """AA of WCAG: 4.5 for text, here of every rule that the page's own style sheet holds."""
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    for colours in (_LIGHT, _DARK):
+        for text in ("ink", "quiet"):
+            assert contrast(colours[text], colours["paper"]) >= 4.5
+        assert contrast(colours["accent"], colours["paper"]) >= 3  # of a bar
+    rules = re.findall(r"background: (#\w{6}); color: (#\w{6})", page("", "", ""))
+    assert len(rules) == 20
+    assert min(contrast(*rule) for rule in rules) >= 4.5
+
+
+def test_pieces_of_a_page_are_plain_text_and_carry_their_pictures() -> None:
+    assert_is_one_file_for_any_screen(
+        page("<b>", "&", table(("a<", "n"), [("x", "1")]) + picture(b"png", "image/png", '"alt"', dark=b"other"))
+    )
+    numbers = Page(table(("", ""), [("key", "12")]))
+    assert numbers.cells == ["key", "12"]
+    assert 'class="n"' not in table(("", ""), [("key", "12")])
+    assert '<td class="n">12</td>' in table(("key", "value"), [("key", "12")])

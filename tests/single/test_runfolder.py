@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from horovod_asl import checkpoint
-from horovod_asl.cli import parse, to_yaml
+from horovod_asl.cli import parse
 from horovod_asl.config import RETIRED, SCHEMA, ModelConfig, TrainConfig
+from horovod_asl.config_file import to_yaml
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
 
