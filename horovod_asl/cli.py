@@ -53,6 +53,7 @@ def parse(
         SystemExit: after `--help`, with code 0.
     """
     args = _expand_config_files(config_class, _join_repeated(config_class, list(argv)))
+    args = _with_values(config_class, args)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), _wide_enough():
@@ -364,6 +365,32 @@ def _list_options(config_class: type[Any]) -> list[str]:
     return options
 
 
+def _with_values(config_class: type[Any], argv: list[str]) -> list[str]:
+    """The arguments with `--hands` and `--no-hands` of a `bool | None` as `--hands=True` and `--hands=False`.
+
+    Only a plain `bool` has such a pair of flags in tyro; one of None too would need a value.
+    """
+    values: dict[str, str] = {}
+    for name in _optional_switches(config_class):
+        values |= {f"--{name}": f"--{name}=True", f"--no-{name}": f"--{name}=False"}
+    return [values.get(word, word) for word in argv]
+
+
+def _optional_switches(config_class: type[Any]) -> list[str]:
+    names: list[str] = []
+    for field in dataclasses.fields(config_class):
+        nested = _dataclass_of(field)
+        if nested is not None:
+            names += _optional_switches(nested)
+        elif _is_optional_switch(field):
+            names.append(field.name.replace("_", "-"))
+    return names
+
+
+def _is_optional_switch(field: dataclasses.Field[Any]) -> bool:
+    return "bool | None" in str(field.type) or "Optional[bool]" in str(field.type)
+
+
 def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:
     factory: Any = field.default_factory
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
@@ -371,7 +398,9 @@ def _dataclass_of(field: dataclasses.Field[Any]) -> type[Any] | None:
 
 def _refuse_wrong_kind(field: dataclasses.Field[Any], value: Any, *, where: str) -> None:
     """What would make a flag of another shape, and a message about that flag: switches, lists and sections."""
-    kind = str(getattr(field.type, "__name__", field.type))
+    if _is_optional_switch(field) and value is None:
+        return
+    kind = "bool" if _is_optional_switch(field) else str(getattr(field.type, "__name__", field.type))
     if isinstance(value, bool) != (kind == "bool"):
         raise UserError(
             f"{where} {'must be true or false' if kind == 'bool' else 'needs a value'}, not {value}"
