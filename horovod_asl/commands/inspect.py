@@ -123,7 +123,8 @@ def _print_hands(console: Console, facts: Inspection) -> None:
     if found:
         right, left = _share(signs["right"], found), _share(found - signs["right"], found)
         console.print(f"  {right} are right hands and {left} left ones, as MediaPipe sees it")
-        console.print(f"  {signs['late']:,} of them were found at a late attempt, and confirmed by a second look")
+        console.print(f"  {signs['dark']:,} are dark, and were looked at in a lighter copy")
+        console.print(f"  {signs['late']:,} were found at a late attempt, and confirmed by a second look")
     if signs["doubtful"]:
         console.print(f"  {signs['doubtful']:,} more were seen but not confirmed, and do not count as found")
     nothing = _sum(row for row in facts.hands if row["of"] == "nothing")

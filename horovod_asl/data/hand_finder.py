@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from horovod_asl.data.hands import LATE_ATTEMPT, Pixels, Record, crop, hand, no_hand, upright_box
+from horovod_asl.data.hands import ATTEMPTS, LATE_ATTEMPT, Pixels, Record, crop, hand, no_hand, upright_box
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import digest, find_bundle
 
@@ -64,7 +64,7 @@ class HandFinder:
             again = self._search(_brightened(photo, light, _LIT))
             if not (again["found"] or (again["doubtful"] and not record["found"])):
                 return record
-            again["attempt"] += len(_ATTEMPTS)
+            again["attempt"] += ATTEMPTS
             return again
 
     def _search(self, photo: Pixels) -> Record:

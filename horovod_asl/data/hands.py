@@ -40,8 +40,9 @@ HAND_DTYPE = np.dtype(
         ),  # of the crop: centre x and y, side, and by how many radians it is turned clockwise
     ]
 )
-LATE_ATTEMPT = 2
-"""The first attempt whose find counts only if a second look confirms it."""
+ATTEMPTS, LATE_ATTEMPT = 5, 2
+"""How often a photo is looked at, and the first of these whose find counts only if a second look confirms it. Numbers
+from `ATTEMPTS` on are of attempts at a copy of a dark hand that was given light."""
 HAND_SIDE = 2.0
 """Side of the square that MediaPipe's landmark network sees ÷ the longer side of the palm's joints' box."""
 CROP_SIDE = 1.15 * HAND_SIDE

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.data.hands import LATE_ATTEMPT
+from horovod_asl.data.hands import ATTEMPTS, LATE_ATTEMPT
 from horovod_asl.data.leaks import find_leaks
 from horovod_asl.data.recordings import recording_order
 from horovod_asl.data.split import SPLITS
@@ -35,8 +35,8 @@ class Inspection:
     left_out: dict[str, int]
     """Reason → photos."""
     hands: list[dict[str, Any]]
-    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful (seen, but not confirmed), late
-    and right (of those found)."""
+    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful (seen, but not confirmed); of
+    those found late (see `hands.LATE_ATTEMPT`), dark (in a copy that was given light) and right."""
     hands_by_class: dict[str, dict[str, int]]
     """Class → photos, found; empty for a store without hands."""
 
@@ -97,8 +97,10 @@ def _hands(store: Store) -> list[dict[str, Any]]:
             own = hands[chosen & (store.sources == source) & ~store.copies]
             if len(own):
                 counts = {name: int(own[name].sum()) for name in ("found", "doubtful")}
-                counts["late"] = int((own["found"] & (own["attempt"] >= LATE_ATTEMPT)).sum())
-                counts["right"] = int((own["found"] & own["right"]).sum())
+                found, attempt = own["found"], own["attempt"]
+                counts["late"] = int((found & (attempt % ATTEMPTS >= LATE_ATTEMPT)).sum())
+                counts["dark"] = int((found & (attempt >= ATTEMPTS)).sum())
+                counts["right"] = int((found & own["right"]).sum())
                 table.append({"source": source, "of": of, "photos": len(own), **counts})
     return table
 

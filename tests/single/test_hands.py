@@ -24,7 +24,7 @@ from horovod_asl.data.contact_sheet import contact_sheet
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
 from horovod_asl.data.hand_finder import FINDER_VERSION, LOOK_PX, HandFinder, shared_finder
-from horovod_asl.data.hands import OUTSIDE, box_of, crop, points_in_crop
+from horovod_asl.data.hands import ATTEMPTS, OUTSIDE, box_of, crop, points_in_crop
 from horovod_asl.data.skeleton import FINGER_COLOURS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
@@ -317,13 +317,15 @@ def test_inspect_counts_the_hands(prepared: Path, tmp_path: Path, capsys) -> Non
         "photos": 112,
         "found": sum(bool(hand["found"]) for hand in seen),
         "doubtful": sum(bool(hand["doubtful"]) for hand in seen),
-        "late": sum(bool(hand["found"]) and int(hand["attempt"]) > 1 for hand in seen),
+        "late": sum(bool(hand["found"]) and int(hand["attempt"]) not in (0, 1, 5, 6) for hand in seen),
+        "dark": sum(bool(hand["found"]) and int(hand["attempt"]) > 4 for hand in seen),
         "right": sum(bool(hand["found"] and hand["right"]) for hand in seen),
     }
     assert (nothing["of"], nothing["photos"], nothing["found"], nothing["right"]) == ("nothing", 4, 0, 0)
     printed = capsys.readouterr().out
     assert f"{signs['found'] / 112:.1%}" in printed
     assert next(line for line in printed.splitlines() if " nothing " in line).endswith("–")  # a share of none
+    assert len(hand_finder._ATTEMPTS) == ATTEMPTS
     assert f"a hand in {signs['found']} of 112 photos of signs" in printed
     assert "a hand in 0 of 4 photos of `nothing`" in printed
     missed = Counter(
