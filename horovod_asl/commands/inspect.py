@@ -123,7 +123,9 @@ def _print_hands(console: Console, facts: Inspection) -> None:
     if found:
         right, left = _share(signs["right"], found), _share(found - signs["right"], found)
         console.print(f"  {right} are right hands and {left} left ones, as MediaPipe sees it")
+    if signs["dark"]:
         console.print(f"  {signs['dark']:,} are dark, and were looked at in a lighter copy")
+    if signs["late"]:
         console.print(f"  {signs['late']:,} were found at a late attempt, and confirmed by a second look")
     if signs["doubtful"]:
         console.print(f"  {signs['doubtful']:,} more were seen but not confirmed, and do not count as found")

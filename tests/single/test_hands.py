@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import zipfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
+from rich.console import Console
 
 from horovod_asl import hand_bundle
 from horovod_asl.commands import inspect
@@ -25,6 +26,7 @@ from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
 from horovod_asl.data.hand_finder import FINDER_VERSION, LOOK_PX, HandFinder, shared_finder
 from horovod_asl.data.hands import ATTEMPTS, OUTSIDE, box_of, crop, points_in_crop
+from horovod_asl.data.inspection import inspect_store
 from horovod_asl.data.skeleton import FINGER_COLOURS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
@@ -328,12 +330,10 @@ def test_inspect_counts_the_hands(prepared: Path, tmp_path: Path, capsys) -> Non
     assert len(hand_finder._ATTEMPTS) == ATTEMPTS
     assert f"a hand in {signs['found']} of 112 photos of signs" in printed
     assert "a hand in 0 of 4 photos of `nothing`" in printed
-    missed = Counter(
-        CLASSES[label] for hand, label in zip(store.hands, store.labels, strict=True) if not hand["found"]
-    )
-    del missed["nothing"]
-    (name, count), *_ = sorted(missed.items(), key=lambda item: (-item[1], item[0]))
-    assert f"least often in {name} ({1 - count / 4:.1%})" in printed
+    facts = inspect_store(store)
+    found = {name: {"photos": 4, "found": count} for name, count in (("A", 4), ("B", 3), ("C", 1), ("nothing", 0))}
+    inspect._print_hands(Console(), replace(facts, hands_by_class=found))
+    assert "least often in C (25.0%), B (75.0%)\n" in capsys.readouterr().out
 
 
 def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Path, monkeypatch) -> None:
