@@ -60,7 +60,7 @@ def parse(
         with contextlib.redirect_stderr(complaint):
             config = tyro.cli(
                 config_class,
-                args=_expand_config_files(config_class, words),
+                args=_with_values(config_class, _expand_config_files(config_class, words)),
                 prog=prog,
                 default=default if default is not None else tyro.MISSING_NONPROP,
                 config=(tyro.conf.OmitArgPrefixes,),
@@ -234,3 +234,15 @@ def _expand_config_files(config_class: type[Any], argv: list[str]) -> list[str]:
             expanded.append(word)
             position += 1
     return expanded
+
+
+def _with_values(config_class: type[Any], argv: list[str]) -> list[str]:
+    """The arguments with `--hands` and `--no-hands` of a `bool | None` as `--hands=True` and `--hands=False`.
+
+    Only a plain `bool` has such a pair of flags in tyro; one of None too would need a value.
+    """
+    values: dict[str, str] = {}
+    for option in options_of(config_class):
+        if option.is_switch and option.may_be_none:
+            values |= {option.flag: f"{option.flag}=True", f"--no-{option.flag[2:]}": f"{option.flag}=False"}
+    return [values.get(word, word) for word in argv]

@@ -163,6 +163,8 @@ def _option_named(name: str, options: tuple[Option, ...], path: Path) -> Option:
 
 def _refuse_wrong_kind(option: Option, value: Any, where: str) -> None:
     """What would make a flag of another shape: switches, lists and sections."""
+    if value is None and option.may_be_none:
+        return
     if isinstance(value, bool) != option.is_switch:
         raise UserError(
             f"{where} {'must be true or false' if option.is_switch else 'needs a value'}, not {value}"
@@ -172,7 +174,7 @@ def _refuse_wrong_kind(option: Option, value: Any, where: str) -> None:
 
 
 def _flag(option: Option, value: Any, path: Path) -> list[str]:
-    if option.is_switch:
+    if option.is_switch and value is not None:
         return [option.flag if value else "--no-" + option.flag[2:]]
     values = list(map(str, value)) if isinstance(value, list) else [str(value)]
     for one in values:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from horovod_asl.data.skeleton import with_skeleton
+
 Pixels = NDArray[np.uint8]
 
 
@@ -63,21 +65,6 @@ _PANELS_ACROSS, _EACH_SIDE = 6, 3
 _CAPTION, _HEADER = 50, 40
 _PAPER, _INK, _QUIET, _EMPTY = "#fbfaf7", "#26231f", "#7d776d", "#efece5"
 _RIGHT, _WRONG = "#2f6db3", "#b3423a"
-_FINER = 3  # lines are drawn so much larger and then shrunk: Pillow's own are jagged
-
-_THUMB, _INDEX, _MIDDLE, _RING, _LITTLE = ((0, *range(first, first + 4)) for first in (1, 5, 9, 13, 17))
-_CHAINS = (
-    ((5, 9, 13, 17), "#e8e4da"),
-    ((0, 9), "#e8e4da"),
-    ((0, 13), "#e8e4da"),
-    (_LITTLE, "#c678dd"),
-    (_RING[1:], "#4aa3ff"),
-    (_MIDDLE[1:], "#3ecf8e"),
-    (_INDEX, "#ffd23f"),
-    (_THUMB, "#ff7a45"),
-)
-"""Joints that a line goes through, and its colour: the palm, then a colour per finger."""
-
 _HEAT_STOPS = (0.0, 0.35, 0.65, 1.0)
 _HEAT_COLOURS = ((40, 20, 110), (190, 40, 120), (250, 130, 50), (255, 230, 90))
 
@@ -93,24 +80,6 @@ def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Image.Image:
     lit = colour * (0.55 + 0.45 * grey / 255)  # what is under it can still be seen
     cover = 0.9 * warmth**0.8
     return Image.fromarray((grey * (1 - cover) + lit * cover).round().astype(np.uint8))
-
-
-def with_skeleton(picture: Image.Image, points: NDArray[np.floating]) -> Image.Image:
-    """The picture with the hand's bones over it; `points`: float (21, 2) in its own pixels."""
-    large = Image.new("RGBA", (picture.width * _FINER, picture.height * _FINER))
-    draw = ImageDraw.Draw(large)
-    places = [tuple(point) for point in (np.asarray(points, float) * _FINER).tolist()]
-    unit = _FINER * picture.width / _PANEL
-    for thicker, colour_of in ((1.4, lambda colour: "#00000090"), (0.0, lambda colour: colour)):
-        for joints, colour in _CHAINS:
-            line = [places[joint] for joint in joints]
-            draw.line(line, colour_of(colour), round((2.0 + thicker) * unit), joint="curve")
-            for x, y in line:
-                radius = (2.4 + thicker / 2) * unit
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour_of(colour))
-    drawn = picture.convert("RGBA")
-    drawn.alpha_composite(large.resize(picture.size, Image.Resampling.LANCZOS))
-    return drawn.convert("RGB")
 
 
 def examples_sheet(examples: Sequence[Example], title: str) -> Image.Image:

@@ -19,7 +19,7 @@ FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/
 
 usual() {
     local usual=$WORK/usual others=$PHOTOS/other_signers set
-    horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "$usual/store"
+    horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "$usual/store" --no-hands
     if [ ! -f "$usual/run/result.json" ]; then
         local words=(--store "$usual/store" --model resnet18 --epochs 10 --run-folder "$usual/run")
         [ -f "$usual/run/config.yaml" ] && words=(--resume "$usual/run")

@@ -5,7 +5,7 @@
 # PYTHON=python3.12               the Python for .venv (default: python3.11, the one that was tested, else a newer one)
 # TORCH_INDEX_URL=…               another package index for torch and torchvision, such as one with CPU builds
 # HOROVOD_ASL_WITHOUT_HOROVOD=1   leave Horovod and MPI out: the backends serial, dp and ddp need neither
-# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe and its hand models out: `prepare --hands` and the box need them
+# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe and its hand models out: `prepare` finds hands by them, and the box too
 # HOROVOD_ASL_WITHOUT_DEV=1       leave out what the tests and the linters need
 # HOROVOD_GPU_OPERATIONS=… etc.   see launch/build_horovod.sh
 # pip's own settings (PIP_…, pip.conf) hold here too.

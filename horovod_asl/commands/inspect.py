@@ -12,10 +12,11 @@ split: then a score on the later split is partly memory. `prepare` refuses such 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 
 SHOWN_PAIRS = 5
+SHOWN_CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class InspectConfig:
     """A folder that `prepare` made."""
 
     contact_sheet: Path | None = None
-    """Draw a picture of the store here: rows are classes, columns come from all recordings."""
+    """Draw a picture of the store here: rows are classes, columns come from all recordings. In a store with hands
+    each photo stands beside the crop around its hand, with the landmarks over it."""
 
-    columns: int = 12
-    """Columns of the contact sheet."""
+    columns: int | None = None
+    """Columns of the contact sheet; by default 12, and 8 in a store with hands."""
 
     json: Path | None = None
     """Write the same facts here as JSON."""
@@ -80,6 +83,7 @@ def _print_facts(facts: Inspection, *, verified: bool) -> None:
     console.print(_recordings_table(facts))
     console.print(_classes_table(facts))
     if facts.hands:
+        _print_hands(console, facts)
         console.print(_hands_table(facts))
     _print_duplicates(console, facts)
     for reason, count in facts.left_out.items():
@@ -97,16 +101,50 @@ def _recordings_table(facts: Inspection) -> Table:
 
 
 def _classes_table(facts: Inspection) -> Table:
-    table = _table("class", *SPLITS)
+    table = _table("class", *SPLITS, *(["found"] if facts.hands else []))
     for name, counts in facts.classes.items():
-        table.add_row(name, *[_count(counts[split]) for split in SPLITS])
+        own = facts.hands_by_class.get(name)
+        found = [_share(own["found"], own["photos"])] if own else []
+        table.add_row(name, *[_count(counts[split]) for split in SPLITS], *found)
     return table
 
 
+def _print_hands(console: Console, facts: Inspection) -> None:
+    """In how many photos a hand was found, where least often, and how sure that is."""
+    signs = _sum(row for row in facts.hands if row["of"] == "signs")
+    photos, found = signs["photos"], signs["found"]
+    if photos:
+        console.print(f"a hand in {found:,} of {photos:,} photos of signs ({_share(found, photos)})")
+    signed = {name: own for name, own in facts.hands_by_class.items() if name != "nothing"}
+    shares = ((own["found"] / own["photos"], name) for name, own in signed.items())
+    worst = sorted((share, name) for share, name in shares if share < 1)[:SHOWN_CLASSES]
+    if worst:
+        console.print(f"  least often in {', '.join(f'{name} ({share:.1%})' for share, name in worst)}")
+    if found:
+        right, left = _share(signs["right"], found), _share(found - signs["right"], found)
+        console.print(f"  {right} are right hands and {left} left ones, as MediaPipe sees it")
+    if signs["dark"]:
+        console.print(f"  {signs['dark']:,} are dark, and were looked at in a lighter copy")
+    if signs["late"]:
+        console.print(f"  {signs['late']:,} were found at a late attempt, and confirmed by a second look")
+    if signs["doubtful"]:
+        console.print(f"  {signs['doubtful']:,} more were seen but not confirmed, and do not count as found")
+    nothing = _sum(row for row in facts.hands if row["of"] == "nothing")
+    if nothing["photos"]:
+        console.print(f"a hand in {nothing['found']:,} of {nothing['photos']:,} photos of `nothing`")
+
+
+def _sum(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update({name: count for name, count in row.items() if isinstance(count, int)})
+    return total
+
+
 def _hands_table(facts: Inspection) -> Table:
-    table = _table("hands of", "", "photos", "found", "doubtful", "right hands")
+    table = _table("hands of", "", "photos", "found", "late", "unconfirmed", "right hands")
     for row in facts.hands:
-        shares = [_share(row["found"], row["photos"]), _share(row["doubtful"], row["photos"])]
+        shares = [_share(row[name], row["photos"]) for name in ("found", "late", "doubtful")]
         table.add_row(
             row["source"], row["of"], str(row["photos"]), *shares, _share(row["right"], row["found"])
         )
@@ -116,8 +154,8 @@ def _hands_table(facts: Inspection) -> Table:
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
-        is_number = heading in (*SPLITS, "classes", "photos", "found", "doubtful", "right hands")
-        table.add_column(heading, justify="right" if is_number else "left")
+        is_text = heading in ("source", "recording", "class", "hands of", "")
+        table.add_column(heading, justify="left" if is_text else "right")
     return table
 
 

@@ -4,7 +4,7 @@
     horovod-asl prepare archive.zip stores/asl --image-size 96 --samples 10000
     horovod-asl prepare asl=archive.zip massey=~/massey stores/all --test-source massey
     horovod-asl prepare synthetic stores/sample
-    horovod-asl prepare asl=~/asl phone=~/phone stores/hands --hands --poor-copies 2
+    horovod-asl prepare asl=~/asl phone=~/phone stores/robust --poor-copies 2
     mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
 
 A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
@@ -29,8 +29,14 @@ Photos that cannot be used are listed in STORE/problems.csv with their reason. A
 its photos or the options changed; if under half of its photos are in the new one, it is kept unless --replace is
 given.
 
-With --hands the hand in every photo is looked for, and the store gains its landmarks and a crop around it; with
---poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for training.
+The hand in every photo is looked for with MediaPipe, and the store gains its landmarks and a crop around it: networks
+that read these read strangers' hands too, those that read whole photos hardly. This is most of the time; a line says
+beforehand how long it takes. Where MediaPipe or its models are missing, a line says so and the store is made without
+hands; with --hands that is an error. --no-hands leaves the hands out. The same prepare without it adds them later,
+and decodes nothing again.
+
+With --poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for
+training.
 
 Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where all of them see it.
 """
@@ -66,16 +72,17 @@ class PrepareConfig:
     image_size: int = 64
     """Side of the stored pictures in pixels."""
 
-    hands: bool = False
-    """Find the hand in every photo (MediaPipe's Hand Landmarker): landmarks, handedness,
-    and a square crop around the hand beside the whole picture."""
+    hands: Annotated[bool | None, arg(metavar="| --no-hands")] = None
+    """Find the hand in every photo (MediaPipe's Hand Landmarker): landmarks, handedness, and a square crop around the
+    hand beside the whole picture. By default hands are found where MediaPipe and its models are there; with --hands
+    they must be, and --no-hands leaves them out."""
 
     crop_size: int = 192
     """Side of the crops in pixels."""
 
     poor_copies: int = 0
-    """Of each photo so many copies, for training alone, as a poor camera in poor light would have taken it. With
-    --hands the hand is looked for in them too, so that landmarks err in training as they will in the dark."""
+    """Of each photo so many copies, for training alone, as a poor camera in poor light would have taken it. The hand
+    is looked for in them too, so that landmarks err in training as they will in the dark."""
 
     group_by: tuple[str, ...] = ("auto",)
     """What a recording is: auto, frames, subfolder, source, or a regular expression whose group names it in
@@ -160,7 +167,8 @@ def main(argv: list[str]) -> int:
             sources=sources,
             store=Path(store),
             image_size=config.image_size,
-            crop_size=config.crop_size if config.hands else None,
+            crop_size=None if config.hands is False else config.crop_size,
+            require_hands=config.hands is True,
             poor_copies=config.poor_copies,
             group_by=config.group_by,
             split=_split_rule(config),

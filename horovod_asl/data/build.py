@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.cores import usable_cores
 from horovod_asl.data.arrange import (
     arrange,
     check_sides,
@@ -24,10 +23,11 @@ from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_rang
 from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
-from horovod_asl.data.executor import worker_pool
+from horovod_asl.data.executor import worker_count, worker_pool
 from horovod_asl.data.finding import find_hands
 from horovod_asl.data.hand_finder import finder_settings
 from horovod_asl.data.replacing import (
+    holds_hands,
     is_current,
     refuse_another_set,
     refuse_if_surely_another_set,
@@ -102,6 +102,7 @@ def prepare_store(
     store: Path,
     image_size: int = 64,
     crop_size: int | None = None,
+    require_hands: bool = True,
     poor_copies: int = 0,
     group_by: Sequence[str] = ("auto",),
     split: SplitRule = SplitRule(),  # noqa: B008
@@ -118,6 +119,7 @@ def prepare_store(
     """Make the store at `store` from `sources`, or find that it is up to date.
 
     `image_size` is the side in pixels; `crop_size` that of the square around the hand, and None looks for no hands;
+    without `require_hands` a machine on which hands cannot be found makes a store without them, and a line says so;
     `poor_copies` of each photo are added for training (see `copies`);
     `exclude` holds patterns of files to leave out; `samples` draws a balanced subset of that many photos; `workers`
     None means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the others
@@ -126,10 +128,10 @@ def prepare_store(
     """
     check_values(image_size, samples, workers, crop_size, poor_copies)
     refuse_current_folder(store)
-    with worker_pool(usable_cores() if workers is None else workers, across_ranks=across_ranks) as pool:
+    count = worker_count(workers, across_ranks=across_ranks)
+    with worker_pool(count, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
-        settings = None if crop_size is None else finder_settings(crop_size)
         opened = open_sources(
             sources,
             group_by=group_by,
@@ -142,6 +144,9 @@ def prepare_store(
         chosen = _photos(opened, samples, split.seed, tolerance, say)
         if not tolerance.replace:
             refuse_if_surely_another_set(store, chosen)
+        settings = None
+        if crop_size is not None:
+            settings = _finder_settings(crop_size, store, require_hands, say)
         photos = list(with_copies(chosen, poor_copies, max_megapixels=tolerance.max_megapixels))
         with work_folder(store, say=say) as work:
             existing = _sound_store(store)
@@ -168,6 +173,8 @@ def prepare_store(
                     existing,
                     settings=settings,
                     max_megapixels=tolerance.max_megapixels,
+                    workers=count,
+                    say=say,
                     on_progress=on_progress,
                 )
             rows, dropped = arrange(
@@ -230,6 +237,27 @@ def _drawn(
             f"--samples {samples}: {len(rows)} drawn, because some classes have too few photos to stay balanced"
         )
     return [photos[row] for row in rows]
+
+
+def _finder_settings(
+    crop_size: int, store: Path, must: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """`finder_settings`; None, and a line, where hands cannot be found; UserError if the store has some to lose."""
+    try:
+        return finder_settings(crop_size)
+    except UserError as error:
+        if must:
+            raise
+        if holds_hands(store):
+            raise UserError(
+                f"{store} holds hands and would lose them, because {error}; or name another STORE, or give them up "
+                "with --no-hands"
+            ) from error
+        say(
+            f"no hands are looked for, so networks trained on this store read whole photos, and strangers badly: "
+            f"{error}; then run the same prepare again, it adds the hands (--no-hands: without this line)"
+        )
+        return None
 
 
 def _problems(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import cast
 
+from horovod_asl.cores import usable_cores
 from horovod_asl.errors import UserError
 from horovod_asl.memory import keep_freed_memory
 
@@ -36,6 +37,14 @@ def mpi_world_size() -> int:
     """Ranks that an MPI launcher says it started; 1 without a launcher. MPI is not touched."""
     names = [*_WORLD_SIZE_VARIABLES, *(["SLURM_STEP_NUM_TASKS"] if "PMIX_RANK" in os.environ else [])]
     return max(int(os.environ.get(name) or 1) for name in names)
+
+
+def worker_count(workers: int | None, *, across_ranks: bool) -> int:
+    """How many workers `worker_pool` will have: `workers` (None: one per usable core), or the other MPI ranks."""
+    ranks = mpi_world_size() if across_ranks else 1
+    if ranks > 1:
+        return ranks - 1
+    return usable_cores() if workers is None else workers
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import HAND_DTYPE, Pixels, crop
 from horovod_asl.data.photos import Origin
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.store import SHARD_PHOTOS, Store, is_copy
 from horovod_asl.data.workfolder import WorkFolder
 
 PHOTOS_PER_TASK = 16
@@ -98,11 +98,14 @@ def find_hands(
     *,
     settings: dict[str, Any],
     max_megapixels: float,
+    workers: int,
+    say: Callable[[str], None],
     on_progress: Callable[[int, int], None],
 ) -> HandBank:
     """Look for the hand in every photo that has a digest (bad ones have none) and that no earlier run knows.
 
-    `settings` are `finder_settings`: what an earlier run's hands must have been found with.
+    `settings` are `finder_settings`: what an earlier run's hands must have been found with. `say` gets how long it
+    will take the pool's `workers`.
     """
     crop_size = settings["crop_size"]
     kind = f"hands-v{settings['finder']}-{settings['bundle'][:12]}"
@@ -111,27 +114,66 @@ def find_hands(
     if existing is not None and existing.hand_settings == settings:
         bank.add_store(existing)
     pairs = zip(digests, photos, strict=True)
-    fresh = {digest: photo.origin for digest, photo in pairs if digest and digest not in bank}
+    fresh = {digest: photo for digest, photo in pairs if digest and digest not in bank}
     run = f"{kind}-{time.time_ns():x}"
     tasks = [
         FindTask(
-            origins=tuple(fresh[digest] for digest in part),
+            origins=tuple(fresh[digest].origin for digest in part),
             digests=tuple(part),
             crop_size=crop_size,
             max_megapixels=max_megapixels,
             target=str(work.chunks / f"{run}-{number:07d}"),
         )
-        for number, part in enumerate(_parts(list(fresh), PHOTOS_PER_TASK))
+        for number, part in enumerate(_mixed_parts(list(fresh), PHOTOS_PER_TASK))
     ]
-    run_tasks(pool, find_chunk, tasks, lambda task: len(task.origins), on_progress)
+    has_copies = any(is_copy(photo.path) for photo in fresh.values())
+    _run(pool, tasks, workers, "photos and poor copies" if has_copies else "photos", say, on_progress)
     bank.add_chunks(work.chunks, pattern=f"{run}-*.npy", check=False)
     return bank
 
 
-def find_chunk(task: FindTask) -> None:
-    """Run in a worker: find the hands of some photos and leave records and crops in a file."""
+def _run(
+    pool: Executor,
+    tasks: Sequence[FindTask],
+    workers: int,
+    what: str,
+    say: Callable[[str], None],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """All tasks, the first one of each worker by itself: by its seconds per photo the time of the rest is told."""
+    first, rest = tasks[:workers], tasks[workers:]
+    begun, left = (sum(map(_photos_in, part)) for part in (first, rest))
+    total = begun + left
+    looking = f"looking for the hand in {total:,} {what}"
+    if first and not rest:
+        say(f"{looking}: a few seconds")
+    seconds = run_tasks(pool, find_chunk, first, _photos_in, lambda done, _: on_progress(done, total))
+    if rest:
+        lasting = roughly(sum(seconds) / begun * left / workers)
+        by = f"{workers} worker{'s' if workers > 1 else ''}"
+        say(f"{looking}: about {lasting} with {by} (--no-hands leaves this out)")
+    run_tasks(pool, find_chunk, rest, _photos_in, lambda done, _: on_progress(begun + done, total))
+
+
+def _photos_in(task: FindTask) -> int:
+    return len(task.origins)
+
+
+def roughly(seconds: float) -> str:
+    """A duration as one would say it: `10 s`, `1 min 10 s`, `2 h 5 min`."""
+    step = 5 if seconds < 60 else 10 if seconds < 600 else 60
+    minutes, rest = divmod(max(round(seconds / step), 1) * step, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)
+
+
+def find_chunk(task: FindTask) -> float:
+    """Run in a worker: find the hands of some photos and leave records and crops in a file; the seconds of that,
+    the loading of the finder aside."""
     records = np.zeros(len(task.origins), record_dtype(task.crop_size))
     finder = shared_finder()
+    started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata; what matters raises
         for record, origin, digest in zip(records, task.origins, task.digests, strict=True):
@@ -140,7 +182,10 @@ def find_chunk(task: FindTask) -> None:
             record["sha256"], record["hand"] = digest.encode(), hand
             record["crop"] = crop(photo, hand["box"], task.crop_size)
     write_records(task.target, records)
+    return time.perf_counter() - started
 
 
-def _parts(items: list[str], size: int) -> list[list[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _mixed_parts(items: list[str], size: int) -> list[list[str]]:
+    """At most `size` of the items in each part, from all over: photos of one class take unlike long to look at."""
+    count = -(-len(items) // size)
+    return [items[first::count] for first in range(count)]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from horovod_asl.data.hands import Pixels, Record, crop, hand, no_hand, upright_box
+from horovod_asl.data.hands import ATTEMPTS, LATE_ATTEMPT, Pixels, Record, crop, hand, no_hand, upright_box
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import digest, find_bundle
 
@@ -36,7 +36,6 @@ LOOK_PX = 384
 _CONFIDENCE = 0.1
 _SURE_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
-_LATE = 2  # the first attempt whose find is looked at again
 _SECOND_LOOK_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is looked for again
 _LIT = 110  # of 255: in a copy where it has this light
@@ -65,7 +64,7 @@ class HandFinder:
             again = self._search(_brightened(photo, light, _LIT))
             if not (again["found"] or (again["doubtful"] and not record["found"])):
                 return record
-            again["attempt"] += len(_ATTEMPTS)
+            again["attempt"] += ATTEMPTS
             return again
 
     def _search(self, photo: Pixels) -> Record:
@@ -75,7 +74,7 @@ class HandFinder:
             seen = self._look(self._landmarker, shown, share)
             if seen is None:
                 continue
-            if attempt < _LATE and np.ptp(seen["image"][:, :2], axis=0).max() >= _SMALL:
+            if attempt < LATE_ATTEMPT and np.ptp(seen["image"][:, :2], axis=0).max() >= _SMALL:
                 return hand(**seen, attempt=attempt)
             confirmed = self._second_look(shown, seen)
             if confirmed is not None:

@@ -40,6 +40,9 @@ HAND_DTYPE = np.dtype(
         ),  # of the crop: centre x and y, side, and by how many radians it is turned clockwise
     ]
 )
+ATTEMPTS, LATE_ATTEMPT = 5, 2
+"""How often a photo is looked at, and the first of these whose find counts only if a second look confirms it. Numbers
+from `ATTEMPTS` on are of attempts at a copy of a dark hand that was given light."""
 HAND_SIDE = 2.0
 """Side of the square that MediaPipe's landmark network sees ÷ the longer side of the palm's joints' box."""
 CROP_SIDE = 1.15 * HAND_SIDE
@@ -126,6 +129,15 @@ def crop(photo: Pixels, box: NDArray[np.float32] | tuple[float, ...], size_px: i
         fillcolor=OUTSIDE,
     )
     return np.asarray(turned)
+
+
+def points_in_crop(record: Record, size_px: int) -> NDArray[np.float64]:
+    """Where the landmarks of a record lie in its crop, in pixels: (21, 2); some may lie beyond its edge."""
+    x, y, side, turn = (float(value) for value in record["box"])
+    cos, sin = np.cos(turn), np.sin(turn)
+    from_centre = record["image"][:, :2].astype(np.float64) - [x, y]
+    in_crop: NDArray[np.float64] = from_centre @ np.array([[cos, -sin], [sin, cos]]) / side + 0.5
+    return in_crop * size_px
 
 
 def hand_arrays(records: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from horovod_asl.data.hands import ATTEMPTS, LATE_ATTEMPT
 from horovod_asl.data.leaks import find_leaks
 from horovod_asl.data.recordings import recording_order
 from horovod_asl.data.split import SPLITS
@@ -34,7 +35,10 @@ class Inspection:
     left_out: dict[str, int]
     """Reason → photos."""
     hands: list[dict[str, Any]]
-    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful, right (of those found)."""
+    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful (seen, but not confirmed); of
+    those found late (see `hands.LATE_ATTEMPT`), dark (in a copy that was given light) and right."""
+    hands_by_class: dict[str, dict[str, int]]
+    """Class → photos, found; empty for a store without hands."""
 
 
 def inspect_store(store: Store) -> Inspection:
@@ -52,6 +56,7 @@ def inspect_store(store: Store) -> Inspection:
         duplicates=_duplicates(store),
         left_out=dict(Counter(row["reason"].partition(":")[0] for row in store.problems()).most_common()),
         hands=_hands(store),
+        hands_by_class=_hands_by_class(store),
     )
 
 
@@ -92,9 +97,24 @@ def _hands(store: Store) -> list[dict[str, Any]]:
             own = hands[chosen & (store.sources == source) & ~store.copies]
             if len(own):
                 counts = {name: int(own[name].sum()) for name in ("found", "doubtful")}
-                right = int((own["found"] & own["right"]).sum())
-                table.append({"source": source, "of": of, "photos": len(own), **counts, "right": right})
+                found, attempt = own["found"], own["attempt"]
+                counts["late"] = int((found & (attempt % ATTEMPTS >= LATE_ATTEMPT)).sum())
+                counts["dark"] = int((found & (attempt >= ATTEMPTS)).sum())
+                counts["right"] = int((found & own["right"]).sum())
+                table.append({"source": source, "of": of, "photos": len(own), **counts})
     return table
+
+
+def _hands_by_class(store: Store) -> dict[str, dict[str, int]]:
+    if store.hand_settings is None:
+        return {}
+    found = store.hands["found"]
+    of_class = {name: ~store.copies & (store.labels == label) for label, name in enumerate(store.classes)}
+    return {
+        name: {"photos": int(own.sum()), "found": int(found[own].sum())}
+        for name, own in of_class.items()
+        if own.any()
+    }
 
 
 def _duplicates(store: Store) -> dict[str, Any]:

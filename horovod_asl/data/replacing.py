@@ -82,6 +82,14 @@ def _digest(photo: SourcePhoto) -> str:
         return ""
 
 
+def holds_hands(store: Path) -> bool:
+    """Whether a whole store with hands is at `store`."""
+    try:
+        return Store.open(store).hand_settings is not None
+    except UserError:
+        return False
+
+
 def is_current(existing: Store | None, content: Content) -> bool:
     """Whether the store that is there is what writing `content` would give."""
     return (

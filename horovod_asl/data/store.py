@@ -5,7 +5,7 @@
     STORE/splits.npy         (n,) uint8, index into `split.SPLITS`: what a rank needs of the index, without its text
     STORE/index.csv          one row per photo: source, path, sha256, class, recording, split, phash
     STORE/problems.csv       photos that were left out: source, path, reason
-    STORE/hands.npy          (n,) `hands.HAND_DTYPE`: landmarks, handedness, box; with `prepare --hands` alone
+    STORE/hands.npy          (n,) `hands.HAND_DTYPE`: landmarks, handedness, box; not after `prepare --no-hands`
     STORE/crops-00000.npy    (n_i, C, C, 3) uint8, the square around the hand, or the whole picture; likewise
     STORE/store.json         schema, decoder, image_size, classes, counts, sources, split rule, digests
 

@@ -136,7 +136,7 @@ def test_scoring_what_was_trained_on_says_so(run: Path, small_store: Path, tmp_p
 def frames_run(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on one photo per class and recording of a folder, from a store of it."""
     folder = tmp_path_factory.mktemp("frames")
-    ok(launch([ASL, "prepare", frames, folder / "store", "--image-size", "32"]))
+    ok(launch([ASL, "prepare", frames, folder / "store", "--image-size", "32", "--no-hands"]))
     words = ["--store", folder / "store", "--run-folder", folder / "run", "--epochs", "1", "--samples", "58"]
     ok(launch([ASL, "train", *words]))
     return folder / "run"
@@ -291,7 +291,7 @@ def flat_weights(path: Path) -> torch.Tensor:
 def test_real_data_from_folders_to_a_score_on_a_stranger(real_data: Path, tmp_path: Path) -> None:
     store, run, out = tmp_path / "store", tmp_path / "run", tmp_path / "scores.json"
     source = real_data / "asl_alphabet_train"
-    ok(launch([ASL, "prepare", source, store, "--samples", "870", "--image-size", "32"]))
+    ok(launch([ASL, "prepare", source, store, "--samples", "870", "--image-size", "32", "--no-hands"]))
     words = ["train", "--store", store, "--run-folder", run, "--epochs", "3"]
     ok(launch([*launcher_words("mpirun", 2), ASL, *words], timeout=300))
     scores = evaluated([ASL, "evaluate", run, real_data / "other_signers" / "phone"], out)

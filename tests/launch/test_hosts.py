@@ -118,7 +118,7 @@ def test_a_store_that_differs_on_one_host_is_refused(
     script: str, hosts: Hosts, small_store: Path, tmp_path: Path
 ) -> None:
     other, run = tmp_path / "other", tmp_path / "run"
-    sizes = ["--image-size", "32", "--synthetic-photos", "2", "--synthetic-recordings", "4"]
+    sizes = ["--image-size", "32", "--synthetic-photos", "2", "--synthetic-recordings", "4", "--no-hands"]
     prepared = launch([BIN / "horovod-asl", "prepare", "synthetic", other, *sizes, "--seed", "1"])
     assert prepared.returncode == 0, prepared.output
     hosts.beta.mount(other, small_store)

@@ -17,7 +17,7 @@ from tests.launching import BIN, clean_environment, launch, launcher_words
 
 pytestmark = pytest.mark.skipif(not shutil.which("mpirun"), reason="no mpirun: Open MPI is not installed")
 
-PREPARE = [BIN / "horovod-asl", "prepare"]
+PREPARE = [BIN / "horovod-asl", "prepare", "--no-hands"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,14 @@ def test_ranks_make_the_same_store_as_one_process(frames, tmp_path, one_process,
     finished = launch([*launcher_words("mpirun", ranks), *PREPARE, frames, tmp_path / "store"], timeout=90)
     assert finished.returncode == 0, finished.output
     assert finished.output.count("232 decoded") == 1
+    assert Store.open(tmp_path / "store", verify=True).digest == one_process
+
+
+def test_ranks_that_cannot_find_hands_say_so_once(frames, tmp_path, one_process):
+    command = [*launcher_words("mpirun", 2), BIN / "horovod-asl", "prepare", frames, tmp_path / "store"]
+    finished = launch(command, timeout=90, HOROVOD_ASL_HAND_BUNDLE="/nowhere.task")
+    assert finished.returncode == 0, finished.output
+    assert finished.output.count("no hands are looked for") == 1
     assert Store.open(tmp_path / "store", verify=True).digest == one_process
 
 

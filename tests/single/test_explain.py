@@ -21,6 +21,7 @@ from horovod_asl.data import hand_finder
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.folder import PixelReader
 from horovod_asl.data.hands import HAND_DTYPE, hand_arrays, readings
+from horovod_asl.data.skeleton import with_skeleton
 from horovod_asl.errors import UserError
 from horovod_asl.examples import FolderAlbum, Readings, landmarks_in, ranks_apart
 from horovod_asl.explain import (
@@ -31,7 +32,6 @@ from horovod_asl.explain import (
     pairs_sheet,
     panels_of,
     window_around,
-    with_skeleton,
 )
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.models import build_model, head_of

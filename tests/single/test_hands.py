@@ -7,22 +7,27 @@ import json
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
+from rich.console import Console
 
 from horovod_asl import hand_bundle
 from horovod_asl.commands import inspect
 from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.build import PrepareReport, prepare_store
+from horovod_asl.data.contact_sheet import contact_sheet
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
 from horovod_asl.data.hand_finder import FINDER_VERSION, LOOK_PX, HandFinder, shared_finder
-from horovod_asl.data.hands import OUTSIDE, box_of, crop
+from horovod_asl.data.hands import ATTEMPTS, OUTSIDE, box_of, crop, points_in_crop
+from horovod_asl.data.inspection import inspect_store
+from horovod_asl.data.skeleton import FINGER_COLOURS
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
@@ -220,6 +225,52 @@ def test_the_middle_of_a_crop_is_the_centre_of_its_box() -> None:
     assert np.arctan2(right[1], right[0]) == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_landmark_lies_in_the_crop_where_the_photo_is_marked_there() -> None:
+    upright = Image.fromarray(render_spec(SampleSpec(seed=3, label="Y", recording=1, index=0), LOOK_PX))
+    record = shared_finder().find(np.asarray(upright.rotate(40, fillcolor="grey")))
+    assert abs(record["box"][3]) > 0.5
+    for joint in (0, 4, 12, 20):
+        x, y = record["image"][joint, :2] * LOOK_PX
+        across, down = np.meshgrid(np.arange(LOOK_PX) + 0.5, np.arange(LOOK_PX) + 0.5)
+        dot = np.where(np.hypot(across - x, down - y) < 4, 255, 0).astype(np.uint8)
+        shown = crop(np.repeat(dot[..., None], 3, 2), record["box"], 192)[..., 0]
+        marked = np.argwhere(shown > 127).mean(0)[::-1] + 0.5
+        assert marked == pytest.approx(points_in_crop(record, 192)[joint], abs=1.0)
+
+
+def test_the_contact_sheet_shows_crops_with_the_fingers_in_their_colours(prepared: Path) -> None:
+    store = Store.open(prepared)
+    sheet = contact_sheet(store, columns=4)
+    assert sheet.width > contact_sheet_of_photos(store).width
+    for label in ("V", "nothing"):
+        row = int(np.flatnonzero(store.labels == CLASS_INDEX[label])[0])
+        x, y = place_of(sheet, store.gather(np.array([row]))[0])
+        panel = np.asarray(sheet.crop((x + 98, y, x + 194, y + 96))).astype(int)
+        if label == "nothing":
+            assert (panel == ImageColor.getrgb("#efece5")).all(2).mean() > 0.7
+            continue
+        tips = dict(zip(FINGER_COLOURS, points_in_crop(store.hands[row], 96)[4::4].round().astype(int), strict=True))
+        for finger, (across, down) in tips.items():
+            if 0 <= across < 96 and 0 <= down < 96:
+                off = np.abs(panel[down, across] - ImageColor.getrgb(FINGER_COLOURS[finger])).max()
+                assert off < 40, finger
+
+
+def contact_sheet_of_photos(store: Store) -> Image.Image:
+    other = Store(store.path, store.manifest | {"hands": None})
+    return contact_sheet(other, columns=4)
+
+
+def place_of(sheet: Image.Image, photo: np.ndarray) -> tuple[int, int]:
+    """Where on the sheet this photo stands."""
+    shown = np.asarray(Image.fromarray(photo).resize((96, 96), Image.Resampling.LANCZOS))
+    pixels = np.asarray(sheet)
+    for y, x in np.argwhere((pixels[:-95, :-95] == shown[0, 0]).all(2)):
+        if np.array_equal(pixels[y : y + 96, x : x + 96], shown):
+            return int(x), int(y)
+    raise AssertionError("the photo is not on the sheet")
+
+
 def test_a_store_of_another_finder_is_told(prepared: Path) -> None:
     store = Store.open(prepared)
     settings = store.require_hands()
@@ -268,12 +319,21 @@ def test_inspect_counts_the_hands(prepared: Path, tmp_path: Path, capsys) -> Non
         "photos": 112,
         "found": sum(bool(hand["found"]) for hand in seen),
         "doubtful": sum(bool(hand["doubtful"]) for hand in seen),
+        "late": sum(bool(hand["found"]) and int(hand["attempt"]) not in (0, 1, 5, 6) for hand in seen),
+        "dark": sum(bool(hand["found"]) and int(hand["attempt"]) > 4 for hand in seen),
         "right": sum(bool(hand["found"] and hand["right"]) for hand in seen),
     }
     assert (nothing["of"], nothing["photos"], nothing["found"], nothing["right"]) == ("nothing", 4, 0, 0)
     printed = capsys.readouterr().out
     assert f"{signs['found'] / 112:.1%}" in printed
     assert next(line for line in printed.splitlines() if " nothing " in line).endswith("–")  # a share of none
+    assert len(hand_finder._ATTEMPTS) == ATTEMPTS
+    assert f"a hand in {signs['found']} of 112 photos of signs" in printed
+    assert "a hand in 0 of 4 photos of `nothing`" in printed
+    facts = inspect_store(store)
+    found = {name: {"photos": 4, "found": count} for name, count in (("A", 4), ("B", 3), ("C", 1), ("nothing", 0))}
+    inspect._print_hands(Console(), replace(facts, hands_by_class=found))
+    assert "least often in C (25.0%), B (75.0%)\n" in capsys.readouterr().out
 
 
 def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Path, monkeypatch) -> None:

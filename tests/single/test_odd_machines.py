@@ -326,8 +326,8 @@ def like_macos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_prepare_and_predict_do_without_what_linux_alone_has(
     like_macos: dict[str, str], run_folder: Path, tmp_path: Path
 ) -> None:
-    words = ("prepare", "synthetic", tmp_path / "store", "--image-size", "32", "--synthetic-photos", "1")
-    done = run("-m", "horovod_asl", *words, **like_macos)
+    words = ("synthetic", tmp_path / "store", "--image-size", "32", "--synthetic-photos", "1", "--no-hands")
+    done = run("-m", "horovod_asl", "prepare", *words, **like_macos)
     assert done.returncode == 0, done.stderr
     draw_photo(1).save(tmp_path / "photo.jpg")
     done = run("-m", "horovod_asl", "predict", run_folder, tmp_path / "photo.jpg", **like_macos)

@@ -226,7 +226,7 @@ def test_the_public_sets_flat_test_folder_leaves_its_recordings_alone(tmp_path):
 
 def test_the_command_takes_the_option(tmp_path):
     photos = write_photos(tmp_path / "set", "train/{c}/1.jpg", "test/{c}/1.jpg")
-    words = [BIN / "horovod-asl", "prepare", photos, tmp_path / "store", "--workers", "1"]
+    words = [BIN / "horovod-asl", "prepare", photos, tmp_path / "store", "--no-hands", "--workers", "1"]
     first = launch(words)
     assert first.returncode == 0, first.output
     assert "set: its folders train/, test/ are the split" in first.output
