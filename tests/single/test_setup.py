@@ -64,7 +64,8 @@ def stub_venv(root: Path, torch: str = "2.13.0", cuda: str = "13.0") -> Path:
         root / ".venv" / "bin",
         "python",
         f"""case "$*" in
-        *"-m pip"*) exit 0 ;;
+        *"-m pip"*) echo "pip got: $*"; exit 0 ;;
+        *"else \"CPU\""*) echo CPU ;;
         *torch.version.cuda*) echo {torch} {cuda} cp311 "$(dirname "$(dirname "$0")")/include" ;;
         *"import torch"*) echo {torch} ;;
         *) exec "{sys.executable}" "$@" ;;
@@ -78,7 +79,7 @@ def run(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HOROVOD_", "MAKE"))
     }
-    # The stand-in for pip brings no wheel that hand models could be taken from.
+    # The stand-in for Python has no MediaPipe, and system libraries would be looked for.
     environment |= {"PATH": str(path or os.environ["PATH"]), "HOROVOD_ASL_WITHOUT_HANDS": "1", **variables}
     words = list(map(str, command))
     return subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
