@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     words = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder), str(source)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *words], check=True, timeout=200)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *words], check=True, timeout=280)
     (path,) = folder.glob("horovod_asl-*-py3-none-any.whl")
     return path
 
@@ -80,7 +80,7 @@ def test_what_a_wheel_installs_needs_nothing_of_the_checkout(wheel: Path, tmp_pa
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
