@@ -1,8 +1,8 @@
-"""The Hand Landmarker's models: where they lie, how a bundle of them is made, and that it is the one we know.
+"""The Hand Landmarker's models: the bundle that ships with the package, how it was made, and that it is that one.
 
 MediaPipe reads a hand through two small networks, a palm detector and a landmark regressor, packed in a `.task` file
-that is normally downloaded from Google. The same two lie in MediaPipe's older wheels (Apache-2.0), so the set-up
-takes them from there:
+that is normally downloaded from Google. The same two lie in MediaPipe's older wheels (Apache-2.0). hand_models/ holds
+the bundle that was made from one of these; the same commands give the same bytes:
 
     pip download --no-deps mediapipe==0.10.21
     python -m horovod_asl.hand_bundle mediapipe-0.10.21-*.whl
@@ -21,7 +21,7 @@ from pathlib import Path
 from horovod_asl.errors import UserError
 
 VARIABLE = "HOROVOD_ASL_HAND_BUNDLE"
-NAME = "hand_landmarker-0.10.21.task"
+SHIPPED = Path(__file__).parent / "hand_models" / "hand_landmarker-0.10.21.task"
 SHA256 = "aaf5dc391ce1cda387ee696293c4bef6ac305fa8fb9409da0700392d1956a93c"
 _PARTS = {
     "hand_detector.tflite": "mediapipe/modules/palm_detection/palm_detection_full.tflite",
@@ -30,29 +30,20 @@ _PARTS = {
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same bytes whenever it is made
 
 
-def default_path() -> Path:
-    """Where the set-up puts the bundle: beside the packages of this Python environment."""
-    return Path(sys.prefix) / "share" / "horovod_asl" / NAME
-
-
 def find_bundle() -> Path:
-    """The bundle that the user named, or else the set-up's; UserError where it is missing or not what we know."""
+    """The bundle that the user named, or else the shipped one; UserError where it is missing or not what we know."""
     named = os.environ.get(VARIABLE)
     if named:
-        if not Path(named).is_file():
+        path = Path(os.path.expanduser(named))  # noqa: PTH111 - Path's own raises a RuntimeError for an unknown user
+        if not path.is_file():
             raise UserError(f"{VARIABLE} names {named}, which is no file")
-        return Path(named)
-    path = default_path()
-    if not path.is_file():
+        return path
+    if not SHIPPED.is_file() or digest(SHIPPED) != SHA256:
         raise UserError(
-            f"finding hands needs MediaPipe's models, and they are not at {path}: run `make setup`, or name a "
+            f"MediaPipe's hand models, {SHIPPED}, are missing or damaged: install horovod_asl again, or name a "
             f"hand_landmarker.task in {VARIABLE}"
         )
-    if digest(path) != SHA256:
-        raise UserError(
-            f"{path} is not the bundle that the set-up made: remove it and run `make setup` again"
-        )
-    return path
+    return SHIPPED
 
 
 def digest(path: Path) -> str:
@@ -99,8 +90,8 @@ def _aligned(name: str, offset: int) -> zipfile.ZipInfo:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m horovod_asl.hand_bundle WHEEL | --check")
+        sys.exit("usage: python -m horovod_asl.hand_bundle WHEEL")
     try:
-        print(find_bundle() if sys.argv[1] == "--check" else assemble(Path(sys.argv[1]), default_path()))
+        print(assemble(Path(sys.argv[1]), SHIPPED))
     except UserError as error:
         sys.exit(f"hand bundle: {error}")

@@ -124,7 +124,7 @@ class HandTrunk(nn.Module):
         except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{bundle} does not hold the hand landmark network that is known here ({error}); leave "
-                "HOROVOD_ASL_HAND_BUNDLE unset to take the set-up's"
+                "HOROVOD_ASL_HAND_BUNDLE unset to take the one that ships"
             ) from error
 
 
@@ -220,7 +220,8 @@ def _convolutions(model: bytes) -> Iterator[tuple[NDArray[np.float32], NDArray[n
         import tflite
     except ImportError as error:
         raise UserError(
-            "reading the hand network's weights needs tflite: run `make setup`, or pip install 'horovod_asl[hands]'"
+            "reading the hand network's weights needs tflite: pip install 'horovod_asl[hands]', or in a checkout "
+            "`make setup`"
         ) from error
     read = tflite.Model.GetRootAs(model, 0)
     graph = read.Subgraphs(0)

@@ -4,6 +4,7 @@
 #   BUILD=1 launch/docker.sh --epochs 3          the first time: build the image (half an hour), then train
 #   launch/docker.sh horovod-asl doctor          another command than training
 #   DATA=~/asl_photos launch/docker.sh horovod-asl prepare data stores/asl       photos: there as data/, read-only
+#   DATA=~/asl_photos launch/docker.sh horovod-asl predict data/photo.jpg        read by the model that ships
 #   GPUS=none ENGINE=podman launch/docker.sh     without GPUs; podman in place of docker
 #
 # Several machines: the same key pair on each in a folder (ssh-keygen -t ed25519 -N "" -f job-keys/id_ed25519), then
@@ -11,7 +12,8 @@
 #   SSH_KEYS=job-keys HOSTS=alpha:8,beta:8 INTERFACE=eth0 launch/docker.sh             on the first, alpha
 #
 # stores/ and runs/ of the working folder are the container's. IMAGE, SHM_SIZE (8g) and SSH_PORT (2222) can be set too,
-# and with BUILD=1 the Dockerfile's BASE_IMAGE, RUNTIME_IMAGE, TORCH_INDEX_URL and HOROVOD_GPU_OPERATIONS.
+# and with BUILD=1 the Dockerfile's BASE_IMAGE, RUNTIME_IMAGE, TORCH_INDEX_URL, HOROVOD_GPU_OPERATIONS, and
+# HOROVOD_ASL_WITHOUT_HANDS=1, which leaves MediaPipe and its libraries out.
 # DOCKER="-e NCCL_DEBUG=INFO" gives more of the engine's own options.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +25,7 @@ command -v "$ENGINE" >/dev/null || { echo "docker.sh: $ENGINE is missing: instal
 if [ -n "${BUILD:-}" ]; then
     options=(--build-arg "REVISION=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null || true)")
     if [ "$(id -u)" != 0 ]; then options+=(--build-arg "USER_ID=$(id -u)"); fi # then runs/ is yours, and not of user 1000
-    for name in BASE_IMAGE RUNTIME_IMAGE TORCH_INDEX_URL HOROVOD_GPU_OPERATIONS; do
+    for name in BASE_IMAGE RUNTIME_IMAGE TORCH_INDEX_URL HOROVOD_GPU_OPERATIONS HOROVOD_ASL_WITHOUT_HANDS; do
         if [ -n "${!name:-}" ]; then options+=(--build-arg "$name=${!name}"); fi
     done
     "$ENGINE" build -f "$ROOT/Dockerfile.gpu" -t "$IMAGE" "${options[@]}" "$ROOT"

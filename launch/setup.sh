@@ -3,9 +3,10 @@
 # `make train` and `make test`. The steps, in order: see the last lines.
 #
 # PYTHON=python3.12               the Python for .venv (default: python3.11, the one that was tested, else a newer one)
-# TORCH_INDEX_URL=…               another package index for torch and torchvision, such as one with CPU builds
+# TORCH_INDEX_URL=…               the one package index for torch and torchvision (default: pip's own; on Linux without
+#                                 an NVIDIA GPU also PyTorch's index of CPU builds, where it can be reached)
 # HOROVOD_ASL_WITHOUT_HOROVOD=1   leave Horovod and MPI out: the backends serial, dp and ddp need neither
-# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe and its hand models out: `prepare` finds hands by them, and the box too
+# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe out: `prepare` finds hands by it, and the bundled model needs it
 # HOROVOD_ASL_WITHOUT_DEV=1       leave out what the tests and the linters need
 # HOROVOD_GPU_OPERATIONS=… etc.   see launch/build_horovod.sh
 # pip's own settings (PIP_…, pip.conf) hold here too.
@@ -14,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 LOG=.setup-log.txt
 VENV=.venv
+TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 WITHOUT=${HOROVOD_ASL_WITHOUT_HOROVOD:-}
 [ "$WITHOUT" != 0 ] || WITHOUT=
 WITHOUT_DEV=${HOROVOD_ASL_WITHOUT_DEV:-}
@@ -50,8 +52,7 @@ logged() {
 stamp() {
     local version
     version=$("$VENV/bin/python" -V 2>/dev/null) || return 0
-    { echo "$version"; cat setup.cfg pyproject.toml launch/constraints.txt launch/setup.sh launch/build_horovod.sh
-        cat horovod_asl/hand_bundle.py 2>/dev/null || true; } |
+    { echo "$version"; cat setup.cfg pyproject.toml launch/constraints.txt launch/setup.sh launch/build_horovod.sh; } |
         sha256sum | cut -c1-64
 }
 
@@ -168,16 +169,39 @@ environment() {
 
 torch_version() { "$VENV/bin/python" -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
 
+torch_build() {
+    "$VENV/bin/python" -c 'import torch; cuda = torch.version.cuda; print("CUDA " + cuda if cuda else "CPU")' 2>/dev/null
+}
+
+# An NVIDIA GPU, with its driver or without; or Horovod is to be built for one that this machine lacks.
+for_nvidia_gpu() {
+    case ${HOROVOD_GPU_OPERATIONS:-} in "" | cpu) ;; *) return 0 ;; esac
+    nvidia-smi -L >/dev/null 2>&1 || [ -e /proc/driver/nvidia ] || grep -qsx 0x10de /sys/bus/pci/devices/*/vendor
+}
+
+# A look of a few seconds: pip itself would try an index that does not answer for minutes.
+cpu_index_answers() {
+    timeout 6 "$VENV/bin/python" -c 'import sys, urllib.request
+urllib.request.urlopen(sys.argv[1], timeout=3).read(1)' "$TORCH_CPU_INDEX/torch/" >>"$LOG" 2>&1
+}
+
+# Elsewhere than on Linux, torch of pip's own index brings no CUDA.
+prefers_cpu_builds() { [ "$(uname)" = Linux ] && ! for_nvidia_gpu && cpu_index_answers; }
+
 torch_and_torchvision() {
     local wanted index=()
     wanted=$(sed -n 's/^torch==//p' launch/constraints.txt)
     # Horovod's build uses these as they are (no build isolation), so they come first.
     logged "pip could not install the build tools" pip_install setuptools wheel packaging cloudpickle psutil pyyaml cffi
     if [ -n "${TORCH_INDEX_URL:-}" ]; then index=(--index-url "$TORCH_INDEX_URL"); fi
-    if [[ "$(torch_version)" != "$wanted"* ]]; then say "torch: installing $wanted (a build with CUDA is several GB)"; fi
+    if [[ "$(torch_version)" != "$wanted"* ]]; then
+        # Of 2.13.0 and 2.13.0+cpu pip takes the second; where that index lacks it, the first.
+        if [ ${#index[@]} = 0 ] && prefers_cpu_builds; then index=(--extra-index-url "$TORCH_CPU_INDEX"); fi
+        say "torch: installing $wanted from ${index[1]:-the index of pip} (a build with CUDA is several GB)"
+    fi
     logged "pip could not install torch and torchvision" pip_install "${index[@]}" torch torchvision
     [ -n "$(torch_version)" ] || logged "torch is installed but cannot be imported" "$VENV/bin/python" -c 'import torch'
-    say "torch: $(torch_version) is here"
+    say "torch: $(torch_version) is here, a build for $(torch_build)"
 }
 
 # ---- Horovod ------------------------------------------------------------------------------------------------
@@ -219,20 +243,6 @@ package() {
     say "horovod_asl: installed with ${with:-no extras} in $took s"
 }
 
-# MediaPipe's hand models, which it would download: an older wheel of its own has them (horovod_asl/hand_bundle.py).
-hand_models() {
-    local wheels=$VENV/hand-models
-    if [ -n "$WITHOUT_HANDS" ]; then say "hand models: left out, as HOROVOD_ASL_WITHOUT_HANDS asks"; return; fi
-    if "$VENV/bin/python" -m horovod_asl.hand_bundle --check >>"$LOG" 2>&1; then say "hand models: here"; return; fi
-    logged "pip could not fetch mediapipe 0.10.21, whose wheel holds the hand models" \
-        "$VENV/bin/python" -m pip download --no-input --no-deps --only-binary=:all: --python-version 3.11 \
-        --platform manylinux_2_28_x86_64 --dest "$wheels" mediapipe==0.10.21
-    logged "the hand models could not be taken from $wheels" \
-        "$VENV/bin/python" -m horovod_asl.hand_bundle "$wheels"/mediapipe-0.10.21-*.whl
-    rm -r "$wheels"
-    say "hand models: verified and in place"
-}
-
 finish() {
     echo "$(stamp) $(extras)" >"$VENV/.ready.new"
     mv "$VENV/.ready.new" "$VENV/.ready"
@@ -253,5 +263,4 @@ environment
 torch_and_torchvision
 horovod
 package
-hand_models
 finish

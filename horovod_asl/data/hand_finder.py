@@ -39,6 +39,7 @@ _SMALL = 0.25  # of the photo: the landmarks' longer side
 _SECOND_LOOK_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is looked for again
 _LIT = 110  # of 255: in a copy where it has this light
+_LIBRARIES = "libgl1 libegl1 libgles2 libglib2.0-0"  # Debian's packages, as launch/setup.sh installs them
 _SMOOTHED, _MOST_SMOOTHED = 0.003, 0.006
 """How a brightened copy is smoothed: the Gaussian's deviation in sides of the photo, per gain above 1; at most."""
 
@@ -146,22 +147,27 @@ def _landmarker(confidence: float) -> Any:
     bundle = find_bundle()
     try:
         from mediapipe.tasks.python import BaseOptions, vision
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"finding hands needs mediapipe and the libraries that it loads ({error}): run `make setup`, or "
-            "pip install 'horovod_asl[hands]' and apt-get install libgl1 libegl1 libgles2 libglib2.0-0"
-        ) from error
-    options = vision.HandLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(bundle)),
-        num_hands=1,
-        min_hand_detection_confidence=confidence,
-        min_hand_presence_confidence=confidence,
-    )
-    try:
+
+        options = vision.HandLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(bundle)),
+            num_hands=1,
+            min_hand_detection_confidence=confidence,
+            min_hand_presence_confidence=confidence,
+        )
         with _quiet_stderr():
             landmarker = vision.HandLandmarker.create_from_options(options)
             # What it has to remark, it remarks once.
             landmarker.detect(_picture(np.zeros((32, 32, 3), np.uint8)))
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"finding hands needs mediapipe, not installed here ({error}): pip install 'horovod_asl[hands]', or in a "
+            "checkout `make setup`"
+        ) from error
+    except (ImportError, OSError) as error:  # some libraries it loads as it is imported, some when it begins
+        raise UserError(
+            f"mediapipe cannot load a library of the system ({error}): on Debian and Ubuntu, apt-get install "
+            f"{_LIBRARIES}"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UserError(f"MediaPipe cannot use {bundle}: {str(error).splitlines()[0]}") from error
     atexit.register(_leave_open, landmarker)

@@ -115,7 +115,9 @@ class Buildah:
         for line in launch([BIN / "python", "-m", "pip", "config", "list"]).output.splitlines():
             name, _, value = line.partition("=")
             settings[name.split(".")[-1]] = str(ast.literal_eval(value))
-        volumes = [_mounted(place) for value in settings.values() for place in value.split()]
+        volumes = [
+            _mounted(place) for name, value in settings.items() if name != "cert" for place in value.split()
+        ]
         if "cert" in settings:  # at a place of its own: over the image's certificates dpkg would stumble
             volumes.append(f"{settings['cert']}:/mnt/pip-cert.pem:ro")
             settings["cert"] = "/mnt/pip-cert.pem"
@@ -126,9 +128,9 @@ class Buildah:
 
 
 def _mounted(place: str) -> str:
-    """The volume for a place of packages on this machine: a folder, or an index, which lies in its `simple`."""
-    folder = Path(place.removeprefix("file://"))
-    if not folder.is_dir():
+    """The volume for a file, a folder of packages, or an index (its `simple`), where the place is on this machine."""
+    path = Path(place.removeprefix("file://"))
+    if not (path.is_absolute() and path.exists()):
         return ""
-    folder = folder.parent if folder.name == "simple" else folder
-    return f"{folder}:{folder}:ro"
+    path = path.parent if path.name == "simple" else path
+    return f"{path}:{path}:ro"

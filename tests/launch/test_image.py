@@ -124,6 +124,32 @@ def test_it_runs_what_make_train_runs(image: Image) -> None:
     assert "sample" in written.output
 
 
+_DRAW = """
+import pathlib
+from PIL import Image
+from horovod_asl.data.synthetic import SampleSpec, render_spec
+for label in "VY":
+    for index in range(2):
+        file = pathlib.Path(f"runs/drawn/{label}/{index}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_spec(SampleSpec(seed=3, label=label, recording=1, index=index), 256)).save(file)
+"""
+
+
+def test_it_reads_photos_and_prepares_hands(image: Image) -> None:
+    assert image.run("python", "-c", _DRAW).returncode == 0
+    read = image.run("container.sh", "horovod-asl", "predict", "runs/drawn/Y/0.png", "--json")
+    assert read.returncode == 0, read.output
+    (line,) = [line for line in read.output.splitlines() if line.startswith("{")]
+    assert json.loads(line)["top"][0]["class"] == "Y"
+    prepare = ["prepare", "runs/drawn", "runs/hands", "--hands", "--image-size", "32"]
+    prepare += ["--split", "random", "--allow-missing"]
+    prepared = image.run("container.sh", "horovod-asl", *prepare)
+    assert prepared.returncode == 0, prepared.output
+    found = "import numpy; print(int(numpy.load('runs/hands/hands.npy')['found'].sum()), 'found')"
+    assert "4 found" in image.run("python", "-c", found).output
+
+
 def test_sshd_lets_the_owner_of_the_key_in_and_nobody_else(image: Image, keys: Path) -> None:
     with ssh_service(image, keys, port := str(free_port())):
         answer = over_ssh(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -379,8 +381,27 @@ def test_it_is_up_to_date_until_the_crops_change(prepared: Path, tmp_path: Path)
 # ---- the bundle ----------------------------------------------------------------------------------------------
 
 
-def test_the_bundle_of_the_set_up_is_the_one_we_know() -> None:
-    assert hashlib.sha256(hand_bundle.find_bundle().read_bytes()).hexdigest() == hand_bundle.SHA256
+def test_the_shipped_bundle_is_the_one_we_know_and_its_notice_names_its_parts() -> None:
+    path = hand_bundle.find_bundle()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == hand_bundle.SHA256
+    notice = (path.parent / "NOTICE").read_text()
+    assert hand_bundle.SHA256 in notice
+    with zipfile.ZipFile(path) as bundle:
+        assert set(bundle.namelist()) == set(hand_bundle._PARTS)
+        for name, origin in hand_bundle._PARTS.items():
+            assert re.search(rf"{re.escape(origin)}\s+{re.escape(name)}", notice)
+            assert hashlib.sha256(bundle.read(name)).hexdigest() in notice
+
+
+def test_the_shipped_bundle_is_what_is_made_of_a_wheel_with_its_models(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(hand_bundle.find_bundle()) as bundle,
+        zipfile.ZipFile(tmp_path / "mediapipe.whl", "w", zipfile.ZIP_DEFLATED) as wheel,
+    ):
+        for name, origin in hand_bundle._PARTS.items():
+            wheel.writestr(origin, bundle.read(name))
+    made = hand_bundle.assemble(tmp_path / "mediapipe.whl", tmp_path / "made" / "hand.task")
+    assert made.read_bytes() == hand_bundle.find_bundle().read_bytes()
 
 
 def test_models_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypatch) -> None:
@@ -397,15 +418,23 @@ def test_models_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypat
         hand_bundle.assemble(wheel, target)
     assert list(target.parent.iterdir()) == []
 
-    monkeypatch.setattr(hand_bundle, "default_path", lambda: target)
-    with pytest.raises(UserError, match="run `make setup`"):
+    monkeypatch.setattr(hand_bundle, "SHIPPED", target)
+    with pytest.raises(UserError, match="missing or damaged: install horovod_asl again"):
         hand_bundle.find_bundle()
     target.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="remove it and run `make setup` again"):
+    with pytest.raises(UserError, match="missing or damaged: install horovod_asl again"):
         hand_bundle.find_bundle()
-    monkeypatch.setenv(hand_bundle.VARIABLE, str(tmp_path / "mine.task"))
-    with pytest.raises(UserError, match="which is no file"):
-        hand_bundle.find_bundle()
+
+
+def test_a_bundle_of_one_s_own_wins_and_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for missing in ("~/mine.task", "~nosuchuser/mine.task"):
+        monkeypatch.setenv(hand_bundle.VARIABLE, missing)
+        with pytest.raises(UserError, match="which is no file"):
+            hand_bundle.find_bundle()
+    (tmp_path / "mine.task").touch()
+    monkeypatch.setenv(hand_bundle.VARIABLE, "~/mine.task")
+    assert hand_bundle.find_bundle() == tmp_path / "mine.task"
 
 
 def test_a_bundle_that_mediapipe_cannot_read_is_one_line(tmp_path: Path, monkeypatch) -> None:
@@ -413,6 +442,20 @@ def test_a_bundle_that_mediapipe_cannot_read_is_one_line(tmp_path: Path, monkeyp
     own.write_bytes(b"not a bundle")
     monkeypatch.setenv(hand_bundle.VARIABLE, str(own))
     with pytest.raises(UserError, match=r"MediaPipe cannot use .*mine\.task"):
+        HandFinder()
+
+
+def test_a_machine_without_mediapipe_or_its_libraries_is_one_line(monkeypatch) -> None:
+    from mediapipe.tasks.python import vision
+
+    def begin(options: object) -> None:
+        raise OSError("libEGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(vision.HandLandmarker, "create_from_options", begin)
+    with pytest.raises(UserError, match=r"libEGL.*apt-get install libgl1 libegl1 libgles2 libglib2\.0-0"):
+        HandFinder()
+    monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", None)  # its import fails
+    with pytest.raises(UserError, match=r"pip install 'horovod_asl\[hands\]'"):
         HandFinder()
 
 

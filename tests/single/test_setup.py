@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +25,7 @@ LAUNCHERS = ["horovodrun.sh", "mpirun.sh", "torchrun.sh", "dp.sh", "train.sh"]
 # The tools that every Debian has; a PATH of these alone has no compiler, no MPI and no ssh.
 ESSENTIALS = """
 awk bash cat chmod cp cut date diff dirname echo env flock getconf grep head id ls mkdir mktemp mv nproc readlink rm
-sed sha256sum sort tail tr uname xargs
+sed sha256sum sort tail timeout tr uname xargs
 """
 
 
@@ -64,7 +70,8 @@ def stub_venv(root: Path, torch: str = "2.13.0", cuda: str = "13.0") -> Path:
         root / ".venv" / "bin",
         "python",
         f"""case "$*" in
-        *"-m pip"*) exit 0 ;;
+        *"-m pip"*) echo "pip got: $*"; exit 0 ;;
+        *'else "CPU"'*) echo CPU ;;
         *torch.version.cuda*) echo {torch} {cuda} cp311 "$(dirname "$(dirname "$0")")/include" ;;
         *"import torch"*) echo {torch} ;;
         *) exec "{sys.executable}" "$@" ;;
@@ -78,7 +85,7 @@ def run(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HOROVOD_", "MAKE"))
     }
-    # The stand-in for pip brings no wheel that hand models could be taken from.
+    # Libraries that MediaPipe loads may be missing here, and would be installed.
     environment |= {"PATH": str(path or os.environ["PATH"]), "HOROVOD_ASL_WITHOUT_HANDS": "1", **variables}
     words = list(map(str, command))
     return subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -281,6 +288,107 @@ def test_two_set_ups_at_once_take_turns(checkout: Path) -> None:
         rest = process.communicate(timeout=60)[0]
     assert rest.endswith("set-up: ready\n")
     assert process.returncode == 0
+
+
+# ---- which build of torch ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def index_of_cpu_builds(checkout: Path, *, answers: bool = True) -> Iterator[str]:
+    """An index that the set-up of the checkout takes for PyTorch's: an empty page for all, or silence for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        script = checkout / "launch" / "setup.sh"
+        text, count = re.subn("(?m)^TORCH_CPU_INDEX=.*", f"TORCH_CPU_INDEX={address}", script.read_text())
+        assert count == 1
+        script.write_text(text)
+
+        def answer() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    connection = server.accept()[0]
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n ")
+                    connection.close()
+
+        if answers:
+            threading.Thread(target=answer, daemon=True).start()
+        yield address
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def torch_from(checkout: Path, **variables: str) -> tuple[str, str]:
+    """How pip was started for torch by a set-up that lacks it, and what the set-up said."""
+    stub_venv(checkout, torch="none")
+    variables = {"HOROVOD_ASL_WITHOUT_HOROVOD": "1", "no_proxy": "127.0.0.1"} | variables
+    answer = run(checkout / "launch" / "setup.sh", **variables)
+    assert answer.returncode == 0, answer.stderr
+    log = (checkout / ".setup-log.txt").read_text()
+    (started,) = re.findall(r"(?m)^pip got: (.*) torch torchvision$", log)
+    return started, answer.stdout
+
+
+needs_no_gpu = pytest.mark.skipif(
+    subprocess.run(["grep", "-qsx", "0x10de", *Path("/sys/bus/pci/devices").glob("*/vendor")]).returncode == 0
+    or Path("/proc/driver/nvidia").exists(),
+    reason="an NVIDIA GPU is here",
+)
+
+
+@needs_no_gpu
+def test_without_a_gpu_the_cpu_builds_are_among_those_that_pip_may_take(checkout: Path) -> None:
+    with index_of_cpu_builds(checkout) as address:
+        started, said = torch_from(checkout)
+    assert started.endswith(f" --extra-index-url {address}")
+    assert f"from {address}" in said
+    assert "is here, a build for CPU" in said
+
+
+@needs_no_gpu
+def test_an_index_that_does_not_answer_is_left_out_and_not_waited_for(checkout: Path) -> None:
+    with index_of_cpu_builds(checkout, answers=False):
+        start = time.monotonic()
+        started, _ = torch_from(checkout)
+    assert time.monotonic() - start < 30  # three of them at the index
+    assert "index-url" not in started
+
+
+@pytest.mark.parametrize("why", ["a GPU", "Horovod for GPUs", "an index of one's own"])
+def test_cpu_builds_are_not_looked_for(checkout: Path, tmp_path: Path, why: str) -> None:
+    variables = {"path": os.environ["PATH"]}
+    if why == "a GPU":
+        stub(tmp_path / "stubs", "nvidia-smi", "echo GPU 0: a stand-in")
+        variables["path"] = f"{tmp_path / 'stubs'}:{os.environ['PATH']}"
+    elif why == "Horovod for GPUs":
+        variables["HOROVOD_GPU_OPERATIONS"] = "NCCL"
+    else:
+        variables["TORCH_INDEX_URL"] = "https://example.org/own"
+    with index_of_cpu_builds(checkout):
+        started, _ = torch_from(checkout, **variables)
+    assert "--extra-index-url" not in started
+    assert started.endswith("--index-url https://example.org/own") == (why == "an index of one's own")
+
+
+@pytest.mark.parametrize(("offered", "taken"), [("2.13.0+cpu", "2.13.0+cpu"), ("2.12.0+cpu", "2.13.0")])
+def test_pip_takes_the_cpu_build_where_the_second_index_has_the_pinned_one(
+    tmp_path: Path, offered: str, taken: str
+) -> None:
+    for index, version in (("plain", "2.13.0"), ("cpu", offered)):
+        folder = tmp_path / index / "torch"
+        folder.mkdir(parents=True)
+        name = f"torch-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(folder / name, "w") as wheel:
+            about = f"torch-{version}.dist-info"
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+        (folder / "index.html").write_text(f'<a href="{name.replace("+", "%2B")}">{name}</a>')
+    plain, cpu = ((tmp_path / index).as_uri() for index in ("plain", "cpu"))
+    words = f"-m pip --isolated install --dry-run --quiet --ignore-installed --report - --index-url {plain}".split()
+    words += ["--extra-index-url", cpu, "-c", str(ROOT / "launch" / "constraints.txt"), "torch"]
+    report = run(sys.executable, *words, PIP_CONFIG_FILE=os.devnull)
+    (torch,) = json.loads(report.stdout)["install"]
+    assert torch["metadata"]["version"] == taken
 
 
 # ---- Horovod's wheel -----------------------------------------------------------------------------------------
