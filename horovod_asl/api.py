@@ -110,7 +110,7 @@ class Model:
         return [self._reading(view, row) for view, row in zip(views, rows, strict=True)]
 
     def _read_all(self, photos: Iterable[Photo]) -> Iterator[Reading]:
-        named = ((photo, f"photo {number}, counted from 0,") for number, photo in enumerate(photos))
+        named = ((photo, f"photo {number} (from 0)") for number, photo in enumerate(photos))
         with ThreadPoolExecutor(usable_cores()) as pool:
             while chunk := list(islice(named, _TOGETHER)):
                 yield from self.readings(list(pool.map(self._view, *zip(*chunk, strict=True))))
