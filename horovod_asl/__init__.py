@@ -1,3 +1,22 @@
-"""Train, score and use an American Sign Language alphabet classifier on any number of machines."""
+"""Train, score and use an American Sign Language alphabet classifier on any number of machines.
+
+From Python: `model = horovod_asl.load()`, then `model.read("photo.jpg").letter`. docs/api.md has more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from horovod_asl.api import Model
 
 __version__ = "0.1.0"
+
+
+def load(run: str | PathLike[str] = "default", device: str = "auto", *, abstain: float = 0.0) -> Model:
+    """A run, or the model that ships, as a reader of photos: see `horovod_asl.api.load`. Imports torch."""
+    from horovod_asl import api
+
+    return api.load(run, device, abstain=abstain)

@@ -3,8 +3,8 @@
 torch, Horovod and MPI are asked in processes of their own, so a broken one is an answer and not a crash. A value that
 is not there is None, or stands under `error` with the reason.
 
-`python -m horovod_asl.machine` is one of those processes: it prints what only torch knows, a JSON object per line, so
-that the lines before a crash still count.
+`python -m horovod_asl.machine` is one of those processes: it prints what only torch and Horovod know, a JSON object
+per line, so that the lines before a crash still count. `python -m horovod_asl.machine hands` tries MediaPipe.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Any
 
 from horovod_asl import __version__
 from horovod_asl.cores import cpu_quota, usable_cores
+from horovod_asl.errors import UserError
+from horovod_asl.hand_bundle import VARIABLE, find_bundle
 
 Facts = dict[str, Any]
 
@@ -33,11 +35,9 @@ _COMMAND_TIMEOUT_SECONDS = 120
 
 
 def probe() -> dict[str, Facts]:
-    """What a process with torch says: `torch`, `torchvision`, `launcher`; `error` in place of one that failed."""
+    """What a process with torch says: `torch`, `torchvision`, `launcher`, `horovod`; `error` where one failed."""
     answer = _run(sys.executable, "-m", "horovod_asl.machine")
-    facts: dict[str, Facts] = {
-        name: {"error": _last_line(answer)} for name in ("torch", "torchvision", "launcher")
-    }
+    facts: dict[str, Facts] = {name: {"error": _last_line(answer)} for name in _PROBES}
     for line in answer.stdout.splitlines():
         facts |= json.loads(line)
     return facts
@@ -63,16 +63,19 @@ def _gpu(index: int) -> Facts:
 
 
 def _probe_torchvision() -> Facts:
-    try:
-        import torchvision
-    except RuntimeError:
-        from horovod_asl.torchvision_compat import torchvision_models
+    """Whether its compiled part fits this torch. Importing it whole would take longer than all the rest."""
+    import torch
 
-        torchvision_models()
-        return {
-            "works": "works with the operators that horovod_asl declares; its compiled part does not load"
-        }
-    return {"works": "works" if torchvision.extension._has_ops() else "works without its compiled part"}
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        raise ImportError("torchvision is not installed")
+    try:
+        for library in Path(found.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        torch.ops.torchvision.nms  # noqa: B018
+    except (OSError, AttributeError):
+        return {"works": "its compiled part does not load; horovod_asl declares the operators that it needs"}
+    return {"works": "its compiled part loads"}
 
 
 def _probe_launcher() -> Facts:
@@ -81,6 +84,14 @@ def _probe_launcher() -> Facts:
 
     started_by = launcher.detect()
     return asdict(started_by) | {"threads": threads.usable_threads(started_by.local_size)}
+
+
+def _probe_horovod() -> Facts:
+    if importlib.util.find_spec("horovod") is None:
+        return {}
+    from horovod_asl.backends import hvd
+
+    return hvd.built()
 
 
 def versions(torch: Facts, torchvision: Facts) -> Facts:
@@ -122,17 +133,41 @@ def mpi() -> Facts:
     }
 
 
-def horovod() -> Facts:
-    """What `horovodrun --check-build` ticks: frameworks, controllers and operations, each name → built."""
+def horovod(probed: Facts) -> Facts:
+    """Whether it is installed, and its part of `probe`: the frameworks, controllers and operations that are built."""
     if importlib.util.find_spec("horovod") is None:
         return {"installed": False}
-    beside = Path(sys.executable).with_name("horovodrun")
-    answer = _run(str(beside) if beside.exists() else "horovodrun", "--check-build")
-    titles = {"frameworks": "Frameworks", "controllers": "Controllers", "operations": "Tensor Operations"}
-    facts: Facts = {kind: parse_ticks(answer.stdout, f"Available {title}:") for kind, title in titles.items()}
-    if not facts["controllers"]:
-        facts["error"] = f"horovodrun --check-build: {_last_line(answer)}"
-    return {"installed": True, **facts}
+    return {"installed": True, **probed}
+
+
+def hands() -> Facts:
+    """MediaPipe's version and whether it finds hands here; where the hand models lie; or why not."""
+    version = version_of("mediapipe")
+    try:
+        models = f"{find_bundle()} (verified)" if not os.environ.get(VARIABLE) else str(find_bundle())
+    except UserError as error:
+        return {"mediapipe": version, "models": None, "models_error": str(error)}
+    if version is None:
+        return {"mediapipe": None, "models": models}
+    answer = _run(sys.executable, "-m", "horovod_asl.machine", "hands")
+    if answer.returncode == 0:
+        return {"mediapipe": f"{version} (works)", "models": models}
+    return {"mediapipe": f"{version} (does not work)", "models": models, "error": _last_line(answer)}
+
+
+def export() -> Facts:
+    """Versions of what `horovod-asl export` needs."""
+    return {name: version_of(name) for name in ("onnx", "onnxruntime", "onnxscript")}
+
+
+def live() -> Facts:
+    """What speaks and what reads a camera or a video, where they are installed."""
+    return {"espeak_ng": shutil.which("espeak-ng"), "pyav": version_of("av")}
+
+
+def developers_tools() -> Facts:
+    """What `make test` and `make lint` need."""
+    return {name: version_of(name) for name in ("pytest", "hypothesis", "ruff", "mypy", "pre-commit")}
 
 
 def network() -> Facts:
@@ -155,12 +190,6 @@ def storage() -> Facts:
     elif sys.platform.startswith("linux"):  # macOS has none, and nothing that needs it
         facts["dev_shm_gib"] = 0.0
     return facts
-
-
-def parse_ticks(text: str, title: str) -> dict[str, bool]:
-    """The block under `title` in the output of `horovodrun --check-build`, as name → ticked."""
-    block = text.partition(title)[2].split("\n\n")[0]
-    return {name: mark == "X" for mark, name in re.findall(r"\[(X| )\] (\S+)", block)}
 
 
 def version_of(distribution: str) -> str | None:
@@ -218,10 +247,17 @@ def _gib(size_bytes: int) -> float:
     return round(size_bytes / GIB, 1)
 
 
+_PROBES = {
+    "torch": _probe_torch,
+    "torchvision": _probe_torchvision,
+    "launcher": _probe_launcher,
+    "horovod": _probe_horovod,  # the last: a broken one may take its process down
+}
+
+
 def print_probe() -> None:
     """Answer `probe` from within its process: one JSON object per line, each as soon as it is known."""
-    probes = {"torch": _probe_torch, "torchvision": _probe_torchvision, "launcher": _probe_launcher}
-    for name, ask in probes.items():
+    for name, ask in _PROBES.items():
         try:
             facts = ask()
         except Exception as error:
@@ -229,5 +265,15 @@ def print_probe() -> None:
         print(json.dumps({name: facts}), flush=True)
 
 
+def try_hands() -> None:
+    """Load MediaPipe with the hand models and look once; the last line of standard error says why that fails."""
+    from horovod_asl.data.hand_finder import shared_finder
+
+    try:
+        shared_finder()
+    except UserError as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    print_probe()
+    try_hands() if sys.argv[1:] == ["hands"] else print_probe()

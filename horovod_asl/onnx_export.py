@@ -8,7 +8,6 @@ the file is loaded: half the size, the same numbers.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from horovod_asl import __version__
-from horovod_asl.checkpoint import weights_digest
 from horovod_asl.compact import fits_half
 from horovod_asl.data.folder import Reader
 from horovod_asl.data.hands import HAND_DTYPE, LANDMARKS, hand, hand_arrays, no_hand
@@ -29,6 +27,7 @@ from horovod_asl.data.transforms import to_input
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
 from horovod_asl.models import SMALLEST_INPUT_PX
+from horovod_asl.onnx_metadata import metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -134,21 +133,6 @@ def run_onnx(path: Path, inputs: Inputs, *, batch: int | None = None) -> NDArray
         (logits,) = session.run([OUTPUT], {name: array[rows] for name, array in inputs.items()})
         parts.append(logits[: count - start])
     return np.concatenate(parts)
-
-
-def metadata(predictor: Predictor) -> dict[str, str]:
-    """What a program needs to know besides the graph, and which weights these are."""
-    parameters = dict(predictor.model.named_parameters())
-    facts = {
-        "classes": json.dumps(predictor.classes),
-        "image_size": str(predictor.image_size),
-        "model": predictor.facts["model"],
-        "epoch": predictor.epoch,
-        "weights_digest": weights_digest(parameters),
-        "temperature": predictor.temperature,
-        "finished": "false" if predictor.unfinished is not None else "true",
-    }
-    return {key: str(value) for key, value in facts.items() if value is not None}
 
 
 class _FromReader(nn.Module):

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +50,9 @@ class Horovod(Watched):
         super().__init__(device, watchdog)
         self._hvd = _start(device)
         self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
-        self.lost = () if self.elastic else ("Horovod has been shut down",)  # elastic `run` acts on the error itself
+        self.lost = (
+            () if self.elastic else ("Horovod has been shut down",)
+        )  # elastic `run` acts on the error itself
         self._take_place()
         self._adasum = self._compressed = False
         if device.type == "cuda" and not (self._hvd.nccl_built() or self._hvd.cuda_built()):
@@ -172,21 +176,48 @@ class Horovod(Watched):
         super().close()
 
 
+def built() -> dict[str, dict[str, bool]]:
+    """What `horovodrun --check-build` ticks: frameworks, controllers and operations, each name → built.
+
+    Asked in this process; Horovod's own command starts one for each of its checks, and each imports torch.
+
+    Raises:
+        ImportError: Horovod cannot be imported.
+    """
+    hvd = _imported()
+    home = Path(importlib.import_module("horovod").__path__[0])
+    controllers = {"MPI": bool(hvd.mpi_built()), "Gloo": bool(hvd.gloo_built())}
+    others = {"NCCL": hvd.nccl_built(), "DDL": hvd.ddl_built(), "CCL": hvd.ccl_built()}
+    return {
+        "frameworks": {
+            name: any((home / name.lower()).glob("mpi_lib*.so")) or name == "PyTorch"
+            for name in ("TensorFlow", "PyTorch", "MXNet")
+        },
+        "controllers": controllers,
+        "operations": {name: bool(value) for name, value in others.items()} | controllers,
+    }
+
+
+def _imported() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pkg_resources and friends, from libraries that Horovod imports
+        import horovod.torch as hvd
+    return hvd
+
+
 def _start(device: torch.device) -> Any:
     """Import and initialise Horovod with our settings; the affinity that it may narrow is put back."""
     for name, value in (_ALL_SETTINGS | (_CPU_SETTINGS if device.type == "cpu" else {})).items():
         os.environ.setdefault(name, value)
     # An orted of several hosts hands its own parameters down; ranks read ours, set here, at MPI_Init.
     cores = allowed_cores()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pkg_resources and friends, from libraries that Horovod imports
-        try:
-            import horovod.torch as hvd
-        except ImportError as error:
-            raise UserError(
-                f"the horovod backend needs Horovod ({error}); run `make setup`, "
-                "or use --backend serial, dp or (under torchrun) ddp"
-            ) from error
+    try:
+        hvd = _imported()
+    except ImportError as error:
+        raise UserError(
+            f"the horovod backend needs Horovod ({error}); run `make setup`, "
+            "or use --backend serial, dp or (under torchrun) ddp"
+        ) from error
     hvd.init()
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)

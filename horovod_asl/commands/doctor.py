@@ -3,9 +3,10 @@
     horovod-asl doctor             tables for a reader
     horovod-asl doctor --json      the same as one JSON object, for a bug report or a script
 
-It prints versions, devices, MPI, Horovod's controllers and operations, the threads that torch would take, the
-launcher that started this process, network, disk and shared memory; then a row for each thing that is missing: what
-it is needed for, and the command that gets it.
+It prints versions, devices, the threads that torch would take, MediaPipe and the hand models, what `export` needs,
+what live use may need, MPI, Horovod's controllers and operations, the launcher that started this process, network,
+disk and shared memory, and developers' tools; then a row for each thing that is missing: what it is needed for, and
+the command that gets it.
 
 It works where Horovod, MPI or even torch are missing or broken. The exit code is 0 when training can run at all,
 which is when torch can be imported, and 1 otherwise.
@@ -19,6 +20,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,13 +40,9 @@ _REBUILD = "rm -f .venv/.ready .venv/.horovod && make setup"
 # Packages that only some commands need: module → (needed for, remedy).
 _OPTIONAL = {
     "mpi4py": ("preparing photos on several machines", _SETUP),
-    "pytest": ("make test", _SETUP),
-    "mypy": ("make lint", _SETUP),
-    "ruff": ("make lint", _SETUP),
-    "onnx": ("horovod-asl export", _SETUP),
-    "onnxruntime": ("horovod-asl export", _SETUP),
     "kagglehub": ("downloading the photos from Kaggle", ".venv/bin/pip install -e '.[kaggle]'"),
 }
+_FINDING_HANDS = "finding hands: the model that ships, prepare --hands"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def examine() -> dict[str, Any]:
     """All that the doctor knows: section → fact → value; `missing` is a list of `Missing` as dicts."""
-    probed = machine.probe()
+    # Each of these waits for processes of its own.
+    with ThreadPoolExecutor() as pool:
+        probing, hands, mpi = map(pool.submit, (machine.probe, machine.hands, machine.mpi))
+        probed = probing.result()
     torch, launcher = probed["torch"], probed["launcher"]
     report = {
         "can_train": "error" not in torch,
@@ -88,11 +89,15 @@ def examine() -> dict[str, Any]:
             "torch_would_use": launcher.pop("threads", None),
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         },
-        "mpi": machine.mpi(),
-        "horovod": machine.horovod(),
+        "hands": hands.result(),
+        "export": machine.export(),
+        "live": machine.live(),
+        "mpi": mpi.result(),
+        "horovod": machine.horovod(probed["horovod"]),
         "launcher": launcher,
         "network": machine.network(),
         "storage": machine.storage(),
+        "developers_tools": machine.developers_tools(),
     }
     return report | {"missing": [asdict(row) for row in find_missing(report)]}
 
@@ -106,6 +111,12 @@ def find_missing(report: dict[str, Any]) -> list[Missing]:
         *_missing_torch(report),
         *_missing_horovod(report["horovod"], has_gpu=bool(report["devices"]["gpus"])),
         *_missing_for_processes(report),
+        *_missing_for_hands(report["hands"]),
+        *(
+            Missing(name, "horovod-asl export", f"{_SETUP}, or: pip install 'horovod_asl[export]'")
+            for name, version in report["export"].items()
+            if version is None
+        ),
         *packages,
     ]
 
@@ -164,13 +175,29 @@ def _missing_for_processes(report: dict[str, Any]) -> list[Missing]:
     return rows
 
 
+def _missing_for_hands(hands: dict[str, Any]) -> list[Missing]:
+    rows = []
+    if hands["mediapipe"] is None:
+        rows.append(Missing("mediapipe", _FINDING_HANDS, f"{_SETUP}, or: pip install 'horovod_asl[hands]'"))
+    if "error" in hands:
+        remedy = f"{_SETUP}, or: apt-get install libgl1 libegl1 libgles2 libglib2.0-0"
+        rows.append(Missing(f"a MediaPipe that works: {hands['error']}", _FINDING_HANDS, remedy))
+    if "models_error" in hands:
+        rows.append(Missing(f"the hand models: {hands['models_error']}", _FINDING_HANDS, _SETUP))
+    return rows
+
+
 def show(report: dict[str, Any]) -> None:
     """Print the report as tables."""
     console = Console()
     for section, facts in report.items():
         if isinstance(facts, dict):
             console.print(
-                _table(section, ["", ""], [[_words(name), _words(value)] for name, value in facts.items()])
+                _table(
+                    section.replace("_", " "),
+                    ["", ""],
+                    [[_words(name), _words(value)] for name, value in facts.items()],
+                )
             )
     rows = [list(row.values()) for row in report["missing"]] or [["nothing", "", ""]]
     console.print(_table("missing", ["what", "needed for", "how to get it"], rows))

@@ -9,23 +9,48 @@
 
 The first word is the run if it is a folder that holds one, or `default` (the model that ships); else all are photos.
 In folders and zips, files whose names end as pictures' do (.jpg, .png, …) are read; a file that is named is always
-tried. A run that is not finished reads with its best epoch so far: a line on standard error says so, and in the JSON
-`finished` is then false. A photo that cannot be read gets a line on standard error, and the exit code is then 1.
+tried. Answers are printed as photos are read, in order. A run that is not finished reads with its best epoch so far:
+a line on standard error says so, and in the JSON `finished` is then false. A photo that cannot be read gets a line on
+standard error, and the exit code is then 1.
+
+A line ends with a note in brackets where no hand was found, where a closer look did not confirm it, and where there
+are two. Each line of --json is an object with
+
+    photo   its name
+    class   the likeliest class, or null where --abstain withholds it
+    top     a list of {"class", "probability"}, likeliest first
+    hand    null, or {"box": [left, top, right, bottom], "joints": 21 times [x, y, z], "handedness": "left" or
+            "right", "confidence": of the handedness, 0 to 1}; in pixels of the photo, after its EXIF rotation
+    note    null where one hand was found, or why there is none, or what is doubtful
+
+A run that reads whole photos looks for no hand. From Python: docs/api.md.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
+
+if TYPE_CHECKING:
+    from horovod_asl.api import Model, Reading
+    from horovod_asl.data.photos import Origin
+    from horovod_asl.data.view_stream import Viewed
+    from horovod_asl.progress import Progress
+
+_STDIN = Path("-")
+_NO_PHOTOS = "no photos: name files, folders, or - for a list on standard input"
+_FEWEST_WITH_PROGRESS = 16
 
 
 @dataclass(frozen=True)
@@ -50,31 +75,79 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--top must be between 1 and 29, not {config.top}")
     if config.abstain is not None and not 0 <= config.abstain <= 1:
         raise UserError(f"--abstain {config.abstain} must be a probability between 0 and 1, such as 0.9")
-    run, photos = _run_and_photos(config.words)
-    paths = _expand(photos)
+    run, given = _run_and_photos(config.words)
+    photos, count = _photos(given)
 
-    from horovod_asl.data.folder import load_photos
-    from horovod_asl.inference import Predictor
+    from horovod_asl.api import load
+    from horovod_asl.data.view_stream import view_stream
     from horovod_asl.memory import keep_freed_memory
 
     keep_freed_memory()
-    predictor = Predictor.from_run(run)
-    loaded = load_photos(paths, reader=predictor.reader)
-    if not loaded.paths and not loaded.problems:
-        raise UserError(
-            f"no photos in {', '.join(map(str, photos))}: give a folder or zip of .jpg, .png …, or name "
-            "the files one by one"
-        )
-    if predictor.unfinished is not None:
-        print(f"note: {predictor.unfinished}", file=sys.stderr)
-    if other := predictor.other_finder():
+    model = load(run, "cpu", abstain=config.abstain or 0.0)
+    if model.predictor.unfinished is not None:
+        print(f"note: {model.predictor.unfinished}", file=sys.stderr)
+    if other := model.predictor.other_finder():
         print(f"note: hands were found by {other}", file=sys.stderr)
-    for path, answers in zip(loaded.paths, predictor.top(loaded.images, config.top), strict=True):
-        note = {} if predictor.unfinished is None else {"finished": False}
-        _print_answers(path, answers, abstain=config.abstain or 0.0, as_json=config.json, note=note)
-    for path, reason in loaded.problems:
-        print(f"{path}: {reason}", file=sys.stderr)
-    return 1 if loaded.problems else 0
+    with _Printer(config, model, count) as printer:
+        for viewed in view_stream(photos, model.predictor.reader):
+            printer.show(viewed)
+    if not printer.done:
+        raise UserError(_NO_PHOTOS)
+    return 1 if printer.problems else 0
+
+
+class _Printer:
+    """Prints readings in the order of the photos, each when it is there, and shows how far the work is."""
+
+    def __init__(self, config: PredictConfig, model: Model, count: int | None) -> None:
+        self._config, self._model, self._count = config, model, count
+        self._progress: Progress | None = None
+        self.done = self.problems = 0
+
+    def __enter__(self) -> _Printer:
+        if self._count is not None and self._count >= _FEWEST_WITH_PROGRESS and not sys.stdout.isatty():
+            from horovod_asl.progress import Progress
+
+            self._progress = Progress("photos").__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+
+    def show(self, viewed: Sequence[Viewed]) -> None:
+        """Read these photos as one batch, and print what there is to say of each."""
+        from horovod_asl.data.photo_view import PhotoView
+
+        readings = iter(self._model.readings([one.view for one in viewed if isinstance(one.view, PhotoView)]))
+        for one in viewed:
+            if isinstance(one.view, PhotoView):
+                print(self._line(one.name, next(readings)), flush=True)
+            else:
+                self._complain(f"{one.name}: {one.view}")
+        self.done += len(viewed)
+        if self._progress is not None and self._count is not None:
+            self._progress.update(self.done, self._count)
+
+    def _complain(self, line: str) -> None:
+        self.problems += 1
+        if self._progress is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._progress.say(line)
+
+    def _line(self, photo: str, reading: Reading) -> str:
+        top = list(reading.probabilities.items())[: self._config.top]
+        if self._config.json:
+            return json.dumps(_as_json(photo, reading, top) | self._unfinished())
+        said = "  ".join(f"{name} {share:.1%}" for name, share in top)
+        note = f"  [{reading.note}]" if reading.note and self._model.predictor.reader.finds_hands else ""
+        return f"{photo}  {said if reading.letter is not None else f'?  ({said})'}{note}"
+
+    def _unfinished(self) -> dict[str, bool]:
+        return {} if self._model.predictor.unfinished is None else {"finished": False}
 
 
 def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
@@ -98,26 +171,41 @@ def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     return Path(DEFAULT), words
 
 
-def _expand(given: Sequence[Path]) -> list[Path]:
-    paths: list[Path] = []
-    for path in given:
-        if str(path) == "-":
-            paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
-        else:
-            paths.append(path)
-    if not paths:
-        raise UserError("no photos: name files, folders, or - for a list on standard input")
-    return paths
+def _photos(given: Sequence[Path]) -> tuple[Iterable[tuple[str, Origin]], int | None]:
+    """The photos by name, and how many; None where a list on standard input names them, as it comes."""
+    from horovod_asl.data.folder import named_photos
+
+    if not given:
+        raise UserError(_NO_PHOTOS)
+    if _STDIN in given:
+        listed = (path for one in given for path in (_listed() if one == _STDIN else [one]))
+        return (photo for path in listed for photo in named_photos(path)), None
+    photos = [photo for path in given for photo in named_photos(path)]
+    if not photos:
+        raise UserError(
+            f"no photos in {', '.join(map(str, given))}: give a folder or zip of .jpg, .png …, or name the files one "
+            "by one"
+        )
+    return photos, len(photos)
 
 
-def _print_answers(
-    path: str, answers: list[tuple[str, float]], *, abstain: float, as_json: bool, note: dict[str, bool]
-) -> None:
-    best, confidence = answers[0]
-    is_sure = confidence >= abstain
-    if as_json:
-        top = [{"class": name, "probability": share} for name, share in answers]
-        print(json.dumps({"photo": path, "class": best if is_sure else None, "top": top} | note))
-    else:
-        said = "  ".join(f"{name} {share:.1%}" for name, share in answers)
-        print(f"{path}  {said if is_sure else f'?  ({said})'}")
+def _listed() -> Iterator[Path]:
+    """Paths on standard input, a line each, as they come.
+
+    Not by `sys.stdin`: a thread waits here, and the interpreter could not close that at its end.
+    """
+    with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
+        for line in lines:
+            if path := os.fsdecode(line).strip():
+                yield Path(path)
+
+
+def _as_json(photo: str, reading: Reading, top: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    hand = reading.hand and {
+        "box": [round(value, 2) for value in reading.hand.box],
+        "joints": [[round(float(value), 2) for value in joint] for joint in reading.hand.joints],
+        "handedness": reading.hand.handedness,
+        "confidence": reading.hand.confidence,
+    }
+    classes = [{"class": name, "probability": share} for name, share in top]
+    return {"photo": photo, "class": reading.letter, "top": classes, "hand": hand, "note": reading.note}

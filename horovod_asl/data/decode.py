@@ -62,6 +62,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By EXIF orientation; all others are upright."""
+_ACROSS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+"""Those that make a wide picture a tall one."""
 _DEPTHS = (8, 12, 16, 24, 31, 32)
 _SAMPLE_FORMAT, _BITS_PER_SAMPLE = 339, 258
 _SIGNED = 2
@@ -85,6 +87,28 @@ def decode_photo(data: bytes, image_size: int, *, max_megapixels: float = MAX_ME
             data, image_size, max_megapixels
         )
         return _pad_to_square(fitted, image_size)
+
+
+def decode_picture(picture: Image.Image, image_size: int) -> Pixels:
+    """An open picture of any mode as `decode_photo` gives the file that it would be; the picture stays as it is.
+
+    Raises PhotoError with a short reason (no pixels, truncated).
+    """
+    with _reasons():
+        fitted = _fit(_to_rgb(picture), image_size, picture.size)
+        turn = _turn(picture)
+        return _pad_to_square(fitted if turn is None else fitted.transpose(turn), image_size)
+
+
+def upright_size(photo: bytes | Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of a photo as it is shown, which is after its EXIF rotation.
+
+    Raises PhotoError as `decode_photo`, but for what stands after the header.
+    """
+    with _reasons():
+        picture = photo if isinstance(photo, Image.Image) else _open(photo, MAX_MEGAPIXELS)
+        width, height = picture.size
+        return (height, width) if _turn(picture) in _ACROSS else (width, height)
 
 
 def check_size(data: bytes, max_megapixels: float) -> None:

@@ -25,7 +25,7 @@ from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool
 from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
-from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype, readings
+from horovod_asl.data.hands import ARRAY_ROWS, Record, crop, hand_arrays, reading_dtype, readings
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
 from horovod_asl.data.split_folders import split_folders
 from horovod_asl.data.unknown_folders import no_class_words
@@ -50,8 +50,24 @@ class Reader(Protocol):
     def processes_from(self) -> int:
         """Photos from which on processes are worth their start."""
 
+    @property
+    def side_px(self) -> int:
+        """Of the square that a photo is decoded to."""
+
+    @property
+    def finds_hands(self) -> bool:
+        """Whether the hand is looked for."""
+
+    def of_square(self, square: Pixels, record: Record) -> NDArray[Any]:
+        """An array of `shape` and `dtype`.
+
+        Args:
+            square: the photo as `decode_photo` gives it, uint8 (side_px, side_px, 3).
+            record: of the hand in it, `HAND_DTYPE`; None where no hand is looked for.
+        """
+
     def __call__(self, data: bytes) -> NDArray[Any]:
-        """An array of `shape` and `dtype`. Raises PhotoError."""
+        """The same of a photo's bytes. Raises PhotoError."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +77,21 @@ class PixelReader:
     image_size: int
     dtype: np.dtype[Any] = _UINT8
     processes_from: int = 1500
+    finds_hands: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(H, W, 3)."""
         return (self.image_size, self.image_size, 3)
+
+    @property
+    def side_px(self) -> int:
+        """The photo is taken as it is decoded."""
+        return self.image_size
+
+    def of_square(self, square: Pixels, record: Record) -> Pixels:
+        """The square itself."""
+        return square
 
     def __call__(self, data: bytes) -> Pixels:
         """Decode it."""
@@ -79,11 +105,18 @@ class HandReader:
     shape: tuple[int, ...] = (ARRAY_ROWS, 3)
     dtype: np.dtype[Any] = _FLOAT32
     processes_from: int = 64
+    side_px: int = LOOK_PX
+    finds_hands: bool = True
+
+    def of_square(self, square: Pixels, record: Record) -> NDArray[np.float32]:
+        """The record as a network takes it."""
+        hand: NDArray[np.float32] = hand_arrays(record[None])[0]
+        return hand
 
     def __call__(self, data: bytes) -> NDArray[np.float32]:
         """Decode it and look for the hand."""
-        hand: NDArray[np.float32] = hand_arrays(shared_finder().find(decode_photo(data, LOOK_PX))[None])[0]
-        return hand
+        square = decode_photo(data, LOOK_PX)
+        return self.of_square(square, shared_finder().find(square))
 
 
 @dataclass(frozen=True)
@@ -93,6 +126,8 @@ class CropReader:
     crop_size: int
     with_hand: bool
     processes_from: int = 64
+    side_px: int = LOOK_PX
+    finds_hands: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,12 +139,15 @@ class CropReader:
         """uint8, or `hands.reading_dtype`."""
         return reading_dtype(self.crop_size) if self.with_hand else np.dtype(np.uint8)
 
+    def of_square(self, square: Pixels, record: Record) -> NDArray[Any]:
+        """The hand cut out, and with it its record where that is wanted."""
+        cut = crop(square, record["box"], self.crop_size)
+        return readings(cut[None], record[None])[0] if self.with_hand else cut
+
     def __call__(self, data: bytes) -> NDArray[Any]:
         """Decode it, look for the hand, cut it out."""
-        photo = decode_photo(data, LOOK_PX)
-        record = shared_finder().find(photo)
-        cut = crop(photo, record["box"], self.crop_size)
-        return readings(cut[None], record[None])[0] if self.with_hand else cut
+        square = decode_photo(data, LOOK_PX)
+        return self.of_square(square, shared_finder().find(square))
 
 
 @dataclass(frozen=True)
@@ -190,13 +228,15 @@ def _of_split(
         return photos, ""
     chosen = [photo for photo, side in zip(photos, own.sides, strict=True) if side == split]
     if not chosen:
-        raise UserError(f"--split {split}: {folder} has no {split} photos; its folders {folders} are its split")
+        raise UserError(
+            f"--split {split}: {folder} has no {split} photos; its folders {folders} are its split"
+        )
     return chosen, f"{folder}: {len(chosen)} of {len(photos)} photos are its {split} split"
 
 
 def load_photos(paths: Sequence[str | Path], *, reader: Reader, workers: int | None = None) -> LoadedPhotos:
     """Photos by name, each tried whatever it is called; a folder or a zip stands for the pictures in it."""
-    named = [one for path in paths for one in _named(Path(path))]
+    named = [one for path in paths for one in named_photos(Path(path))]
     labels = [NO_LABEL] * len(named)
     return _load(
         [name for name, _ in named],
@@ -207,7 +247,8 @@ def load_photos(paths: Sequence[str | Path], *, reader: Reader, workers: int | N
     )
 
 
-def _named(path: Path) -> list[tuple[str, Origin]]:
+def named_photos(path: Path) -> list[tuple[str, Origin]]:
+    """The photos that `path` stands for, by name: the pictures in a folder or zip, or itself, whatever it is."""
     is_zip = path.suffix.lower() == ".zip" and path.is_file()
     return pictures_in(path) if path.is_dir() or is_zip else [(str(path), FileOrigin(str(path)))]
 

@@ -40,6 +40,9 @@ _SECOND_LOOK_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is looked for again
 _LIT = 110  # of 255: in a copy where it has this light
 _LIBRARIES = "libgl1 libegl1 libgles2 libglib2.0-0"  # Debian's packages, as launch/setup.sh installs them
+_PAIR_CONFIDENCE = 0.5  # of the look for a second hand: a wrong note would cost more than a missing one
+_PAIR_PADDING = 0.25  # as in the first look
+_SAME_HAND = 0.3  # two boxes of which the smaller one shares more than this are of one hand
 _SMOOTHED, _MOST_SMOOTHED = 0.003, 0.006
 """How a brightened copy is smoothed: the Gaussian's deviation in sides of the photo, per gain above 1; at most."""
 
@@ -54,6 +57,7 @@ class HandFinder:
         self._turn = threading.Lock()
         self._landmarker = _landmarker(_CONFIDENCE)
         self._sure_landmarker = _landmarker(_SURE_CONFIDENCE)
+        self._pair_landmarker: Any = None  # made when it is first needed; `prepare` never does
 
     def find(self, photo: Pixels) -> Record:
         """The record of the hand in an RGB photo uint8 (S, S, 3): found, doubtful, or `no_hand`."""
@@ -67,6 +71,17 @@ class HandFinder:
                 return record
             again["attempt"] += ATTEMPTS
             return again
+
+    def sees_another(self, photo: Pixels, record: Record) -> bool:
+        """Whether a hand other than that of `record`, which `find` gave for this photo, is in it: one look more.
+
+        Hands that overlap by much count as one.
+        """
+        with self._turn:
+            if self._pair_landmarker is None:
+                self._pair_landmarker = _landmarker(_PAIR_CONFIDENCE, hands=2)
+            seen = self._looks(self._pair_landmarker, photo, _PAIR_PADDING)
+        return any(_shared(hand["image"], record["image"]) < _SAME_HAND for hand in seen)
 
     def _search(self, photo: Pixels) -> Record:
         doubtful = None
@@ -93,23 +108,27 @@ class HandFinder:
         return seen
 
     def _look(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
-        """What a look finds in the photo padded by this share on each edge, in the photo's own coordinates."""
+        """The first hand of `_looks`."""
+        return next(iter(self._looks(landmarker, photo, padding)), None)
+
+    def _looks(self, landmarker: Any, photo: Pixels, padding: float) -> list[dict[str, Any]]:
+        """The hands that a look finds in the photo padded by this share on each edge, in the photo's coordinates."""
         margin = round(padding * len(photo))
         padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), mode="edge") if margin else photo
         result = landmarker.detect(_picture(padded))
-        if not result.hand_landmarks:
-            return None
-        handedness = result.handedness[0][0]
         grown = len(padded) / len(photo)
-        image = (
-            _points(result.hand_landmarks[0]) * grown - np.array([grown - 1, grown - 1, 0], np.float32) / 2
-        )
-        return {
-            "image": image,
-            "world": _points(result.hand_world_landmarks[0]),
-            "right": handedness.category_name == "Right",
-            "score": handedness.score,
-        }
+        corner = np.array([grown - 1, grown - 1, 0], np.float32) / 2
+        return [
+            {
+                "image": _points(image) * grown - corner,
+                "world": _points(world),
+                "right": handedness[0].category_name == "Right",
+                "score": handedness[0].score,
+            }
+            for image, world, handedness in zip(
+                result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
+            )
+        ]
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -143,14 +162,14 @@ def finder_identity() -> dict[str, Any]:
     return {"finder": FINDER_VERSION, "bundle": digest(find_bundle())}
 
 
-def _landmarker(confidence: float) -> Any:
+def _landmarker(confidence: float, *, hands: int = 1) -> Any:
     bundle = find_bundle()
     try:
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.HandLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(bundle)),
-            num_hands=1,
+            num_hands=hands,
             min_hand_detection_confidence=confidence,
             min_hand_presence_confidence=confidence,
         )
@@ -201,6 +220,14 @@ def _quiet_stderr() -> Iterator[None]:
 
 def _points(landmarks: Any) -> NDArray[np.float32]:
     return np.array([[point.x, point.y, point.z] for point in landmarks], np.float32)
+
+
+def _shared(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """How much of the smaller of two hands' boxes lies in the other, 0 to 1: landmarks float (21, 3)."""
+    low = np.maximum(one[:, :2].min(0), other[:, :2].min(0))
+    high = np.minimum(one[:, :2].max(0), other[:, :2].max(0))
+    areas = [float(np.ptp(points[:, :2], axis=0).prod()) for points in (one, other)]
+    return float(np.maximum(high - low, 0).prod()) / max(min(areas), 1e-9)
 
 
 def _as_it_is(photo: Pixels) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from horovod_asl import machine
 from horovod_asl.commands import doctor
+from horovod_asl.hand_bundle import VARIABLE, find_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHED = re.compile(r"^(RANK|WORLD_SIZE|LOCAL_|HOROVOD_|OMPI_|PMI|SLURM_)")
@@ -72,11 +74,15 @@ def test_the_tables_show_every_section_and_keep_brackets(
         "versions",
         "devices",
         "threads",
+        "hands",
+        "export",
+        "live",
         "mpi",
         "horovod",
         "launcher",
         "network",
         "storage",
+        "developers tools",
         "missing",
     ):
         assert f"\n{section} " in printed
@@ -139,6 +145,43 @@ def test_a_half_set_launcher_is_reported_and_not_fatal(
     assert "WORLD_SIZE is not" in answers[2]["launcher"]["error"]
 
 
+def test_it_tries_mediapipe_with_the_hand_models(report: dict[str, Any]) -> None:
+    version = importlib.metadata.version("mediapipe")
+    assert report["hands"] == {"mediapipe": f"{version} (works)", "models": f"{find_bundle()} (verified)"}
+    assert report["export"]["onnxruntime"] == importlib.metadata.version("onnxruntime")
+
+
+def test_hand_models_that_are_missing_or_no_models_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "absent.task"))
+    assert "absent.task" in machine.hands()["models_error"]
+    (tmp_path / "no.task").write_bytes(b"nothing")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "no.task"))
+    assert "MediaPipe cannot use" in machine.hands()["error"]
+
+
+def test_developers_tools_are_not_what_a_user_misses(report: dict[str, Any]) -> None:
+    lacking = copy.deepcopy(report)
+    lacking["developers_tools"] = dict.fromkeys(report["developers_tools"])
+    assert doctor.find_missing(lacking) == doctor.find_missing(report)
+
+
+def test_it_imports_torch_once(tmp_path: Path) -> None:
+    """What costs: `horovodrun --check-build` starts eight processes that do. An import of it writes a line."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Counter:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        f"            print('torch', file=open({str(tmp_path / 'imports')!r}, 'a'))\n"
+        "sys.meta_path.insert(0, Counter())\n"
+    )
+    done = run(sys.executable, "-m", "horovod_asl", "doctor", "--json", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "imports").read_text().split() == ["torch"]
+
+
 @pytest.mark.parametrize(
     ("section", "facts", "what"),
     [
@@ -151,6 +194,10 @@ def test_a_half_set_launcher_is_reported_and_not_fatal(
         ("horovod", {"installed": True, "controllers": {"Gloo": True}, "operations": {}}, "Horovod's MPI"),
         ("horovod", {"installed": True, "error": "does not answer"}, "a Horovod that works: does not answer"),
         ("devices", {"gpus": [{"name": "a stand-in"}]}, "Horovod's NCCL"),
+        ("hands", {"mediapipe": None}, "mediapipe"),
+        ("hands", {"error": "libGL.so.1: cannot open"}, "a MediaPipe that works: libGL.so.1"),
+        ("hands", {"models": None, "models_error": "not there"}, "the hand models: not there"),
+        ("export", {"onnxscript": None}, "onnxscript"),
     ],
 )
 def test_each_lack_has_its_row(
