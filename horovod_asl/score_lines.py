@@ -17,10 +17,10 @@ def lines_of(answer: Mapping[str, Any]) -> list[str]:
         _named("trained on", answer["trained_on"]),
         *_of_training(answer),
         *([f"note: hands were found by {answer['other_finder']}"] if answer.get("other_finder") else []),
-        f"{answer['correct']:,} of {answer['n']:,} photos read rightly: {answer['top1']:.2%} (top-1)",
+        f"{answer['correct']:,} of {answer['n']:,} photos classified correctly: {answer['top1']:.2%} (top-1)",
         f"the right class is among the three likeliest for {answer['top3']:.2%} of the photos (top-3)",
         f"macro F1, which counts every class alike: {answer['macro_f1']:.2%}",
-        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,} photos read rightly, macro F1 "
+        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,} photos classified correctly, macro F1 "
         f"{rest['macro_f1']:.2%}",
         *_of_confidence(answer),
     ]

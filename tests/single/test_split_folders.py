@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from horovod_asl.commands.evaluate import _is_split_of_folders
 from horovod_asl.data.build import Tolerance
 from horovod_asl.data.folder import PixelReader, load_folder
 from horovod_asl.data.photos import FileOrigin, FoundPhoto
@@ -19,6 +18,7 @@ from horovod_asl.data.split_folders import separate_sides, side_named, split_fol
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
+from horovod_asl.score_lines import _is_split_of_folders
 from tests.conftest import draw_photo
 from tests.launching import BIN, launch
 from tests.single.test_prepare import prepare
