@@ -26,8 +26,8 @@ SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
 _OWN = {"small_cnn", *HAND_NAMES}
 TUNED_RATE = 0.4
 """The learning rate of tuned blocks ÷ that of the head."""
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "ema_state_dict", "model_ema", "ema")
-"""Where training programs keep a state_dict in what they save; the average of weights only where there are no others."""
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "model_ema", "ema")
+"""Where training programs keep a state_dict in what they save; an average of weights is the last choice."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before every name of a state_dict."""
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
@@ -210,8 +210,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         if "Unsupported global" in str(error) or "TorchScript" in str(error):
             raise UserError(
-                f"{path} is a whole model, or holds other objects beside weights, and is not loaded, since that could "
-                "run code: where it was trained, torch.save(model.state_dict(), FILE), and name that file"
+                f"{path} is a whole model, or holds other objects beside weights, and is not loaded, since that "
+                "could run code: where it was trained, torch.save(model.state_dict(), FILE), and name that file"
             ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(

@@ -49,8 +49,8 @@ class FrameOrigin:
 def frames_of(path: str) -> tuple[list[tuple[int, FrameOrigin]], str]:
     """The frames to take of a video, each with its number, and what is wrong with it (empty if nothing is).
 
-    Of a video that is damaged these are the frames before the damage; if nothing can be read, one that says so. Nothing
-    is decoded here, so that damage inside of a packet shows when its frame is read. UserError without the library.
+    Of a video that is damaged these are the frames before the damage; if nothing can be read, one that says so.
+    Nothing is decoded here: damage inside of a packet shows when its frame is read. UserError without the library.
     """
     library = _library(path)
     times: list[int] = []
