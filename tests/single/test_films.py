@@ -43,6 +43,7 @@ def film(
     with av.open(str(path), "w", container_options=options) as container:
         stream = container.add_stream(codec, rate=RATE, options={"g": "30"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.bit_rate = 4_000_000
         if rotation is not None:
             stream.set_display_rotation(rotation)
         for number in range(frames):
