@@ -204,6 +204,6 @@ def test_prepare_shows_the_classes_before_it_decodes(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     flags = ["--classes", "classes.txt", "--allow-missing", "--image-size", "16", "--workers", "1"]
     assert prepare(["set", "store", *flags]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("set: classes.txt: 0 → A, 1 → B, 2 → C, 3 → D")
-    assert "store is ready: 26 photos" in "".join(lines)
+    said = capsys.readouterr()
+    assert said.err.startswith("set: classes.txt: 0 → A, 1 → B, 2 → C, 3 → D")
+    assert said.out.startswith("store is ready: 26 photos")
