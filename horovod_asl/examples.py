@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.answers import Answers
+from horovod_asl.data.class_names import USUAL, ClassNames
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.folder import Reader
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
@@ -142,6 +143,8 @@ class FolderAlbum:
     reader: Reader
     has_hands: bool
     """Whether what the reader makes holds the hand; else it is looked for here."""
+    classes: ClassNames = USUAL
+    """What names of folders and of files mean."""
     lack: str | None = None
     _found: dict[str, FoundPhoto] = field(default_factory=dict)
     _arrays: dict[int, NDArray[Any]] = field(default_factory=dict)
@@ -172,7 +175,8 @@ class FolderAlbum:
 
     def _read(self, photo: int) -> bytes:
         if not self._found:
-            self._found = {str(self.folder / one.path): one for one in find_photos(self.folder).photos}
+            photos = find_photos(self.folder, classes=self.classes).photos
+            self._found = {str(self.folder / one.path): one for one in photos}
         return self._found[self.paths[photo]].origin.read()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,10 @@ SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
 _OWN = {"small_cnn", *HAND_NAMES}
 TUNED_RATE = 0.4
 """The learning rate of tuned blocks ÷ that of the head."""
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "model_ema", "ema")
+"""Where training programs keep a state_dict in what they save; an average of weights is the last choice."""
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What wrappers put before every name of a state_dict."""
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
 
 
@@ -200,12 +205,36 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             from safetensors.torch import load
 
             return load(path.read_bytes())
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options beside the weights
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot read weights from {path}: {reason}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        if "Unsupported global" in str(error) or "TorchScript" in str(error):
+            raise UserError(
+                f"{path} is a whole model, or holds other objects beside weights, and is not loaded, since that "
+                "could run code: where it was trained, torch.save(model.state_dict(), FILE), and name that file"
+            ) from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"cannot read weights from {path}, which torch.save or safetensors must have written ({reason})"
+        ) from error
+    weights = _unwrapped(state)
+    if not weights:
+        raise UserError(f"{path} holds no weights: save a model's state_dict(), and name that file")
+    return weights
+
+
+def _unwrapped(state: object) -> dict[str, torch.Tensor]:
+    """The tensors of a state_dict, out of the dicts in which training programs put it, under their plain names.
+
+    DataParallel puts `module.` before each name, torch.compile `_orig_mod.`, a LightningModule `model.`.
+    """
+    tensors = state if isinstance(state, dict) else {}
+    while inner := next((tensors[key] for key in _WRAPPERS if isinstance(tensors.get(key), dict)), None):
+        tensors = inner
+    weights = {str(key): value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    while prefix := next((one for one in _PREFIXES if weights and all(key.startswith(one) for key in weights)), ""):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
 
 
 class SmallCNN(nn.Module):

@@ -61,6 +61,10 @@ class EvaluateConfig:
     train/, valid/ or test/ has the splits that these name."""
     exclude: tuple[str, ...] = ()
     """Of a folder, leave out files that match one of these patterns, such as 'depth_*' (see prepare)."""
+    classes: Path | None = None
+    """Of a folder, a text file that says which class each of its folders is (see prepare)."""
+    class_from_name: str | None = None
+    """Of a folder, a regular expression that finds the class in the names of files (see prepare)."""
     json: Path | None = None
     """Write the scores here as JSON."""
     report: Path | None = None
@@ -113,6 +117,8 @@ def _is_store(config: EvaluateConfig) -> bool:
     is_store = Store.exists(config.photos)
     if is_store and config.exclude:
         raise UserError("--exclude is for a folder: a store holds what its prepare did not leave out")
+    if is_store and (config.classes or config.class_from_name):
+        raise UserError("--classes and --class-from-name are for a folder: a store knows its classes")
     return is_store
 
 
@@ -171,10 +177,12 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.cores import usable_cores
+    from horovod_asl.data.class_names import classes_by
     from horovod_asl.data.folder import load_folder
     from horovod_asl.engine import Photos
 
     backend = predictor.backend
+    classes = classes_by(config.classes, config.class_from_name)
     loaded = load_folder(
         config.photos,
         reader=predictor.reader,
@@ -183,6 +191,8 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
         world_size=backend.world_size,
         split=config.split,
         exclude=config.exclude,
+        classes=classes,
+        say=lambda line: print(line, flush=True),
     )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
     if backend.rank == 0:
@@ -207,7 +217,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
 
         order = sorted(range(len(paths)), key=paths.__getitem__)
         has_hands = predictor.sees in ("landmarks", "both")
-        album = FolderAlbum(config.photos, [paths[i] for i in order], predictor.reader, has_hands)
+        album = FolderAlbum(config.photos, [paths[i] for i in order], predictor.reader, has_hands, classes)
         return album, Readings.of(answers, predictor.temperature, order)
 
     left_out = {"left_out": len(problems) + loaded.strays, "unreadable": dict(problems)}

@@ -3,12 +3,21 @@
     horovod-asl prepare ~/asl_alphabet_train stores/asl
     horovod-asl prepare archive.zip stores/asl --image-size 96 --samples 10000
     horovod-asl prepare asl=archive.zip massey=~/massey stores/all --test-source massey
+    horovod-asl prepare ~/numbered stores/numbered --classes classes.txt      # folders 0 … 25
+    horovod-asl prepare ~/flat stores/flat --class-from-name '^hand[0-9]+_([a-z])_'
+    horovod-asl prepare ~/videos stores/videos                                # A.mp4, or A/take1.mp4
     horovod-asl prepare synthetic stores/sample
     horovod-asl prepare asl=~/asl phone=~/phone stores/robust --poor-copies 2
     mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
 
 A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
 (never unpacked), `kaggle` or `synthetic`; `NAME=SOURCE` gives it a name.
+
+Other names of folders get their classes from --classes FILE, a text file of lines `FOLDER: CLASS`, or of one class
+a line in the natural order of the folders (0, 1, 2, 10). --class-from-name REGEX takes the class from the names of
+files instead; FILE may say what the words that it finds mean. Both are shown before the photos are read. HEIC, as
+iPhones take it, needs the extra `heic`. Videos need the extra `video`: five frames a second are taken of each, and
+all frames of a video are of one recording. docs/photos.md has an example of each.
 
 Folders named train, valid or test above the class folders are the split of their source, if photos lie in at least
 two of them. The names may be in any case and may have other words: training, validation, val, dev, eval, testing,
@@ -92,6 +101,14 @@ class PrepareConfig:
     """Leave out files that match one of these patterns (--exclude 'depth_*' '*_mask.png'). A pattern without a slash
     is compared with the file's name and the folders above it, one with a slash with the end of the path."""
 
+    classes: Path | None = None
+    """A text file that says which class a folder is: lines `FOLDER: CLASS`, or one class a line in the natural order
+    of the folders (0, 1, 2, 10)."""
+
+    class_from_name: str | None = None
+    """A regular expression whose group finds the class in the name of a file, such as '^hand[0-9]+_([a-z])_'. Files
+    that it does not match are left out."""
+
     split: Literal["auto", "recordings", "random"] = "auto"
     """auto: the folders train/, valid/, test/ of a source are its split, and a source without them is split by
     recordings. recordings: such folders are ignored. random: neighbours of training frames are in the test set,
@@ -173,6 +190,8 @@ def main(argv: list[str]) -> int:
             group_by=config.group_by,
             split=_split_rule(config),
             exclude=config.exclude,
+            class_file=config.classes,
+            class_from_name=config.class_from_name,
             samples=config.samples,
             synthetic=_synthetic(config),
             tolerance=_tolerance(config),

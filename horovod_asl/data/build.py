@@ -20,6 +20,7 @@ from horovod_asl.data.arrange import (
     report_split_folders,
 )
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
+from horovod_asl.data.class_names import classes_by
 from horovod_asl.data.copies import with_copies
 from horovod_asl.data.decode import MAX_MEGAPIXELS
 from horovod_asl.data.decoding import Decoded, decode_photos
@@ -107,6 +108,8 @@ def prepare_store(
     group_by: Sequence[str] = ("auto",),
     split: SplitRule = SplitRule(),  # noqa: B008
     exclude: Sequence[str] = (),
+    class_file: Path | None = None,
+    class_from_name: str | None = None,
     samples: int | None = None,
     synthetic: SyntheticOptions = SyntheticOptions(),  # noqa: B008
     tolerance: Tolerance = Tolerance(),
@@ -121,7 +124,8 @@ def prepare_store(
     `image_size` is the side in pixels; `crop_size` that of the square around the hand, and None looks for no hands;
     without `require_hands` a machine on which hands cannot be found makes a store without them, and a line says so;
     `poor_copies` of each photo are added for training (see `copies`);
-    `exclude` holds patterns of files to leave out; `samples` draws a balanced subset of that many photos; `workers`
+    `exclude` holds patterns of files to leave out; `class_file` and `class_from_name` say what the names of folders
+    and files mean (see `class_names`); `samples` draws a balanced subset of that many photos; `workers`
     None means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report, the others
     None. `say` gets lines for the user, `on_progress` photos done and in all, `on_stage` what is counted from now on.
     UserError for whatever the user can mend.
@@ -139,6 +143,7 @@ def prepare_store(
             synthetic=synthetic,
             by_folders=split.kind == "auto",
             exclude=exclude,
+            classes=classes_by(class_file, class_from_name),
         )
         report_split_folders(opened, split, say)
         chosen = _photos(opened, samples, split.seed, tolerance, say)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from horovod_asl.data.decode import PhotoError, check_size, decode_photo
 from horovod_asl.data.hashing import phash
 from horovod_asl.data.mapping import open_arrays
-from horovod_asl.data.photos import Origin
+from horovod_asl.data.origins import Origin
 from horovod_asl.errors import UserError
 
 Pixels = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from horovod_asl.data.decode import decode_photo
-from horovod_asl.data.photos import Origin
+from horovod_asl.data.origins import Origin
 from horovod_asl.data.sources import SourcePhoto
 from horovod_asl.data.store import COPY_MARK
 

@@ -13,6 +13,9 @@
 - Integers of more than 8 bits are scaled, not clipped. What a container of 16 or 32 bits holds is not declared
   (cameras put 12 bits into 16, programs 8 into 32), so full white is that of the smallest usual depth – 8, 12,
   16, 24, 31 or 32 bits – that holds the brightest pixel; a TIFF that declares 9 to 15 bits is taken at its word.
+- HEIC, which iPhones take, is read by pillow-heif (the extra `heic`): it is a plug-in of Pillow with wheels for all
+  platforms and its own libheif, while torchcodec wants the system's libheif and lacks wheels for Intel Macs, Windows
+  on ARM and musl. It turns a picture as its container says; EXIF does not turn it again.
 - Only the formats in FORMATS are tried: Pillow reads these itself, while an EPS would start Ghostscript on a
   stranger's file, whatever its name.
 - Transparency is laid over white, CMYK (also Adobe's inverted) and palettes
@@ -49,6 +52,8 @@ mistake)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Pillow's names of what a photo may be; MPO comes as JPEG, and AVIF is left out where Pillow lacks it."""
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_ANY_IMAGE_BRANDS = {b"mif1", b"msf1"}  # of HEIC and of AVIF alike; the compatible brands tell them apart
 
 _PLAIN_SEGMENTS = frozenset((0xE0, 0xDB, 0xC4, 0xC0, 0xC1, 0xC2, 0xDD, 0xFE))
 _START_OF_SCAN = 0xDA
@@ -189,19 +194,47 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
     """The picture, header read and size checked, pixels not decoded yet."""
     if not data:
         raise PhotoError("empty file")
+    is_heif = _is_heif(data)
+    if is_heif and not can_read_heif():
+        raise PhotoError("HEIC needs pip install 'horovod_asl[heic]'")
+    formats = ("HEIF",) if is_heif else _formats()
     try:
         with _no_limit_of_pillows():
-            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:
-        is_heif = data[4:8] == b"ftyp"
-        raise PhotoError(
-            "not a picture: HEIF or video; export it as JPEG" if is_heif else "not a picture"
-        ) from error
+        raise PhotoError("damaged: no readable HEIC" if is_heif else _not_a_picture(data)) from error
     width, height = picture.size
     megapixels = width * height / 1e6
     if megapixels > max_megapixels:
         raise PhotoError(f"too large: {round(megapixels, 1):g} megapixels, the limit is {max_megapixels:g}")
     return picture
+
+
+def _not_a_picture(data: bytes) -> str:
+    is_film = data[4:8] == b"ftyp"
+    return "a video: `prepare` takes folders of videos, and here photos are read" if is_film else "not a picture"
+
+
+def _is_heif(data: bytes) -> bool:
+    """Whether the file calls itself HEIC in its first box."""
+    if data[4:8] != b"ftyp":
+        return False
+    box = data[8 : min(int.from_bytes(data[:4]), 256)]
+    brands = {box[place : place + 4] for place in range(0, len(box), 4)}
+    return box[:4] in _HEIF_BRANDS or (box[:4] in _ANY_IMAGE_BRANDS and bool(brands & _HEIF_BRANDS))
+
+
+@lru_cache(maxsize=1)
+def can_read_heif() -> bool:
+    """Whether pillow-heif is installed; if so, Pillow has it from now on."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(
+        thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+    )  # the workers are processes already
+    return True
 
 
 @lru_cache(maxsize=1)

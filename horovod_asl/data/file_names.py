@@ -18,7 +18,10 @@ PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
 )
-"""How names of pictures end; HEIC cannot be read, but is a photo that somebody meant."""
+"""How names of pictures end; HEIC needs an extra (see `decode`)."""
+_HEIF_SUFFIXES = (".heic", ".heif")
+FILM_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".webm", ".mkv", ".3gp", ".mpg", ".mpeg", ".wmv")
+"""How names of videos end."""
 
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 SYSTEM_FOLDERS = {
@@ -62,12 +65,22 @@ def is_picture(path: str) -> bool:
     return path.lower().endswith(PICTURE_SUFFIXES)
 
 
+def is_heif(path: str) -> bool:
+    """Whether the name ends as a HEIC picture's, as iPhones take them."""
+    return path.lower().endswith(_HEIF_SUFFIXES)
+
+
+def is_film(path: str) -> bool:
+    """Whether the name ends as a video's."""
+    return path.lower().endswith(FILM_SUFFIXES)
+
+
 def other_suffix(path: str) -> str:
-    """The suffix of a file that is not a picture, in lower case; empty for a picture, and for a name without a
-    suffix, which may be one. Digits alone are no suffix (`frame.0001`)."""
+    """The suffix of a file that is neither picture nor video, in lower case; empty for these, and for a name without
+    a suffix, which may be a picture. Digits alone are no suffix (`frame.0001`)."""
     stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
     is_suffix = bool(stem and dot and suffix) and not suffix.isdecimal()
-    return "" if not is_suffix or is_picture(path) else f".{suffix.lower()}"
+    return "" if not is_suffix or is_picture(path) or is_film(path) else f".{suffix.lower()}"
 
 
 def matching(path: str, patterns: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.decoding import run_tasks
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import HAND_DTYPE, Pixels, crop
-from horovod_asl.data.photos import Origin
+from horovod_asl.data.origins import Origin
 from horovod_asl.data.sources import SourcePhoto
 from horovod_asl.data.store import SHARD_PHOTOS, Store, is_copy
 from horovod_asl.data.workfolder import WorkFolder

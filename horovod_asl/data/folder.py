@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.cores import usable_cores
+from horovod_asl.data.class_names import USUAL, ClassNames, refuse_idle_classes
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
 from horovod_asl.data.executor import process_pool
 from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import ARRAY_ROWS, Record, crop, hand_arrays, reading_dtype, readings
-from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
+from horovod_asl.data.origins import FileOrigin, Origin
+from horovod_asl.data.photos import FoundPhoto, find_photos, pictures_in
 from horovod_asl.data.split_folders import split_folders
 from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
@@ -181,16 +183,22 @@ def load_folder(
     world_size: int = 1,
     split: str | None = None,
     exclude: Sequence[str] = (),
+    classes: ClassNames = USUAL,
+    say: Callable[[str], None] = lambda line: None,
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
     Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
     classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
-    side, or nothing that a pattern excludes.
+    side, or nothing that a pattern excludes. `classes` says what names of folders and of files mean; rank 0 gives
+    `say` a line of it before the photos are read.
     """
-    found = find_photos(Path(folder), exclude)
+    found = find_photos(Path(folder), exclude, classes)
     refuse_idle(exclude, found.excluded)
+    refuse_idle_classes(classes, found.class_lines)
+    for line in (*found.class_lines, *found.film_lines) if rank == 0 else ():
+        say(f"{folder}: {line}")
     photos, note = _of_split(folder, found.photos, split)
     share = photos[rank::world_size]
     loaded = _load(

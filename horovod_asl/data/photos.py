@@ -1,78 +1,36 @@
 """Find photos: a folder of class folders, the Kaggle layout however nested, its flat test folder, or the zip
-unopened.
+unopened; and videos in their place, of which some frames are photos.
 
-A photo's class is the nearest folder above it whose name is a class (`a`, `A`, `Space`; see
-`labels.canonical_class`). Files beside class folders are no photos of ours; a folder beside class folders
-with another name is an unknown class. Left aside are files and folders of systems, stores that `prepare` has made
-here, what `--exclude` names, and in class folders files whose suffix is not a picture's; a file without a suffix
-may be one.
+A photo's class is the nearest folder above it whose name is a class (`a`, `A`, `Space`; see `class_names`), or what
+--class-from-name finds in the name of its file. The name of a video, without its suffix, counts as a folder of its
+frames: `A.mp4` and `A/take1.mp4` are of class A. Files beside class folders are no photos of ours; a folder beside
+class folders with another name is an unknown class. Left aside are files and folders of systems, stores that
+`prepare` has made here, what `--exclude` names, the video of a live photo, and in class folders files whose suffix is
+not a picture's; a file without a suffix may be one.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import zipfile
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from io import FileIO
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
-from horovod_asl.data.decode import PhotoError
-from horovod_asl.data.file_names import is_picture, is_system_file, is_system_folder, matching, other_suffix
+from horovod_asl.data.advice import no_photos_line, refuse_heif_without_extra
+from horovod_asl.data.class_names import OURS, USUAL, ClassNames, counts_line
+from horovod_asl.data.file_names import is_film, is_picture, is_system_file, matching, other_suffix
+from horovod_asl.data.films import frames_of
+from horovod_asl.data.listing import list_files
+from horovod_asl.data.origins import FileOrigin, Origin
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX, canonical_class
 
-MAX_FILE_MEGABYTES = 256
-"""A file above this is not read: no photo is that large."""
-
 _FLAT_TEST_NAME = re.compile(r"(?P<label>[A-Za-z]+)_test\.(jpe?g|png)", re.IGNORECASE)
-_STORE_MARKS = ("store.json", "index.csv")  # store.MANIFEST and INDEX; that module imports this one
 
-
-class Origin(Protocol):
-    """Where a photo's bytes are; picklable, so that a worker on any rank reads them itself."""
-
-    def read(self) -> bytes:
-        """The file's bytes; PhotoError if they cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileOrigin:
-    """A file on a disk that every worker sees."""
-
-    path: str
-
-    def read(self) -> bytes:
-        """The file's bytes; PhotoError if it cannot be read or is larger than MAX_FILE_MEGABYTES."""
-        try:
-            with FileIO(self.path) as file:
-                _refuse_large(os.fstat(file.fileno()).st_size)
-                return file.readall()
-        except OSError as error:
-            raise PhotoError(f"cannot be read: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class ZipOrigin:
-    """A member of a zip archive, read without unpacking the archive."""
-
-    archive: str
-    member: str
-
-    def read(self) -> bytes:
-        """The member's bytes; PhotoError if it is damaged, encrypted or too large."""
-        try:
-            archive = _open_zip(self.archive)
-            _refuse_large(archive.getinfo(self.member).file_size)
-            return archive.read(self.member)
-        except PhotoError:
-            raise
-        except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged members
-            raise PhotoError(f"damaged in the zip: {error}") from error
+ClassOf = Callable[[str], tuple[int | None, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +42,8 @@ class FoundPhoto:
     label: int
     origin: Origin
     group_folders: tuple[str, ...] = ()
+    film: str = ""
+    """The path of the video whose frame it is; empty for a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,64 +61,61 @@ class Found:
     """Files in class folders that are not pictures, by their suffix."""
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Files that each pattern of --exclude matches."""
+    class_lines: tuple[str, ...] = ()
+    """Which class the words of --classes and --class-from-name are, and which files these leave out."""
+    film_lines: tuple[str, ...] = ()
+    """How many videos there are, and those that end early."""
 
 
 def pictures_in(path: Path) -> list[tuple[str, Origin]]:
     """All pictures, by their names' endings, in a folder or a zip, however deep: names in order, and where to
     read them."""
-    if path.is_dir():
-        inside = within(path)
-        return [(inside + name, FileOrigin(inside + name)) for name in _pictures_among(_walk(path)[0])]
-    return [(f"{path}/{name}", ZipOrigin(str(path), name)) for name in _pictures_among(_names_in_zip(path))]
+    listing = list_files(path)
+    return [(f"{path}/{name}", listing.origin_of(name)) for name in _pictures_among(listing.files)]
 
 
-def find_photos(path: Path, exclude: Sequence[str] = ()) -> Found:
-    """The photos of a folder or zip at `path`, those aside that a pattern in `exclude` matches; UserError if it is
-    neither or holds no class folder."""
-    if path.is_dir():
-        files, folders = _walk(path)
-        inside = within(path)
-        found = sort_into_classes(files, folders, lambda name: FileOrigin(inside + name), exclude)
-    elif path.is_file() and zipfile.is_zipfile(path):
-        names = _names_in_zip(path)
-        files = [name for name in names if not name.endswith("/")]
-        folders = [name.rstrip("/") for name in names if name.endswith("/")]
-        found = sort_into_classes(files, folders, lambda name: ZipOrigin(str(path), name), exclude)
-    elif path.is_file():
-        raise UserError(
-            f"{path} is a file but no readable zip: give a folder of class folders, or download the zip again"
-        )
+def find_photos(path: Path, exclude: Sequence[str] = (), classes: ClassNames = USUAL) -> Found:
+    """The photos of a folder or zip at `path`, those aside that a pattern in `exclude` matches.
+
+    UserError if it is neither, holds no photo of a class, or some that cannot be read without an extra.
+    """
+    listing = list_files(path)
+    names, excluded = _not_excluded(
+        sorted(name for name in listing.files if not is_system_file(name)), exclude
+    )
+    if classes.pattern is None:
+        fitted = classes.fitted_to(_unnamed_words(names) if classes.in_order else (), str(path))
+        found = sort_into_classes(names, listing.folders, listing.origin_of, fitted)
     else:
-        raise UserError(
-            f"{path} does not exist: give a folder of class folders, a zip, `kaggle` or `synthetic`"
-        )
+        found = _sort_by_names(path, names, listing.origin_of, classes)
     if not found.photos:
-        raise UserError(_no_photos_message(path, found))
-    return found
-
-
-def within(folder: Path) -> str:
-    """What stands before the name of a file in `folder`: a Path for each of 87,000 takes seconds."""
-    return str(folder / "_")[:-1]
+        raise UserError(no_photos_line(path, listing.files, found.unknown, classes))
+    refuse_heif_without_extra(path, [photo.path for photo in found.photos])
+    found = _with_frames(path, replace(found, excluded=excluded))
+    if classes.pattern is None:
+        return found
+    counts = f"classes by the names of files: {counts_line(photo.label for photo in found.photos)}"
+    return replace(found, class_lines=(counts, *found.class_lines))
 
 
 def sort_into_classes(
-    files: Iterable[str],
+    names: Sequence[str],
     folders: Iterable[str],
     origin_of: Callable[[str], Origin],
-    exclude: Sequence[str] = (),
+    classes: ClassNames = USUAL,
 ) -> Found:
-    """Sort relative posix paths into classes by their folders; pure, so that folders and zips obey one
-    rule."""
-    names, excluded = _not_excluded(sorted(name for name in files if not is_system_file(name)), exclude)
+    """Sort relative posix paths of files, in order, into classes by their folders; pure, so that folders and zips
+    obey one rule."""
+    class_of = lru_cache(maxsize=1024)(partial(_class_of, classes=classes))
     photos: list[FoundPhoto] = []
     outside: list[str] = []
     other_files: Counter[str] = Counter()
+    beside = _beside_pictures(names)
     for name in names:
-        label, groups = _class_of(_folder_of(name))
+        label, groups = class_of(_folder_of(name))
         if label is None:
             outside.append(name)
-        elif suffix := other_suffix(name):
+        elif suffix := other_suffix(name) or beside.get(name, ""):
             other_files[suffix] += 1
         else:
             photos.append(FoundPhoto(name, label, origin_of(name), groups))
@@ -166,9 +123,9 @@ def sort_into_classes(
         photos = _flat_test_photos(outside, origin_of)
         unknown = {} if photos else _top_folders(outside)
         ignored = len(outside) - len(photos)
-        return Found(tuple(photos), unknown, ignored=ignored, other_files=other_files, excluded=excluded)
+        return Found(tuple(photos), unknown, ignored=ignored, other_files=other_files)
     with_photos = {_folder_of(photo.path) for photo in photos}
-    roots = {_class_root(folder) for folder in with_photos}
+    roots = {_class_root(folder, classes) for folder in with_photos}
     strays = {
         name: folder
         for name in outside
@@ -178,12 +135,103 @@ def sort_into_classes(
         str(above) for name in with_photos for above in (PurePosixPath(name), *PurePosixPath(name).parents)
     }
     empty = tuple(
-        name for name in sorted(folders) if name not in used and canonical_class(PurePosixPath(name).name)
+        name for name in sorted(folders) if name not in used and classes.class_of(PurePosixPath(name).name)
     )
-    pictures = tuple((name, strays[name]) for name in _pictures_among(strays))
-    unknown = dict(Counter(strays.values()))
-    ignored = len(outside) - len(strays)
-    return Found(tuple(photos), unknown, empty, ignored, pictures, other_files, excluded)
+    line = classes.line(part for folder in with_photos for part in folder.split("/"))
+    return Found(
+        photos=tuple(photos),
+        unknown=dict(Counter(strays.values())),
+        empty=empty,
+        ignored=len(outside) - len(strays),
+        strays=tuple((name, strays[name]) for name in sorted(strays) if is_picture(name) or is_film(name)),
+        other_files=other_files,
+        class_lines=(line,) if line else (),
+    )
+
+
+def _sort_by_names(
+    path: Path, names: Sequence[str], origin_of: Callable[[str], Origin], classes: ClassNames
+) -> Found:
+    """Sort files into classes by what --class-from-name finds in their names."""
+    pictures = [name for name in names if not other_suffix(name)]
+    told = {name: classes.in_name(name.rpartition("/")[2]) for name in pictures}
+    words = [word for word, _ in told.values() if word is not None]
+    flag = f"--class-from-name {shlex.quote(classes.pattern.pattern)}" if classes.pattern else ""
+    if not words:
+        some = ", ".join(name.rpartition("/")[2] for name in pictures[:3])
+        raise UserError(f"{flag} finds no class in {path}, whose files are called {some or 'nothing'}: correct it")
+    classes = classes.fitted_to(words, str(path))
+    photos: list[FoundPhoto] = []
+    unknown: Counter[str] = Counter()
+    for name, (word, rest) in told.items():
+        folders = PurePosixPath(name).parts[:-1]
+        if word is None:
+            continue
+        if (label := classes.class_of(word)) is None:
+            unknown[word] += 1
+        else:
+            groups = (*folders, rest.strip(" _-.")) if is_film(name) and rest.strip(" _-.") else folders
+            photos.append(FoundPhoto(name, CLASS_INDEX[label], origin_of(name), groups))
+    if unknown:
+        raise UserError(_unknown_words(path, flag, unknown))
+    misses = [name for name, (word, _) in told.items() if word is None]
+    left_out = f"left out {len(misses)} files whose names {flag} does not match, such as "
+    lines = [classes.line(words), left_out + misses[0] if misses else ""]
+    others = Counter(suffix for name in names if (suffix := other_suffix(name)))
+    return Found(tuple(photos), {}, other_files=others, class_lines=tuple(line for line in lines if line))
+
+
+def _unknown_words(path: Path, flag: str, words: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{word!r} ({count})" for word, count in sorted(words.items())[:8])
+    return (
+        f"{flag} finds words in the names of {path} that are no class ({OURS}): {listed}; give their classes with "
+        "--classes FILE (lines `WORD: CLASS`), or correct the expression so that it does not match them"
+    )
+
+
+def _with_frames(path: Path, found: Found) -> Found:
+    """With frames in place of each video. UserError for videos in a zip, and without the library that reads them."""
+    films = [photo for photo in found.photos if is_film(photo.path)]
+    if not films:
+        return found
+    photos = [photo for photo in found.photos if not is_film(photo.path)]
+    lines: list[str] = []
+    frames = 0
+    for film in films:
+        if not isinstance(film.origin, FileOrigin):
+            raise UserError(f"{path} holds videos, such as {film.path}: unpack the zip, then name the folder")
+        sampled, fault = frames_of(film.origin.path)
+        frames += len(sampled)
+        lines += [f"{film.path} {fault}"] if fault else []
+        photos += [
+            replace(film, path=f"{film.path}#{number:06d}", origin=origin, film=film.path)
+            for number, origin in sampled
+        ]
+    lines.insert(0, f"{frames} frames of {len(films)} videos")
+    return replace(
+        found, photos=tuple(sorted(photos, key=lambda photo: photo.path)), film_lines=tuple(lines)
+    )
+
+
+def _beside_pictures(names: Sequence[str]) -> dict[str, str]:
+    """The suffixes of videos that have a picture of the same name beside them: they belong to live photos."""
+    films = [name for name in names if is_film(name)]
+    pictures = {name.rpartition(".")[0] for name in names if is_picture(name)} if films else set()
+    return {name: PurePosixPath(name).suffix.lower() for name in films if name.rpartition(".")[0] in pictures}
+
+
+def _unnamed_words(names: Iterable[str]) -> set[str]:
+    """The names of folders that hold pictures (or of videos in no folder) and are no class by themselves."""
+    pictures = [name for name in names if not other_suffix(name)]
+    folders = {_folder_of(name) for name in pictures}
+    named = {folder for folder in folders if any(map(canonical_class, folder.split("/")))}
+    return {_word_of(name) for name in pictures if _folder_of(name) not in named} - {""}
+
+
+def _word_of(name: str) -> str:
+    """The name of the folder that holds a file, of a video in no folder its own."""
+    folder = name.rpartition("/")[0] or (_folder_of(name) if is_film(name) else "")
+    return folder.rpartition("/")[2]
 
 
 def _not_excluded(names: list[str], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
@@ -199,63 +247,38 @@ def _pictures_among(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if not is_system_file(name) and is_picture(name))
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Relative posix paths of all files and folders but those of systems (which may not even be readable) and stores
-    that were made here; links to folders are followed, a loop is not entered twice."""
-    files: list[str] = []
-    folders: list[str] = []
-    seen: set[str] = set()
-    for parent, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
-        real = os.path.realpath(parent)
-        is_store = all(mark in names for mark in _STORE_MARKS) and Path(parent) != root
-        if real in seen or is_store:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not is_system_folder(name)]
-        inside = within(Path(parent).relative_to(root))
-        files += [inside + name for name in names]
-        folders += [inside + name for name in subfolders]
-    return files, folders
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read ({error.strerror}): mend its permissions") from error
-
-
-def _names_in_zip(path: Path) -> list[str]:
-    try:
-        return _open_zip(str(path)).namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): download it again") from error
-
-
 def _folder_of(name: str) -> str:
-    """The path of the folder that holds a file; what is said of it is worked out once, and not for each file."""
-    return name.rpartition("/")[0]
+    """The path of the folder that holds a file; what is said of it is worked out once, and not for each file. A
+    video is the folder of its frames."""
+    return name.rpartition(".")[0] if is_film(name) else name.rpartition("/")[0]
 
 
-@lru_cache(maxsize=1024)
-def _class_of(folder: str) -> tuple[int | None, tuple[str, ...]]:
+def _class_of(folder: str, classes: ClassNames) -> tuple[int | None, tuple[str, ...]]:
     """Label of the nearest class folder at or above a folder, and the other folders on the way (candidates for
-    a recording)."""
+    a recording). UserError if --classes makes several of them different classes."""
     parts = PurePosixPath(folder).parts
-    for depth in reversed(range(len(parts))):
-        if (label := canonical_class(parts[depth])) is not None:
-            return CLASS_INDEX[label], parts[:depth] + parts[depth + 1 :]
-    return None, ()
+    named = {part: label for part in reversed(parts) if (label := classes.class_of(part))}
+    if not named:
+        return None, ()
+    if len(set(named.values())) > 1 and any(map(classes.is_given, named)):
+        both = " and ".join(f"{word} → {label}" for word, label in list(named.items())[:2])
+        raise UserError(
+            f"{folder} holds two classes, {both}: rename the folder that is none, or leave it out of {classes.file}"
+        )
+    depth = max(i for i, part in enumerate(parts) if part in named)
+    return CLASS_INDEX[named[parts[depth]]], parts[:depth] + parts[depth + 1 :]
 
 
-def _class_root(folder: str) -> tuple[str, ...]:
+def _class_root(folder: str, classes: ClassNames) -> tuple[str, ...]:
     """The folders above the class folder at or above a folder."""
     parts = PurePosixPath(folder).parts
-    depth = max(i for i, part in enumerate(parts) if canonical_class(part) is not None)
+    depth = max(i for i, part in enumerate(parts) if classes.class_of(part) is not None)
     return parts[:depth]
 
 
 def _unknown_class(name: str, roots: set[tuple[str, ...]]) -> str | None:
     """The folder beside class folders in which this file lies, or None."""
-    parents = PurePosixPath(name).parts[:-1]
+    parents = PurePosixPath(_folder_of(name)).parts
     for depth in reversed(range(len(parents))):
         is_root_above = any(root[: depth + 1] == parents[: depth + 1] for root in roots)
         if parents[:depth] in roots and not is_root_above:
@@ -275,24 +298,4 @@ def _flat_test_photos(names: list[str], origin_of: Callable[[str], Origin]) -> l
 
 
 def _top_folders(names: list[str]) -> dict[str, int]:
-    return dict(Counter(PurePosixPath(name).parent.name or "." for name in names))
-
-
-def _no_photos_message(path: Path, found: Found) -> str:
-    seen = ", ".join(f"{name} ({count})" for name, count in list(found.unknown.items())[:5])
-    return (
-        f"{path} holds no class folders (A … Z, del, nothing, space) with photos"
-        f"{f'; folders with files there: {seen}' if seen else ''}: give the folder that holds them"
-    )
-
-
-def _refuse_large(size_bytes: int) -> None:
-    if size_bytes > MAX_FILE_MEGABYTES * 2**20:
-        raise PhotoError(f"too large: {size_bytes / 2**20:.0f} MB, the limit is {MAX_FILE_MEGABYTES}")
-
-
-@lru_cache(maxsize=4)
-def _open_zip(path: str) -> zipfile.ZipFile:
-    """One open archive per process: reading the directory of 87,000 members takes longer than reading a
-    photo."""
-    return zipfile.ZipFile(path)
+    return dict(Counter(_word_of(name) or "." for name in names))

@@ -18,9 +18,11 @@ recordings of a person are on one side of a split.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from horovod_asl.data.class_names import natural_order
 from horovod_asl.data.photos import FoundPhoto
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -66,6 +68,12 @@ def group_recordings(
     UserError if an explicit rule doesn't fit every photo, with counts and an example; or if a rule of `auto` fits
     nearly all of them, unless `allow_strays`.
     """
+    names, used = _grouped(photos, rule, allow_strays)
+    _refuse_split_films(photos, names, rule)
+    return names, used
+
+
+def _grouped(photos: Sequence[FoundPhoto], rule: str, allow_strays: bool) -> tuple[list[str], str]:
     if rule == "auto":
         return _by_first_that_fits(photos, allow_strays)
     if rule == "frames":
@@ -77,9 +85,19 @@ def group_recordings(
     return _complete(photos, _by_pattern(photos, _compiled(rule)), rule), rule
 
 
+def _refuse_split_films(photos: Sequence[FoundPhoto], names: Sequence[str], rule: str) -> None:
+    """The frames of a video are all but equal: they are one recording, whatever the rule."""
+    pairs = {(photo.film, name) for photo, name in zip(photos, names, strict=True) if photo.film}
+    if cut := [film for film, count in Counter(film for film, _ in pairs).items() if count > 1]:
+        raise UserError(
+            f"--group-by {rule!r} makes several recordings of the video {cut[0]}, whose frames are all but equal: "
+            "choose a rule that does not look behind the # of their names"
+        )
+
+
 def recording_order(names: Sequence[str]) -> list[str]:
     """The different recordings in their order: numbers by value, so that hand2 comes before hand10."""
-    return sorted(set(names), key=_natural_key)
+    return natural_order(set(names))
 
 
 def by_source(parts: Sequence[str]) -> dict[str, list[str]]:
@@ -210,6 +228,8 @@ def _frame_blocks(photos: Sequence[FoundPhoto]) -> list[str | None]:
 
 def _frame_block(photo: FoundPhoto) -> str | None:
     """`1` … `4` for `A1.jpg` … `A3000.jpg` in class A; None for any other name."""
+    if photo.film:
+        return None
     name = photo.path.rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     stem = stem if stem and ending else name  # as pathlib has it, in a tenth of the time
@@ -277,8 +297,3 @@ def _complete(photos: Sequence[FoundPhoto], names: Sequence[str | None], rule: s
             "correct the rule, or use --group-by auto"
         )
     return [name for name in names if name]
-
-
-def _natural_key(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from horovod_asl.cli import expand_home
 from horovod_asl.data.checks import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, require_range
+from horovod_asl.data.class_names import USUAL, ClassNames, refuse_idle_classes
 from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
-from horovod_asl.data.photos import Found, Origin, find_photos
+from horovod_asl.data.origins import Origin
+from horovod_asl.data.photos import Found, find_photos
 from horovod_asl.data.recordings import group_recordings, recording_order
 from horovod_asl.data.split_folders import refuse_unclear, separate_sides, split_folders, without_side_folders
 from horovod_asl.data.unknown_folders import no_class_words
@@ -75,6 +77,8 @@ class Source:
     """Files in class folders that are not pictures, by their suffix."""
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Files that each pattern of --exclude matches."""
+    notes: tuple[str, ...] = ()
+    """Which class the names of --classes and --class-from-name are, and what was found of videos."""
     split_folders: tuple[str, ...] = ()
     """The folders that make its split, such as `train` and `test`."""
     outside_folders: int = 0
@@ -96,12 +100,14 @@ def open_sources(
     synthetic: SyntheticOptions,
     by_folders: bool = True,
     exclude: Sequence[str] = (),
+    classes: ClassNames = USUAL,
 ) -> list[Source]:
     """All sources, ordered by name (so that the order on the command line does not matter).
 
     `group_by` holds a rule for all sources, or `NAME=RULE` for one of them. With `by_folders`, folders such as
     `train/` and `test/` make the split of their source; without, they say nothing of a photo. `exclude` holds
-    patterns of files to leave out; UserError for one that matches none.
+    patterns of files to leave out; UserError for one that matches none. `classes` says what names of folders and of
+    files mean.
     """
     named = [_split_name(text) for text in texts]
     names = [name for name, _ in named]
@@ -111,10 +117,11 @@ def open_sources(
     sources = [
         _synthetic_source(name, image_size, synthetic)
         if place == "synthetic"
-        else _photo_source(name, _found(place, exclude), rules[name], by_folders)
+        else _photo_source(name, _found(place, exclude, classes), rules[name], by_folders)
         for name, place in named
     ]
     refuse_idle(exclude, {pattern for source in sources for pattern in source.excluded})
+    refuse_idle_classes(classes, [note for source in sources for note in source.notes])
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -124,8 +131,8 @@ def check_classes(sources: Sequence[Source], *, allow_missing: bool, skip_unknow
         if source.unknown and not skip_unknown:
             them = "it" if len(source.unknown) == 1 else "them"
             raise UserError(
-                f"{source.name}: {no_class_words(source.unknown)}; rename {them}, or leave {them} out with "
-                "--skip-unknown"
+                f"{source.name}: {no_class_words(source.unknown)}; rename {them}, name the class with with --classes "
+                f"FILE, or leave {them} out with --skip-unknown"
             )
     check_covered({photo.label for source in sources for photo in source.photos}, sources, allow_missing)
 
@@ -148,6 +155,8 @@ def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bo
 
 def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
     """A line for each kind of file that is not taken, and a hint where some of the rest may be no photos."""
+    for note in source.notes:
+        say(f"{source.name}: {note}")
     if source.ignored:
         say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
     if source.other_files:
@@ -205,12 +214,12 @@ def _refuse_idle_rules(special: Mapping[str, str], general: Sequence[str], place
         )
 
 
-def _found(place: str, exclude: Sequence[str]) -> Found:
+def _found(place: str, exclude: Sequence[str], classes: ClassNames) -> Found:
     if place == "kaggle":
         from horovod_asl.data.kaggle import download_asl_alphabet
 
-        return find_photos(download_asl_alphabet(), exclude)
-    return find_photos(Path(expand_home(place)), exclude)
+        return find_photos(download_asl_alphabet(), exclude, classes)
+    return find_photos(Path(expand_home(place)), exclude, classes)
 
 
 def _photo_source(name: str, found: Found, rule: str, by_folders: bool) -> Source:
@@ -243,8 +252,9 @@ def _source(
             found.photos, recordings, sides or [""] * len(recordings), strict=True
         )
     )
+    notes = (*found.class_lines, *found.film_lines)
     return Source(
-        name, photos, rule, found.unknown, found.empty, found.ignored, found.other_files, found.excluded
+        name, photos, rule, found.unknown, found.empty, found.ignored, found.other_files, found.excluded, notes
     )
 
 

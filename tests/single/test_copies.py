@@ -16,7 +16,7 @@ from horovod_asl.config import DataConfig, TrainConfig
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
 from horovod_asl.data.decode import MAX_MEGAPIXELS, decode_photo
-from horovod_asl.data.photos import FileOrigin
+from horovod_asl.data.origins import FileOrigin
 from horovod_asl.data.split import SPLITS, SplitRule
 from horovod_asl.data.store import Store, is_copy, original_of
 from horovod_asl.errors import UserError

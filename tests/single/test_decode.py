@@ -230,7 +230,8 @@ def wrecks() -> dict[str, tuple[bytes, str]]:
     return {
         "empty": (b"", "empty file"),
         "text": (b"these are no pixels" * 20, "^not a picture$"),
-        "heic": (heic, "export it as JPEG"),
+        "heic": (heic, "damaged: no readable HEIC"),
+        "video": (heic.replace(b"heic", b"isom"), "^a video: `prepare` takes folders of videos"),
         "html": (b"<html>404 not found</html>", "not a picture"),
         "half a jpeg": (jpeg[: len(jpeg) // 2], "truncated"),
         "a jpeg without its last line": (jpeg[:-60], "truncated"),

@@ -50,6 +50,8 @@ ONLY_IN: dict[str, set[str]] = {
     "kagglehub": {"data/kaggle.py"},
     "imagehash": set(),  # the tests' reference for data/hashing.py
     "simplejpeg": {"data/decode.py"},
+    "pillow_heif": {"data/decode.py"},
+    "av": {"data/films.py"},
     "mediapipe": {"data/hand_finder.py"},
     "tflite": {"hand_trunk.py"},
     "onnx": {"onnx_export.py"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,3 +250,43 @@ def test_the_same_seed_builds_the_same_network() -> None:
 
     assert torch.equal(build(1), build(1))
     assert not torch.equal(build(1), build(2))
+
+
+def wrapped(form: str, state: dict[str, torch.Tensor]) -> object:
+    """What programs save in place of a plain state_dict."""
+    forms = {
+        "DataParallel": {f"module.{key}": value for key, value in state.items()},
+        "torch.compile": {f"_orig_mod.{key}": value for key, value in state.items()},
+        "both": {f"module._orig_mod.{key}": value for key, value in state.items()},
+        "Lightning": {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3},
+        "ema alone": {"ema": {"module": state}},
+        "options beside": {"args": Namespace(lr=0.1), "ema": {}, "model": state, "acc": torch.tensor(0.9)},
+        "model_state_dict": {"model_state_dict": state, "loss": torch.tensor(1.0)},
+        "net": {"net": state, "optimizer": {"step": 4}},
+    }
+    return forms[form]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["DataParallel", "torch.compile", "both", "Lightning", "ema alone", "options beside", "model_state_dict", "net"],
+)
+def test_weights_are_taken_out_of_what_they_are_wrapped_in(tmp_path, form):
+    state = models.build_model("small_cnn", num_classes=29).state_dict()
+    torch.save(wrapped(form, state), tmp_path / "w.pt")
+    loaded = models.build_model("small_cnn", num_classes=29, pretrained=str(tmp_path / "w.pt")).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_what_is_no_file_of_weights_says_how_to_make_one(tmp_path):
+    model = models.build_model("small_cnn", num_classes=29)
+    torch.save(model, tmp_path / "whole.pt")
+    torch.save({"model": model}, tmp_path / "inside.pt")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    for name, fault in [
+        ("whole.pt", r"is a whole model.*torch\.save\(model\.state_dict\(\), FILE\)"),
+        ("inside.pt", "is a whole model, or holds other objects"),
+        ("empty.pt", r"holds no weights: save a model's state_dict\(\)"),
+    ]:
+        with pytest.raises(UserError, match=fault):
+            models.build_model("small_cnn", num_classes=29, pretrained=str(tmp_path / name))
