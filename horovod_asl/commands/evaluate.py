@@ -35,9 +35,12 @@ from tyro.conf import Positional
 from horovod_asl.cli import parse, require_writable, write_text
 from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Progress, counted
 
 if TYPE_CHECKING:
+    from horovod_asl.answers import Answers
     from horovod_asl.data.store import Store
+    from horovod_asl.engine import Photos
     from horovod_asl.examples import Album, Readings
     from horovod_asl.inference import Predictor
     from horovod_asl.runfolder import RunFolder
@@ -96,7 +99,9 @@ def main(argv: Sequence[str]) -> int:
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
         if config.report is not None:
-            page = write_evaluation_report(config.report, answer, predictor, *examples())
+            with Progress("") as progress:
+                progress.stage("drawing the report")
+                page = write_evaluation_report(config.report, answer, predictor, *examples())
             print(f"report    {page}")
     backend.close()
     return 0
@@ -126,7 +131,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
     photos = photos_of(store, rows, predictor.sees)
-    answers = predictor.answers(photos)
+    answers = _answers(predictor, photos)
     run = open_run(config.run)
     seen = run.were_in_training(store.digests[rows])
     provenance = _provenance(
@@ -172,15 +177,17 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     from horovod_asl.engine import Photos
 
     backend = predictor.backend
-    loaded = load_folder(
-        config.photos,
-        reader=predictor.reader,
-        workers=max(1, usable_cores() // backend.local_size),
-        rank=backend.rank,
-        world_size=backend.world_size,
-        split=config.split,
-        exclude=config.exclude,
-    )
+    with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
+        loaded = load_folder(
+            config.photos,
+            reader=predictor.reader,
+            workers=max(1, usable_cores() // backend.local_size),
+            rank=backend.rank,
+            world_size=backend.world_size,
+            split=config.split,
+            exclude=config.exclude,
+            on_progress=progress.update,
+        )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
     if backend.rank == 0:
         for path, reason in problems:
@@ -189,7 +196,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
             print(line, flush=True)
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
-    answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
+    answers = _answers(predictor, Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
     run = open_run(config.run)
     seen = run.were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
@@ -209,6 +216,13 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
         return album, Readings.of(answers, predictor.temperature, order)
 
     return figures | provenance | {"left_out": len(problems)}, examples
+
+
+def _answers(predictor: Predictor, photos: Photos, *, own_share: bool = False) -> Answers:
+    """The answers to all photos, their number shown meanwhile."""
+    backend = predictor.backend
+    with Progress(counted("scored", backend.world_size), rank=backend.rank) as progress:
+        return predictor.answers(photos, own_share=own_share, on_progress=progress.update)
 
 
 def _provenance(

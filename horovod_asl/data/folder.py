@@ -28,6 +28,7 @@ from horovod_asl.data.hands import ARRAY_ROWS, crop, hand_arrays, reading_dtype,
 from horovod_asl.data.photos import FileOrigin, FoundPhoto, Origin, find_photos, pictures_in
 from horovod_asl.data.split_folders import split_folders
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Report, no_report
 
 NO_LABEL = -1
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
@@ -139,13 +140,14 @@ def load_folder(
     world_size: int = 1,
     split: str | None = None,
     exclude: Sequence[str] = (),
+    on_progress: Report = no_report,
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
     Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
     classes are problems, one each, listed by rank 0. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
-    side, or nothing that a pattern excludes.
+    side, or nothing that a pattern excludes. `on_progress` gets the photos of this rank that are read, and in all.
     """
     found = find_photos(Path(folder), exclude)
     refuse_idle(exclude, found.excluded)
@@ -157,6 +159,7 @@ def load_folder(
         [photo.label for photo in share],
         reader=reader,
         workers=workers,
+        on_progress=on_progress,
     )
     unknown = found.strays if rank == 0 else ()
     strays = [(str(Path(folder) / path), f"its folder {name} is no class") for path, name in unknown]
@@ -215,6 +218,7 @@ def _load(
     *,
     reader: Reader,
     workers: int | None,
+    on_progress: Report = no_report,
 ) -> LoadedPhotos:
     images = np.empty((len(paths), *reader.shape), reader.dtype)
     kept: list[int] = []
@@ -226,6 +230,7 @@ def _load(
             _read, origins, [reader] * len(paths), chunksize=min(64, reader.processes_from // 4)
         )
         for row, result in enumerate(results):
+            on_progress(row, len(paths))
             if isinstance(result, PhotoError):
                 problems.append((paths[row], str(result)))
             else:

@@ -20,6 +20,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("__init__", "labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
     "hand_bundle": 0,
     "streams": 0,
+    "progress": 1,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
         1,
@@ -32,7 +33,7 @@ LAYERS: dict[str, int] = {
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
     **dict.fromkeys(
-        ("console", "progress", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
+        ("announce", "curves", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("calibration", "folds"), 1),
@@ -55,7 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
         "torchvision_compat.py",
         "machine.py",
     },  # machine.py asks whether it works, in a process apart
-    "torch.utils.tensorboard": {"session.py"},
+    "torch.utils.tensorboard": {"curves.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
