@@ -309,8 +309,7 @@ def _announce(
             display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:
         display.say(
-            "frozen backbone: its features are computed once, of "
-            f"{trainer.config.model.views or 1} version(s) of each photo, and the head trained on them"
+            f"frozen backbone: its features of {trainer.config.model.views or 1} version(s) of each photo are computed once"
         )
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import BIN, ROOT, clean_environment, launch, launcher_words, ok
+from tests.launching import BIN, ROOT, clean_environment, launch
 
 PROGRAM = """
 from horovod_asl import streams
@@ -41,16 +40,6 @@ def test_each_line_is_one_write(unbuffered: str) -> None:
         theirs.close()
         writes = list(iter(lambda: ours.recv(65536), b""))
     assert writes == [b"one line\n", b"two words\n", b"two lines\nat once\n", b"an error\n"]
-
-
-def test_no_line_of_horovodrun_is_torn(small_store: Path, tmp_path: Path) -> None:
-    words = [*launcher_words("mpi", 2), BIN / "python", ROOT / "train.py", "--store", small_store]
-    output = ok(launch([*words, "--epochs", "2", "--run-folder", tmp_path / "run"], cwd=tmp_path))
-    lines = [line for line in output.splitlines() if "<stdout>:" in line]
-    assert len(lines) > 25
-    whole = r"\[1,\d\]<stdout>: {0,10}[^ <]((?!<stdout>).)*"  # one tag, and text after it
-    assert [line for line in lines if not re.fullmatch(whole, line)] == []
-    assert max(len(line) for line in lines if "world_size" in line or "photos_in" in line) <= 80
 
 
 @pytest.mark.parametrize(("own", "effective"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

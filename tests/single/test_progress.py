@@ -8,13 +8,19 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from horovod_asl import progress
 from horovod_asl.announce import settings_lines
+from horovod_asl.backends import Serial
+from horovod_asl.commands import evaluate
+from horovod_asl.config import ExecutionConfig, TrainConfig
 from horovod_asl.crossval import time_left
 from horovod_asl.progress import Display, Progress, duration
+from horovod_asl.session import run_training
 from tests.launching import ROOT, clean_environment
 
 
@@ -161,6 +167,26 @@ def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     assert 40 < int(found[-1][1]) < 90  # 80, less what the loop takes besides
     assert "between " + "x" * 90 + "\r\n" in text  # as one line, which the terminal breaks
     assert text.endswith("after\r\n")
+
+
+def test_evaluate_shows_what_is_read_and_what_is_scored(
+    small_store: Path,
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    execution = ExecutionConfig(device="cpu", threads_per_rank=1)
+    config = TrainConfig(run_folder=tmp_path / "run", stop_after_steps=1, execution=execution)
+    run_training(config, small_store, Serial(torch.device("cpu")))
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1)  # a line for each piece of news
+    capsys.readouterr()
+    assert evaluate.main([str(tmp_path / "run"), str(frames), "--backend", "serial"]) == 0
+    said, lines = capsys.readouterr()
+    assert "of 232 right" in said
+    counts = [int(count) for count in re.findall(r"^photos read (\d+)/232", lines, re.MULTILINE)]
+    assert counts == list(range(232))
+    assert "photos scored 0/232\n" in lines
 
 
 def test_a_fold_says_how_long_the_others_take() -> None:
