@@ -331,6 +331,7 @@ def forward_passes(
             logits = model(to_input(images, smallest_px=smallest_px))
         yield logits.float(), labels
         done += len(indices)
+    on_progress(done, len(rows))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -87,7 +87,7 @@ class Progress:
     def update(
         self, done: int, total: int, note: Callable[[], str] | None = None, *, label: str = ""
     ) -> None:
-        """`done` of `total` are done.
+        """`done` of `total` are done; with the last of them a bar goes away.
 
         Args:
             note: what is shown beside the count, called only where something is shown; None: the rate and the time
@@ -98,6 +98,9 @@ class Progress:
             return
         now = time.monotonic()
         began_at, began_with = self._began = self._began or (now, done)
+        if done >= total:
+            self.close()
+            return
         due_s = _BAR_EVERY_S if self.is_live else LINE_EVERY_S
         if now - self._drawn_at < due_s:
             return
@@ -220,10 +223,10 @@ class Display:
         self._epoch_started += seconds
         self._meter.start(0, (0.0, 0.0, 0.0))
         parts = [f"epoch {row['epoch']:3d}/{self._epochs}", f"loss {row['train_loss']:.4f}"]
-        parts.append(f"train {row['train_top1']:6.1%}")
+        parts.append(f"train {row['train_top1']:5.1%}")
         if "validation_top1" in row:
-            parts.append(f"validation {row['validation_top1']:6.1%}")
-        parts += [f"lr {row['learning_rate']:.2e}", f"{row['photos'] / seconds:,.0f} photos/s"]
+            parts.append(f"val {row['validation_top1']:5.1%}")
+        parts += [f"lr {row['learning_rate']:.1e}", f"{row['photos'] / seconds:,.0f} photos/s"]
         self.say("  ".join(parts))
 
     def _begin(self, unit: str) -> None:

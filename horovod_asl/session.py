@@ -308,9 +308,8 @@ def _announce(
         if trainer.config.last_epoch:
             display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:
-        display.say(
-            f"frozen backbone: its features of {trainer.config.model.views or 1} version(s) of each photo are computed once"
-        )
+        views = trainer.config.model.views or 1
+        display.say(f"frozen backbone: its features of {views} version(s) of each photo are computed once")
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     position, total = trainer.position, trainer.total_steps
