@@ -53,6 +53,7 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoRet
     """
     streams.make_usable()
     _name_user()
+    _let_idle_threads_sleep()
     _leave(_run(command, list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -132,6 +133,12 @@ def _name_user() -> None:
         getpass.getuser()
     except (ImportError, KeyError, OSError):
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
+def _let_idle_threads_sleep() -> None:
+    """A thread of OpenMP waits for the others in a loop that takes its whole core, also where another process wants
+    it, and torch is then up to ten times slower. It reads this as it is loaded; the user's own value stays."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _leave(code: int) -> NoReturn:

@@ -21,6 +21,7 @@ from horovod_asl.calibration import ACCURACIES, coverage_curve, fit_temperature,
 from horovod_asl.engine import Photos, evaluation_share, forward_passes
 from horovod_asl.labels import MOVEMENTS
 from horovod_asl.metrics import Scores, Tally
+from horovod_asl.progress import Report, no_report
 
 _ROWS_AT_ONCE = 2**15
 
@@ -72,17 +73,26 @@ def collect(
     precision: str = "fp32",
     smallest_px: int = 0,
     own_share: bool = False,
+    on_progress: Report = no_report,
 ) -> Answers:
     """Ask `model` for every photo, over all ranks; every rank must come here and gets all answers.
 
     Args:
         own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+        on_progress: gets the photos of this rank that are done, and in all.
 
     The order is by rank, not that of `photos`.
     """
     rows = evaluation_share(photos, backend, own_share=own_share)
     passes = forward_passes(
-        model, backend, photos, rows, batch_size=batch_size, precision=precision, smallest_px=smallest_px
+        model,
+        backend,
+        photos,
+        rows,
+        batch_size=batch_size,
+        precision=precision,
+        smallest_px=smallest_px,
+        on_progress=on_progress,
     )
     parts = [logits.cpu().numpy() for logits, _ in passes]
     own = np.concatenate(parts) if parts else None

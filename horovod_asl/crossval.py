@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
+from horovod_asl.progress import duration
 from horovod_asl.run_opening import held_on_rank_0, refuse_another_store_or_split
 from horovod_asl.runfolder import FACTS, LOCK, RESULT, RunFolder
 from horovod_asl.session import (
@@ -107,25 +109,33 @@ def _walk(
 ) -> Outcome:
     features, made_by = None, None
     done = from_rank_0(backend, lambda: _finished(out, folds, store))
-    for number, fold in enumerate(folds, start=1):
+    todo = [(number, fold) for number, fold in enumerate(folds, start=1) if fold.held_out not in done]
+    began = time.monotonic()
+    for trained, (number, fold) in enumerate(todo):
         path = out / fold.folder
-        if fold.held_out in done:
-            continue
         if backend.rank == 0:
-            print(f"-- fold {number} of {len(folds)}: {fold.held_out} is held out " + "-" * 30, flush=True)
-        own = _of_fold(config, fold, backend)
+            left = time_left(trained, len(todo), time.monotonic() - began)
+            print(
+                f"-- fold {number} of {len(folds)}: {fold.held_out} is held out{left} " + "-" * 20, flush=True
+            )
+        own, title = _of_fold(config, fold, backend), f"fold {number}/{len(folds)} {fold.held_out}"
         frozen = frozen_digest(own)
         if frozen is not None and (features is None or made_by != frozen):
-            with stop.catching_interrupts():
-                features = features_of_store(own, store, backend, stop, display_of(own, backend).on_features)
+            with display_of(own, backend, title) as display, stop.catching_interrupts():
+                features = features_of_store(own, store, backend, stop, display.on_features)
             made_by = frozen
             if features is None:
                 return stop.outcome
-        outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features)
+        outcome = _train_and_score(own, store, fold, path, backend, stop, committed, features, title)
         if outcome is not Outcome.FINISHED:
             return outcome
         gc.collect()  # the run's parts refer to each other, and its photos may fill a GPU
     return Outcome.FINISHED
+
+
+def time_left(trained: int, todo: int, seconds: float) -> str:
+    """What the head of a fold says of the time, once `trained` of the folds `todo` took `seconds`."""
+    return f", {trained} done, {duration(seconds / trained * (todo - trained))} left" if trained else ""
 
 
 def _of_fold(config: TrainConfig, fold: Fold, backend: Backend) -> TrainConfig:
@@ -283,6 +293,7 @@ def _train_and_score(
     stop: StopSignal,
     committed: dict[str, Any] | None,
     features: Photos | None,
+    title: str,
 ) -> Outcome:
     codes = backend.broadcast(split_codes(store, fold) if backend.rank == 0 else None)
     assert codes is not None
@@ -301,6 +312,7 @@ def _train_and_score(
             features,
             scores_training=False,
             resume_command=same_command(path.parent),
+            title=title,
         )
         if outcome is not Outcome.FINISHED:
             return outcome

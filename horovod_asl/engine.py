@@ -20,6 +20,7 @@ from horovod_asl.data.transforms import Augment, Inputs, draws, mix, normalise, 
 from horovod_asl.errors import UserError
 from horovod_asl.learner import Learner
 from horovod_asl.metrics import Scores, Tally
+from horovod_asl.progress import Report, no_report
 
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.generic]]
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -277,16 +278,25 @@ def evaluate(
     precision: str = "fp32",
     smallest_px: int = 0,
     own_share: bool = False,
+    on_progress: Report = no_report,
 ) -> Scores:
     """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
 
     Args:
         own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+        on_progress: gets the photos of this rank that are done, and in all.
     """
     tally = Tally(num_classes, backend.device)
     rows = evaluation_share(photos, backend, own_share=own_share)
     for logits, labels in forward_passes(
-        model, backend, photos, rows, batch_size=batch_size, precision=precision, smallest_px=smallest_px
+        model,
+        backend,
+        photos,
+        rows,
+        batch_size=batch_size,
+        precision=precision,
+        smallest_px=smallest_px,
+        on_progress=on_progress,
     ):
         tally.add(logits, labels)
     return tally.scores(backend.sum)
@@ -308,15 +318,20 @@ def forward_passes(
     batch_size: int = 256,
     precision: str = "fp32",
     smallest_px: int = 0,
+    on_progress: Report = no_report,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits float32 (m, classes) and labels int64 (m,) of these rows, a batch at a time, on the device."""
     model.eval()
+    done = 0
     for indices in _chunks(rows, batch_size):
+        on_progress(done, len(rows))
         backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
         with scoring_autocast(backend.device, precision):
             logits = model(to_input(images, smallest_px=smallest_px))
         yield logits.float(), labels
+        done += len(indices)
+    on_progress(done, len(rows))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

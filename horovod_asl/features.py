@@ -176,6 +176,7 @@ def _fill(
             table[rows] = summed.cpu().numpy().view(table.dtype)
     if kept is not None and makes_notes and done < len(table):
         _note(kept, table, len(table))
+    on_progress(len(table), len(table))
     backend.barrier()
     return True
 

@@ -23,6 +23,7 @@ from horovod_asl.data.transforms import Inputs, to_input, to_tensors
 from horovod_asl.engine import Photos, each, scoring_autocast
 from horovod_asl.errors import UserError
 from horovod_asl.hand_network import HandNet
+from horovod_asl.progress import Report, no_report
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,11 @@ class Predictor:
     def _smallest_px(self) -> int:
         return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
 
-    def answers(self, photos: Photos, *, own_share: bool = False) -> Answers:
-        """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings its own."""
+    def answers(self, photos: Photos, *, own_share: bool = False, on_progress: Report = no_report) -> Answers:
+        """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings its own.
+
+        `on_progress` gets the photos of this rank that are done, and in all.
+        """
         return collect(
             models.tail(self.model) if photos.are_features else self.model,
             self.backend,
@@ -126,6 +130,7 @@ class Predictor:
             precision=self.facts["precision"],
             smallest_px=self._smallest_px,
             own_share=own_share,
+            on_progress=on_progress,
         )
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,12 @@ class Exported:
 
 
 def export_onnx(
-    predictor: Predictor, path: Path, *, batch: int | None = None, checked: int = 100
+    predictor: Predictor,
+    path: Path,
+    *,
+    batch: int | None = None,
+    checked: int = 100,
+    on_stage: Callable[[str], None] = lambda name: None,
 ) -> Exported:
     """Write the network of a predictor on the CPU as ONNX, opset 20, float32.
 
@@ -67,6 +73,7 @@ def export_onnx(
         predictor: whose `reader` gives the graph's inputs, see `named_inputs`.
         batch: the fixed size of the first axis; None: any size.
         checked: how many drawn inputs are given to both before the file gets its name.
+        on_stage: gets the name of what is done next.
 
     Raises:
         UserError: a package is missing, torch cannot export the network, `path` cannot be written, or the logits
@@ -75,12 +82,14 @@ def export_onnx(
     require_onnx()
     inputs = drawn_inputs(predictor.reader, checked)
     network = _FromReader(predictor.model.eval(), SMALLEST_INPUT_PX.get(predictor.facts["model"], 0))
+    on_stage("export: tracing the network")
     # Before the export: it fills the caches that tracing must not fill.
     expected = _torch_logits(network, inputs)
     graph = _traced(network, _sized(inputs, batch or 2), dynamic=batch is None)
     _tidy(graph, metadata(predictor))
     _halve(graph)
     partial = _write_aside(graph, path)
+    on_stage("export: comparing ONNX Runtime with torch")
     try:
         difference = _compare(partial, inputs, expected, batch)
         partial.replace(path)

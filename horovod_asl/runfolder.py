@@ -3,7 +3,7 @@
 config.yaml              the config as it is run (`--config` reads it); a resume writes down what it changes
 run.json                 facts: sources, image size, classes, settings in force, versions
 trained_on.sha256        the first 16 digits of the SHA-256 of every photo of training, sorted, one per line
-metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves
+metrics.jsonl            one line per epoch; tensorboard/ holds the same as curves, tensorboard/steps points within
 checkpoints/step-*       resumable: weights, optimizer, position (the newest two)
 best/epoch-*             weights of the best epochs on the validation split (`--keep-top`)
 result.json              the scores of the best weights per split, the temperature fitted on validation (null without

@@ -9,36 +9,34 @@ import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from horovod_asl import __version__, checkpoint
+from horovod_asl.announce import next_step, settings_lines
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend
 from horovod_asl.backends.threads import limit_threads
 from horovod_asl.boxed import DEFAULT
 from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
-from horovod_asl.console import Display, next_step
+from horovod_asl.curves import Curves
 from horovod_asl.data.recordings import listed
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import EarlierRun, FirstWeights, first_weights
 from horovod_asl.engine import Photos, ResidentPhotos
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
-from horovod_asl.launcher import detect
 from horovod_asl.memory import keep_freed_memory
+from horovod_asl.progress import Display
 from horovod_asl.restarts import agents_of
 from horovod_asl.run_opening import full_disk_in_one_line, open_run_folder
 from horovod_asl.runfolder import RunFolder, training_unknown
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import Rows, features_of_store, parts_of, photos_of_split, training_rows
 from horovod_asl.trainer import Trainer
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "validation", "test")
 _LOW_SCORE = 0.7  # of held-out photos: networks that read hands are above it
@@ -55,6 +53,7 @@ def run_training(
     scores_training: bool = True,
     resume_command: str | None = None,
     shows_next: bool = True,
+    title: str = "",
 ) -> Outcome:
     """Train `config` on the store and write the run folder.
 
@@ -66,6 +65,7 @@ def run_training(
         scores_training: whether the photos of training are scored at the end, beside the others.
         resume_command: what is printed as the way to go on with a run that stops early; None: `train --resume`.
         shows_next: whether the commands that make use of the finished run are printed.
+        title: shown before the steps that are done.
 
     Raises:
         UserError: the stores of two hosts differ, the run folder is taken, the run to resume was trained on another
@@ -84,6 +84,7 @@ def run_training(
             scores_training=scores_training,
             resume_command=resume_command,
             shows_next=shows_next,
+            title=title,
         )
 
 
@@ -99,6 +100,7 @@ def _train(
     scores_training: bool,
     resume_command: str | None,
     shows_next: bool,
+    title: str,
 ) -> Outcome:
     """`run_training`; `held` keeps the lock of the run folder until the end."""
     started = time.perf_counter()
@@ -106,7 +108,7 @@ def _train(
     store = store if isinstance(store, Store) else open_equal_stores(store, backend)
     if config.data.all_splits:
         store = store.with_splits(np.zeros(len(store), np.uint8), {"kind": "none"})
-    display = display_of(config, backend)
+    display = held.enter_context(display_of(config, backend, title))
     rows = {split: store.rows(split) for split in SPLITS} | {"train": training_rows(config, store)}
     held_out = {split: rows[split] for split in SPLITS[1:]}
     began_in = config.resume if committed is None else Path(committed["run_folder"])
@@ -136,9 +138,10 @@ def _train(
         photos["validation"] if len(photos["validation"]) else None,
         stop=stop,
         committed=committed,
-        on_step=display.on_step,
-        on_epoch=lambda row: _record(row, trainer, display, board),
+        on_step=lambda step, total: _show_step(step, total, trainer, display, curves),
+        on_epoch=lambda row: _record(row, trainer, display, curves),
         on_features=display.on_features,
+        on_scored=display.on_scored,
     )
     trained_on = parts_of(store, rows["train"])
     facts = _facts(trainer, store, trained_on, threads, first)
@@ -146,7 +149,14 @@ def _train(
     if backend.rank == 0:
         seen = store.digests[rows["train"][~store.copies[rows["train"]]]]
         _begin_folder(trainer, facts, seen if first.run is None else [*seen, *first.run.digests])
-    board = _Board(trainer)
+    curves = Curves(
+        folder.path / "tensorboard",
+        trainer.position,
+        trainer.sums,
+        shown=backend.rank == 0,
+        goes_on=config.resume is not None or committed is not None,
+        steps_per_epoch=trainer.steps.steps_per_epoch,
+    )
     training_started = time.perf_counter()
     try:
         with display.bar(), stop.catching_interrupts():
@@ -161,13 +171,13 @@ def _train(
             _say_how_to_go_on(outcome, trainer, display, go_on)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"from its last checkpoint {go_on}") from None
-    board.close()
+    curves.close()
     return outcome
 
 
-def display_of(config: TrainConfig, backend: Backend) -> Display:
+def display_of(config: TrainConfig, backend: Backend, title: str = "") -> Display:
     """What this rank shows of a run."""
-    return Display(rank=backend.rank, epochs=config.epochs, launched=detect().name != "none")
+    return Display(rank=backend.rank, epochs=config.epochs, world_size=backend.world_size, title=title)
 
 
 def settle_process(config: TrainConfig, backend: Backend) -> int:
@@ -290,7 +300,8 @@ def _photos_in(trainer: Trainer, store: Store) -> str:
 def _announce(
     facts: dict[str, Any], trained_on: list[str], display: Display, trainer: Trainer, go_on: str
 ) -> None:
-    display.say("  ".join(f"{name} {_short(value)}" for name, value in facts["settings"].items()))
+    for line in settings_lines(facts["settings"]):
+        display.say(line)
     display.say(f"train on {len(trainer.train):,} photos: {listed(trained_on)}")
     begun_with = facts["begun_with"]
     if begun_with is not None:
@@ -308,10 +319,8 @@ def _announce(
         if trainer.config.last_epoch:
             display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:
-        display.say(
-            "frozen backbone: its features are computed once, of "
-            f"{trainer.config.model.views or 1} version(s) of each photo, and the head trained on them"
-        )
+        views = trainer.config.model.views or 1
+        display.say(f"frozen backbone: its features of {views} version(s) of each photo are computed once")
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     position, total = trainer.position, trainer.total_steps
@@ -350,13 +359,16 @@ def _how_to_begin_again(config: TrainConfig, folder: RunFolder, go_on: str) -> s
     return f"{why}; the same command " + (f"goes on with them in {file}" if file else "begins with them again")
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _show_step(step: int, total: int, trainer: Trainer, display: Display, curves: Curves) -> None:
+    if trainer.backend.rank != 0:
+        return
+    display.on_step(step, total, trainer.position.photos, trainer.sums.tolist)
+    curves.on_step(trainer.learning_rate(trainer.position.step - 1))
 
 
-def _record(row: dict[str, Any], trainer: Trainer, display: Display, board: _Board) -> None:
+def _record(row: dict[str, Any], trainer: Trainer, display: Display, curves: Curves) -> None:
     display.on_epoch(row)
-    board.add(row)
+    curves.add(row)
     if trainer.backend.rank == 0:
         trainer.folder.write_metrics(trainer.position.history)
 
@@ -486,32 +498,3 @@ def _answers_of_best(
     model.load_state_dict(final)
     trainer.learner.average = average
     return manifest, digest, answers
-
-
-class _Board:
-    """The epochs as TensorBoard curves; those that a resumed run does again replace what was written before."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        position, resumed = trainer.position, trainer.config.resume is not None
-        self._shown = trainer.backend.rank == 0
-        self._path = trainer.folder.path / "tensorboard"
-        self._purge_step = position.step if resumed else None
-        self._writer: SummaryWriter | None = None
-        for row in position.history:
-            if row["step"] == position.step:  # its line is purged, or the run died before it was written
-                self.add(row)
-
-    def add(self, row: dict[str, Any]) -> None:
-        if not self._shown:
-            return
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed from here on
-
-            self._writer = SummaryWriter(str(self._path), purge_step=self._purge_step)
-        for name in row.keys() - {"epoch", "step"}:
-            self._writer.add_scalar(name, row[name], row["step"])
-        self._writer.flush()  # a rank that is told to stop leaves without tidying up
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()

@@ -23,6 +23,8 @@ _PLAIN |= dict.fromkeys("─━╺╸", "-") | dict.fromkeys("│┃", "|") | di
 def make_usable() -> None:
     """Let every text be printed, every file name be read, and nobody meet a stream that is closed.
 
+    A line is one piece of output, text and end together: a launcher puts the rank before each piece that comes, and
+    Python writes the two apart where PYTHONUNBUFFERED is set, as horovodrun does.
     Output keeps its encoding. What that lacks is replaced by ASCII or an escape; the bytes of a file name that is not
     UTF-8 are written as they are. Standard input is read as a list of file names.
     """
@@ -30,7 +32,7 @@ def make_usable() -> None:
     codecs.register_error(_ERRORS, _readable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ERRORS)
+            stream.reconfigure(errors=_ERRORS, line_buffering=True, write_through=False)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
 

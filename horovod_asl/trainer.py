@@ -28,6 +28,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import build_learner, shared_buffers
 from horovod_asl.metrics import Scores
+from horovod_asl.progress import Report, no_report
 from horovod_asl.resume import (
     Position,
     State,
@@ -54,13 +55,15 @@ class Trainer:
         *,
         stop: StopSignal | None = None,
         committed: State | None = None,
-        on_step: Callable[[int, int], None] = lambda step, total: None,
+        on_step: Report = no_report,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
-        on_features: Callable[[int, int], None] = lambda done, total: None,
+        on_features: Report = no_report,
+        on_scored: Report = no_report,
     ) -> None:
         self.config, self.backend, self.folder = config, backend, folder
         self.train, self.validation = train, validation
-        self.on_step, self.on_epoch, self.on_features = on_step, on_epoch, on_features
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.on_features, self.on_scored = on_features, on_scored
         self.committed = committed
         self._ahead = 0  # steps by which the schedule is ahead of the count of steps
         self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
@@ -156,6 +159,7 @@ class Trainer:
                 num_classes=NUM_CLASSES,
                 precision=self.config.execution.precision,
                 smallest_px=self.smallest_px,
+                on_progress=self.on_scored,
             )
 
     def answers(self, photos: Photos) -> Answers:
@@ -167,6 +171,7 @@ class Trainer:
                 photos,
                 precision=self.config.execution.precision,
                 smallest_px=self.smallest_px,
+                on_progress=self.on_scored,
             )
 
     def features_of(self, photos: Photos, *, views: int = 1) -> Photos | None:

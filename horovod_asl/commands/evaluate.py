@@ -34,10 +34,13 @@ from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse, require_writable, write_text
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Progress, counted
 from horovod_asl.score_lines import lines_of
 
 if TYPE_CHECKING:
+    from horovod_asl.answers import Answers
     from horovod_asl.data.store import Store
+    from horovod_asl.engine import Photos
     from horovod_asl.examples import Album, Readings
     from horovod_asl.inference import Predictor
     from horovod_asl.runfolder import RunFolder
@@ -103,7 +106,9 @@ def main(argv: Sequence[str]) -> int:
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
         if config.report is not None:
-            page = write_evaluation_report(config.report, answer, predictor, *examples())
+            with Progress("") as progress:
+                progress.stage("drawing the report")
+                page = write_evaluation_report(config.report, answer, predictor, *examples())
             print(f"report    {page}")
     backend.close()
     return 0
@@ -135,7 +140,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
     photos = photos_of(store, rows, predictor.sees)
-    answers = predictor.answers(photos)
+    answers = _answers(predictor, photos)
     run = open_run(config.run)
     seen = run.were_in_training(store.digests[rows])
     provenance = _provenance(
@@ -183,17 +188,19 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
 
     backend = predictor.backend
     classes = classes_by(config.classes, config.class_from_name)
-    loaded = load_folder(
-        config.photos,
-        reader=predictor.reader,
-        workers=max(1, usable_cores() // backend.local_size),
-        rank=backend.rank,
-        world_size=backend.world_size,
-        split=config.split,
-        exclude=config.exclude,
-        classes=classes,
-        say=lambda line: print(line, flush=True),
-    )
+    with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
+        loaded = load_folder(
+            config.photos,
+            reader=predictor.reader,
+            workers=max(1, usable_cores() // backend.local_size),
+            rank=backend.rank,
+            world_size=backend.world_size,
+            split=config.split,
+            exclude=config.exclude,
+            classes=classes,
+            say=progress.say,
+            on_progress=progress.update,
+        )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
     if backend.rank == 0:
         _show_left_out(problems, config.json)
@@ -201,7 +208,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
             print(line, flush=True)
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
-    answers = predictor.answers(Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
+    answers = _answers(predictor, Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
     run = open_run(config.run)
     seen = run.were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
@@ -231,6 +238,13 @@ def _show_left_out(problems: Sequence[tuple[str, str]], json_file: Path | None) 
     if more > 0:
         where = "--json FILE lists all" if json_file is None else f"{json_file} lists all"
         print(f"left out {more:,} more photos that cannot be read ({where})", flush=True)
+
+
+def _answers(predictor: Predictor, photos: Photos, *, own_share: bool = False) -> Answers:
+    """The answers to all photos, their number shown meanwhile."""
+    backend = predictor.backend
+    with Progress(counted("scored", backend.world_size), rank=backend.rank) as progress:
+        return predictor.answers(photos, own_share=own_share, on_progress=progress.update)
 
 
 def _provenance(

@@ -25,6 +25,7 @@ from tyro.conf import Positional, arg
 
 from horovod_asl.cli import parse, require_writable
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Progress
 
 if TYPE_CHECKING:
     from horovod_asl.inference import Predictor
@@ -84,7 +85,9 @@ def main(argv: Sequence[str]) -> int:
     if predictor.unfinished is not None:
         print(f"note: {predictor.unfinished}", flush=True)
     if config.out is not None:
-        _show(export_onnx(predictor, config.out, batch=config.batch))
+        with Progress("") as progress:
+            exported = export_onnx(predictor, config.out, batch=config.batch, on_stage=progress.stage)
+        _show(exported)
     elif config.box is not None:
         _make_box(config, config.box, predictor)
     return 0
@@ -99,10 +102,10 @@ def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
     run = boxed.open_run(config.run)
     scores = [row for path in config.scores for row in read_scores(path)]
     notes = _read(config.notes) if config.notes is not None else ""
-    with boxed.new_box(folder) as box:
+    with boxed.new_box(folder) as box, Progress("") as progress:
         boxed.put_weights(box, run, config.temperature or predictor.temperature, half=config.half)
         predictor = Predictor.from_run(box)  # of what is in the box, rounded or not
-        exported = export_onnx(predictor, box / boxed.ONNX)
+        exported = export_onnx(predictor, box / boxed.ONNX, on_stage=progress.stage)
         card = model_card(
             run,
             box=box,

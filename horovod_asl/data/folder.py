@@ -32,6 +32,7 @@ from horovod_asl.data.photos import FoundPhoto, find_photos, pictures_in
 from horovod_asl.data.split_folders import split_folders
 from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
+from horovod_asl.progress import Report, no_report
 
 NO_LABEL = -1
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
@@ -185,6 +186,7 @@ def load_folder(
     exclude: Sequence[str] = (),
     classes: ClassNames = USUAL,
     say: Callable[[str], None] = lambda line: None,
+    on_progress: Report = no_report,
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
@@ -192,7 +194,8 @@ def load_folder(
     classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
     side, or nothing that a pattern excludes. `classes` says what names of folders and of files mean; rank 0 gives
-    `say` a line of it before the photos are read.
+    `say` a line of it before the photos are read, and
+    `on_progress` gets the photos of this rank that are read, and in all.
     """
     found = find_photos(Path(folder), exclude, classes)
     refuse_idle(exclude, found.excluded)
@@ -207,6 +210,7 @@ def load_folder(
         [photo.label for photo in share],
         reader=reader,
         workers=workers,
+        on_progress=on_progress,
     )
     strays = Counter(name for _, name in found.strays) if rank == 0 else Counter()
     unknown = f"left out: {folder}: {no_class_words(strays)}; rename what is to be scored" if strays else ""
@@ -268,6 +272,7 @@ def _load(
     *,
     reader: Reader,
     workers: int | None,
+    on_progress: Report = no_report,
 ) -> LoadedPhotos:
     images = np.empty((len(paths), *reader.shape), reader.dtype)
     kept: list[int] = []
@@ -279,6 +284,7 @@ def _load(
             _read, origins, [reader] * len(paths), chunksize=min(64, reader.processes_from // 4)
         )
         for row, result in enumerate(results):
+            on_progress(row, len(paths))
             if isinstance(result, PhotoError):
                 problems.append((paths[row], str(result)))
             else:

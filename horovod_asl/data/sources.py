@@ -131,7 +131,7 @@ def check_classes(sources: Sequence[Source], *, allow_missing: bool, skip_unknow
         if source.unknown and not skip_unknown:
             them = "it" if len(source.unknown) == 1 else "them"
             raise UserError(
-                f"{source.name}: {no_class_words(source.unknown)}; rename {them}, name the class with with --classes "
+                f"{source.name}: {no_class_words(source.unknown)}; rename {them}, name their class with --classes "
                 f"FILE, or leave {them} out with --skip-unknown"
             )
     check_covered({photo.label for source in sources for photo in source.photos}, sources, allow_missing)

@@ -81,8 +81,8 @@ def test_two_hosts_train_to_the_weights_of_one(
         finished = job.wait(60)
     assert finished.returncode == 0, finished.output
     assert digest(run) == on_one_host
-    assert "world_size 2" in finished.output
-    assert "cycle_ms 25  yield_when_idle True" in finished.output
+    for setting in (r"world_size +2", r"cycle_ms +25", r"yield_when_idle +True"):
+        assert re.search(rf"{setting}$", finished.output, re.MULTILINE), setting
     job.require_nothing_left()
 
 

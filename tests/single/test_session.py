@@ -1,4 +1,4 @@
-"""The ends of a run: its curves after a resume, and what it proposes to do next."""
+"""The ends of a run: what is left of it, and what it proposes to do next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,15 +16,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from horovod_asl.announce import next_step
 from horovod_asl.backends import Serial
 from horovod_asl.boxed import put_weights
 from horovod_asl.commands import evaluate, predict
 from horovod_asl.commands.export import main as export
 from horovod_asl.commands.train import _config
 from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, TrainConfig
-from horovod_asl.console import next_step
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT
@@ -35,50 +33,10 @@ from horovod_asl.models import build_model
 from horovod_asl.onnx_export import metadata
 from horovod_asl.run_opening import already_finished
 from horovod_asl.runfolder import RunFolder
-from horovod_asl.session import _Board, run_training
+from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import times_shown
 from tests.single.test_prepare import prepare
-
-ROWS = [{"epoch": k, "step": 10 * k, "train_loss": 1.0 / k} for k in (1, 2, 3)]
-
-
-def board(path: Path, *, done: int, resumed: bool, rank: int = 0) -> _Board:
-    """The board of a run that stands after `done` epochs."""
-    trainer: Any = SimpleNamespace(
-        backend=SimpleNamespace(rank=rank),
-        folder=SimpleNamespace(path=path),
-        config=replace(TrainConfig(), resume=path if resumed else None),
-        position=SimpleNamespace(step=10 * done, history=ROWS[:done]),
-    )
-    return _Board(trainer)
-
-
-def curve(path: Path) -> list[tuple[int, float]]:
-    events = EventAccumulator(str(path / "tensorboard"))
-    events.Reload()
-    return [(event.step, pytest.approx(event.value)) for event in events.Scalars("train_loss")]
-
-
-@pytest.mark.parametrize("written", [1, 2, 3])
-def test_epochs_done_again_after_a_kill_are_in_the_curves_once(written: int, tmp_path: Path) -> None:
-    """Killed with two epochs saved, and the lines of one (died at the epoch's end), of two or of three."""
-    first = board(tmp_path, done=0, resumed=False)
-    for row in ROWS[:written]:
-        first.add(row)
-    # TensorBoard reads its files by the second of their names, and a restart takes longer than one.
-    time.sleep(1.1)
-    again = board(tmp_path, done=2, resumed=True)
-    again.add(ROWS[2])
-    again.close()
-    assert curve(tmp_path) == [(row["step"], row["train_loss"]) for row in ROWS]
-
-
-def test_other_ranks_draw_nothing(tmp_path: Path) -> None:
-    other = board(tmp_path, done=0, resumed=False, rank=1)
-    other.add(ROWS[0])
-    other.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_commands_name_this_run_and_a_program_that_is_there(
