@@ -20,8 +20,8 @@ def lines_of(answer: Mapping[str, Any]) -> list[str]:
         f"{answer['correct']:,} of {answer['n']:,} photos classified correctly: {answer['top1']:.2%} (top-1)",
         f"the right class is among the three likeliest for {answer['top3']:.2%} of the photos (top-3)",
         f"macro F1, which counts every class alike: {answer['macro_f1']:.2%}",
-        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,} photos classified correctly, macro F1 "
-        f"{rest['macro_f1']:.2%}",
+        f"without J and Z, which are movements: {rest['top1']:.2%} of {rest['n']:,} photos classified correctly, "
+        f"macro F1 {rest['macro_f1']:.2%}",
         *_of_confidence(answer),
     ]
 

@@ -198,7 +198,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
             split=config.split,
             exclude=config.exclude,
             classes=classes,
-            say=progress.say,
+            say=lambda line: print(line, flush=True),
             on_progress=progress.update,
         )
     problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)

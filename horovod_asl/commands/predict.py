@@ -44,7 +44,7 @@ from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
     from horovod_asl.api import Model, Reading
-    from horovod_asl.data.photos import Origin
+    from horovod_asl.data.origins import Origin
     from horovod_asl.data.view_stream import Viewed
     from horovod_asl.progress import Progress
 

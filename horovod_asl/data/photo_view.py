@@ -14,7 +14,7 @@ from horovod_asl.data.decode import PhotoError, Pixels, decode_photo, decode_pic
 from horovod_asl.data.folder import Reader
 from horovod_asl.data.hand_finder import shared_finder
 from horovod_asl.data.hands import Record
-from horovod_asl.data.photos import FileOrigin
+from horovod_asl.data.origins import FileOrigin
 
 Photo = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A file's path, the bytes of one, a Pillow image, or pixels uint8 RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W)."""

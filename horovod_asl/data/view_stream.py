@@ -17,8 +17,8 @@ from horovod_asl.cores import usable_cores
 from horovod_asl.data.decode import PhotoError
 from horovod_asl.data.executor import process_pool
 from horovod_asl.data.folder import Reader
+from horovod_asl.data.origins import Origin
 from horovod_asl.data.photo_view import PhotoView, view_photo
-from horovod_asl.data.photos import Origin
 
 MOST_TOGETHER = 16
 _AHEAD = 96
