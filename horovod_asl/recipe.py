@@ -19,12 +19,14 @@ import yaml
 from horovod_asl.cli import named_flags
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
+from horovod_asl.store_photos import parts_of
 
 BUNDLED: tuple[str, ...] = ("bundled",)
 TWO_STAGES: tuple[str, ...] = ("head", "tuned")
-SMALL_STORE_PHOTOS = 10_000
-"""Up to so many photos of training, a store is small: a trunk tuned on them alone reads strangers worse than the
-bundled model, which has seen more people."""
+SMALL_STORE_PHOTOS, SMALL_STORE_RECORDINGS = 10_000, 20
+"""A store is small up to so many photos, or below so many recordings, to train on: what is trained on them alone reads
+strangers worse than the bundled model, which has seen more people. The public ASL Alphabet set is 87,000 photos of one
+person."""
 
 _STEPS = {"bundled": 0, "head": 1_600, "tuned": 500}
 _FOLDER = Path(__file__).with_name("recipes")
@@ -49,7 +51,11 @@ def recipe_of(
         return ()
     if pretrained is not None:
         return TWO_STAGES if pretrained == "hands" else BUNDLED
-    return BUNDLED if _photos_of_training(named, store) <= SMALL_STORE_PHOTOS else TWO_STAGES
+    is_small = (
+        _photos_of_training(named, store) <= SMALL_STORE_PHOTOS
+        or len(parts_of(store, store.training_rows)) < SMALL_STORE_RECORDINGS
+    )
+    return BUNDLED if is_small else TWO_STAGES
 
 
 def flags_of(

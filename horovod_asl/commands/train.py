@@ -11,6 +11,12 @@ Ctrl-C and SIGTERM save a run of one process, and SIGUSR1 one of any number; the
 Under the scripts in launch/ Ctrl-C does so for all ranks. Exit codes: 0 trained to the end, 2 an error, 3 after
 --stop-after-steps, 85 after a signal (to be started again), 130 after Ctrl-C.
 
+Where the store has hands and no flag names the network, hand_net reads them. From a small store (up to 10,000 photos
+or below 20 recordings to train on) the head of the bundled model goes on learning. From a larger one, or with
+--pretrained hands, a new head is trained on MediaPipe's frozen hand network (the run RUN/head), then the head and the
+network's last blocks (the run RUN). --input photos trains a network on whole photos. The flags that are given win over
+the recipe's.
+
 The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
 how). The run folder holds config, metrics, checkpoints, plots and report.html.
 """

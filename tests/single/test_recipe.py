@@ -11,22 +11,31 @@ import pytest
 from horovod_asl.cli import parse
 from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.data.store import Store
-from horovod_asl.recipe import BUNDLED, SMALL_STORE_PHOTOS, TWO_STAGES, flags_of, recipe_of
+from horovod_asl.recipe import (
+    BUNDLED,
+    SMALL_STORE_PHOTOS,
+    SMALL_STORE_RECORDINGS,
+    TWO_STAGES,
+    flags_of,
+    recipe_of,
+)
 
 
 class FakeStore:
     """What of a store decides the recipe."""
 
-    def __init__(self, photos: int, *, hands: bool = True) -> None:
+    def __init__(self, photos: int, *, hands: bool = True, recordings: int = SMALL_STORE_RECORDINGS) -> None:
         self.training_rows = np.arange(photos)
+        self.sources = np.full(photos, "all")
+        self.recordings = np.arange(photos) % recordings
         self.hand_settings = {"crop_size": 192} if hands else None
 
     def __len__(self) -> int:
         return 2 * len(self.training_rows)
 
 
-def store(photos: int = 100, *, hands: bool = True) -> Store:
-    return cast(Store, FakeStore(photos, hands=hands))
+def store(photos: int = 100, **traits: Any) -> Store:
+    return cast(Store, FakeStore(photos, **traits))
 
 
 def config_of(words: list[str]) -> TrainConfig:
@@ -59,6 +68,10 @@ def test_the_recipe_is_for_what_the_flags_leave_open(
     words: str, photos: int, stages: tuple[str, ...]
 ) -> None:
     assert recipe_of(words.split(), store(photos)) == stages
+
+
+def test_many_photos_of_few_people_are_a_small_store() -> None:
+    assert recipe_of([], store(50_000, recordings=SMALL_STORE_RECORDINGS - 1)) == BUNDLED
 
 
 def test_a_store_without_hands_has_no_recipe() -> None:
