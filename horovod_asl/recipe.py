@@ -24,9 +24,9 @@ from horovod_asl.store_photos import parts_of
 BUNDLED: tuple[str, ...] = ("bundled",)
 TWO_STAGES: tuple[str, ...] = ("head", "tuned")
 SMALL_STORE_PHOTOS, SMALL_STORE_RECORDINGS = 10_000, 20
-"""A store is small up to so many photos, or below so many recordings, to train on: what is trained on them alone reads
-strangers worse than the bundled model, which has seen more people. The public ASL Alphabet set is 87,000 photos of one
-person."""
+"""A store is small up to so many photos, or below so many recordings, to train on: what is trained on them alone
+reads strangers worse than the bundled model, which has seen more people. The public ASL Alphabet set is 87,000 photos
+of one person."""
 
 _STEPS = {"bundled": 0, "head": 1_600, "tuned": 500}
 _FOLDER = Path(__file__).with_name("recipes")
@@ -91,10 +91,10 @@ def _photos_of_training(named: Mapping[str, str], store: Store) -> int:
 
 
 def in_words(stages: Sequence[str]) -> str:
-    """What the recipe does, in one line."""
+    """What the recipe does, in two lines."""
     how = (
-        "the bundled model's head goes on learning from these photos"
+        "the bundled model's head goes on learning from them"
         if stages == BUNDLED
         else "a new head on MediaPipe's hand network, then both"
     )
-    return f"the store has hands: hand_net reads them, {how} (--input photos trains on whole photos)"
+    return f"the store has hands, so hand_net reads them: {how}\n(--input photos trains on whole photos instead)"

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -302,12 +303,12 @@ def _announce(
 ) -> None:
     for line in settings_lines(facts["settings"]):
         display.say(line)
-    display.say(f"train on {len(trainer.train):,} photos: {listed(trained_on)}")
+    display.say(_wrapped(f"train on {len(trainer.train):,} photos: {listed(trained_on)}"))
     begun_with = facts["begun_with"]
     if begun_with is not None:
         seen = listed(begun_with["trained_on"])
         named = "the bundled model" if begun_with["run"] == DEFAULT else f"the run {begun_with['run']}"
-        display.say(f"first weights: those of {named}, which was trained on {seen}")
+        display.say(_wrapped(f"first weights: those of {named}, which was trained on {seen}"))
     if trainer.config.model.name == "hand_net" and trainer.config.model.pretrained is None:
         display.say("first weights: random. --pretrained hands or default reads new people better")
     if facts["unknown_weights"] is not None:
@@ -315,12 +316,13 @@ def _announce(
     if trainer.validation is None:
         display.say("no validation split: the last epoch's weights are kept")
     else:
-        display.say(f"validate on {len(trainer.validation):,} photos: {listed(facts['validated_on'])}")
+        display.say(_wrapped(f"validate on {len(trainer.validation):,} photos: {listed(facts['validated_on'])}"))
         if trainer.config.last_epoch:
             display.say("the last epoch's weights are kept, whatever validation says")
     if trainer.config.trains_on_features:
         views = trainer.config.model.views or 1
-        display.say(f"frozen backbone: its features of {views} version(s) of each photo are computed once")
+        of = "each photo" if views == 1 else f"{views} versions of each photo"
+        display.say(f"frozen backbone: its features of {of} are computed once")
     if trainer.committed is not None:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     position, total = trainer.position, trainer.total_steps
@@ -334,6 +336,11 @@ def _announce(
     display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
     if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
         display.say(f"if it is interrupted, {go_on}")
+
+
+def _wrapped(line: str) -> str:
+    """As wide as a terminal; what follows the first line is indented."""
+    return textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display, go_on: str) -> None:

@@ -13,9 +13,9 @@ Under the scripts in launch/ Ctrl-C does so for all ranks. Exit codes: 0 trained
 
 Where the store has hands and no flag names the network, hand_net reads them. From a small store (up to 10,000 photos
 or below 20 recordings to train on) the head of the bundled model goes on learning. From a larger one, or with
---pretrained hands, a new head is trained on MediaPipe's frozen hand network (the run RUN/head), then the head and the
-network's last blocks (the run RUN). --input photos trains a network on whole photos. The flags that are given win over
-the recipe's.
+--pretrained hands, a new head is trained on MediaPipe's frozen hand network (the run RUN/head), then the head and
+the network's last blocks (the run RUN). --input photos trains a network on whole photos. The flags that are given win
+over the recipe's.
 
 The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
 how). The run folder holds config, metrics, checkpoints, plots and report.html.
