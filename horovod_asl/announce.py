@@ -43,7 +43,8 @@ def next_step(run: Path, store: str, *, is_sample: bool) -> str:
         return f"next: {command('evaluate', run, 'FOLDER_OF_PHOTOS', '--json', 'scores.json')}"
     return (
         f"next: {command('evaluate', run, store)}\n"
-        "this was the synthetic sample. With real photos:\n"
+        "this was the synthetic sample, read as whole photos to show the training in\n"
+        "minutes. Of real photos, prepare finds the hands, and train reads these:\n"
         f"  {command('prepare', 'path/to/asl_alphabet_train', 'stores/asl')}   (or the downloaded zip, or `kaggle`)\n"
         f"  {command('train', '--store', 'stores/asl')}   (all cores or GPUs: make train ARGS='--store stores/asl')"
     )

@@ -453,9 +453,8 @@ def _conclude(
                 f"  {seen[split]:,} of these {score.n:,} were in the training of the first weights, so this says "
                 "nothing about other people: score photos of theirs"
             )
-    held_out = answers.get("test") or answers.get("validation")
-    if held_out is not None and trainer.config.model.input is None and held_out.scores().top1 < _LOW_SCORE:
-        display.say(_why_low(trainer))
+    if _reads_badly(trainer.config, answers.get("test") or answers.get("validation")):
+        display.say(_wrapped(_why_low(trainer.config)))
     if temperature is not None and "validation" in answers and "validation" not in seen:
         before, after = (result["scores"]["validation"][key] for key in ("ece", "ece_calibrated"))
         display.say(
@@ -468,19 +467,20 @@ def _conclude(
     trainer.backend.barrier()
 
 
-def _why_low(trainer: Trainer) -> str:
-    """Of a network that reads whole photos, and few of those that were held out: why, and what to try."""
-    store = trainer.config.data.store
-    has_hands = store is not None and _has_hands(store)
-    hands = "leave out --input photos" if has_hands else "prepare the photos with --hands"
+def _reads_badly(config: TrainConfig, held_out: Answers | None) -> bool:
+    """Whether a network that reads whole photos, other than the sample's, reads few of those that were held out."""
+    reads_photos = config.model.input is None and config.data.store is not None
+    return reads_photos and held_out is not None and held_out.scores().top1 < _LOW_SCORE
+
+
+def _why_low(config: TrainConfig) -> str:
+    """Why such a network reads so few, and what to try."""
+    has_hands = Store.open(config.data.store or Path()).hand_settings is not None
     return (
         "this network reads whole photos: it learns the rooms, the light and the skin of the training set, and few "
-        f"hands of other people. Networks that read the hand itself do better: {hands}"
+        "hands of other people. Networks that read the hand itself do better: "
+        + ("leave out --input photos" if has_hands else "prepare the photos with --hands")
     )
-
-
-def _has_hands(store: Path) -> bool:
-    return Store.open(store).hand_settings is not None
 
 
 def _say_what_is_next(trainer: Trainer, display: Display) -> None:

@@ -305,11 +305,11 @@ def fields_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 
 # What makes each command's configuration, with `~` in every path that it takes.
 EVERY_PATH = {
-    "prepare": "~/photos NAME=~/photos ~/store",
+    "prepare": "~/photos NAME=~/photos ~/store --classes=~/classes.txt",
     "inspect": "~/store --contact-sheet=~/a.png --json=~/a.json",
     "train": "--store=~/store --run-folder=~/run --resume=~/run --features-file=~/f --freeze-backbone --views=2 "
     "--pretrained=~/weights.pt",
-    "evaluate": "~/run ~/photos --json=~/a.json --report=~/report",
+    "evaluate": "~/run ~/photos --json=~/a.json --report=~/report --classes=~/classes.txt",
     "predict": "~/run ~/photo.jpg ~/photos",
     "export": "~/run ~/model.onnx",
     "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
