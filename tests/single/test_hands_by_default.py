@@ -52,7 +52,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine whose set-up left the hand models out."""
     monkeypatch.delenv(hand_bundle.VARIABLE, raising=False)
-    monkeypatch.setattr(hand_bundle, "default_path", lambda: tmp_path / "none.task")
+    monkeypatch.setattr(hand_bundle, "SHIPPED", tmp_path / "none.task")
     hand_finder._finder.cache_clear()
 
 
@@ -103,7 +103,7 @@ def test_so_it_has_in_a_file_and_a_flag_to_its_right_wins(text: str, hands: bool
 def test_help_names_both_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         config("--help")
-    assert "--hands | --no-hands" in capsys.readouterr().out
+    assert "--[no-]hands" in capsys.readouterr().out
 
 
 # ---- by default ----------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_evaluate_shows_what_is_read_and_what_is_scored(
     capsys.readouterr()
     assert evaluate.main([str(tmp_path / "run"), str(frames), "--backend", "serial"]) == 0
     said, lines = capsys.readouterr()
-    assert "of 232 right" in said
+    assert "of 232 photos classified correctly" in said
     counts = [int(count) for count in re.findall(r"^photos read (\d+)/232", lines, re.MULTILINE)]
     assert counts == list(range(232))
     assert "photos scored 0/232\n" in lines

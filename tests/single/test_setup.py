@@ -45,6 +45,7 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "launch", root / "launch")
     shutil.copytree(ROOT / ".ci", root / ".ci")
+    shutil.copytree(ROOT / "horovod_asl" / "recipes", root / "horovod_asl" / "recipes")
     for name in ("setup.cfg", "pyproject.toml", "Makefile", "train.py"):
         shutil.copy(ROOT / name, root)
     return root
