@@ -225,7 +225,7 @@ def test_a_file_that_holds_no_weights_is_refused(suffix: str, content: bytes, tm
 @pytest.mark.parametrize("value", [{"epoch": 3, "model": {"weight": torch.zeros(1)}}, [torch.zeros(1)], 5])
 def test_a_file_of_something_else_is_refused(value: object, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match="another network|holds no weights"):
+    with pytest.raises(UserError, match=r"another network|holds no weights"):
         models.build_model("small_cnn", num_classes=CLASSES, pretrained=str(tmp_path / "odd.pth"))
 
 
