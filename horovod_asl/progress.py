@@ -196,6 +196,7 @@ class Display:
         if self._run_began is None:
             self._run_began = time.monotonic(), step
             self._meter.start(photos, sums())
+            return  # nothing is known yet of how long a step takes
         began_at, began_with = self._run_began
 
         def note() -> str:
@@ -210,6 +211,7 @@ class Display:
     def on_features(self, done: int, total: int) -> None:
         """`done` of `total` photos and views of them have passed the frozen backbone."""
         self._begin("photos through the frozen backbone")
+        self._epoch_started = time.perf_counter()  # these photos count in no epoch's speed
         self._progress.update(done, total, label=self._title)
 
     def on_scored(self, done: int, total: int) -> None:

@@ -90,11 +90,11 @@ def _photos_of_training(named: Mapping[str, str], store: Store) -> int:
     return min(rows, int(named.get("samples", rows)))
 
 
-def in_words(stages: Sequence[str]) -> str:
+def in_words(stages: Sequence[str]) -> tuple[str, str]:
     """What the recipe does, in two lines."""
     how = (
         "the bundled model's head goes on learning from them"
         if stages == BUNDLED
         else "a new head on MediaPipe's hand network, then both"
     )
-    return f"the store has hands, so hand_net reads them: {how}\n(--input photos trains on whole photos instead)"
+    return f"the store has hands, so hand_net reads them: {how}", "(--input photos trains on whole photos instead)"

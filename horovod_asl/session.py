@@ -450,8 +450,10 @@ def _conclude(
         )
         if split in seen:
             display.say(
-                f"  {seen[split]:,} of these {score.n:,} were in the training of the first weights, so this says "
-                "nothing about other people: score photos of theirs"
+                _wrapped(
+                    f"  {seen[split]:,} of these {score.n:,} were in the training of the first weights, so this says "
+                    "nothing about other people: score photos of theirs"
+                )
             )
     if _reads_badly(trainer.config, answers.get("test") or answers.get("validation")):
         display.say(_wrapped(_why_low(trainer.config)))

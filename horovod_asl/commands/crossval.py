@@ -141,4 +141,5 @@ def _report(out: Path) -> None:
     for row in cells:
         table.add_row(*row)
     Console(width=max(150, Console().width)).print(table)  # a log is no narrower than its table
-    print(f"\n{out}/crossval.json, {out}/crossval.md, {out}/coverage.png", flush=True)
+    print()
+    print(f"{out}/crossval.json, {out}/crossval.md, {out}/coverage.png", flush=True)

@@ -102,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
     if backend.rank == 0:
         if predictor.unfinished is not None:
             print(f"note: {predictor.unfinished}")
-        print("\n".join(lines_of(answer)))
+        for line in lines_of(answer):  # each in a write of its own, or launchers tear it
+            print(line)
         if config.json is not None:
             write_text(config.json, json.dumps(answer, indent=1), "--json")
         if config.report is not None:

@@ -88,7 +88,8 @@ def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Back
     if not recipe:
         return [config]
     if backend.rank == 0:
-        print(in_words(recipe), flush=True)
+        for line in in_words(recipe):  # each in a write of its own, or launchers tear it
+            print(line, flush=True)
     stages = [_config(flags_of(stage, argv, opened, backend.world_size)) for stage in recipe]
     return stages if len(stages) == 1 else two_stages(stages[0], stages[1], backend)
 
