@@ -47,9 +47,9 @@ def _page(
 ) -> str:
     facts = folder.facts()
     parts = [
-        headline(scores, NAMES[split]),
-        score_table([(NAMES[name], row) for name, row in result["scores"].items()]),
-        f"<p>{html.escape(_honesty(folder, facts))}</p>",
+        headline(scores, _name(split, result)),
+        score_table([(_name(name, result), row) for name, row in result["scores"].items()]),
+        f"<p>{html.escape(_honesty(folder, facts, result))}</p>",
         "<h2>Training</h2>",
         grid([_curve(history, "loss"), _curve(history, "accuracy")]),
         *class_by_class(scores, NAMES[split]),
@@ -63,9 +63,25 @@ def _page(
     )
 
 
-def _honesty(folder: RunFolder, facts: Mapping[str, Any]) -> str:
+def _name(split: str, result: Mapping[str, Any]) -> str:
+    """What a split is called; one whose photos the first weights have seen is no measure, and says so."""
+    return f"{NAMES[split]}, seen in training" if split in _seen(result) else NAMES[split]
+
+
+def _seen(result: Mapping[str, Any]) -> Mapping[str, int]:
+    """Photos that the first weights have seen, by the name of their split; an older version refused such runs."""
+    seen: Mapping[str, int] = result.get("held_out_in_training", {})
+    return seen
+
+
+def _honesty(folder: RunFolder, facts: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     split = _HONESTY.get(facts["split_rule"]["kind"], "No recording is on two sides of the split.")
     words = f"Hands in training: {listed(facts['trained_on'])}. {split}"
+    if seen := sum(_seen(result).values()):
+        words += (
+            f" But {seen:,} of the photos that were held out were in the training of the weights with which this run "
+            "began: their scores say nothing about other people."
+        )
     unknown = folder.unknown_weights()
     return words if unknown is None else f"{words} But {training_unknown(unknown)}."
 

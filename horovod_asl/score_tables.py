@@ -21,7 +21,7 @@ _WORDS = (
 
 def headline(scores: Mapping[str, Any], name: str) -> str:
     """The one figure, in large."""
-    words = f"of {scores['n']:,} photos read rightly ({html.escape(name)})"
+    words = f"of {scores['n']:,} photos classified correctly ({html.escape(name)})"
     return f'<p class="lead"><b>{scores["top1"]:.1%}</b> {words}</p>'
 
 

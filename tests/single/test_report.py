@@ -164,6 +164,14 @@ def test_a_random_split_is_called_what_it_is(tmp_path: Path) -> None:
     assert "No recording is on two sides" not in given
 
 
+def test_a_score_on_photos_that_the_first_weights_have_seen_says_so(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    folder.write_result(folder.result() | {"held_out_in_training": {"test": 7}})
+    words = "".join(Page(write_report(folder).read_text()).words)
+    assert "classified correctly (held-out recordings, seen in training)" in words
+    assert "7 of the photos that were held out were in the training" in words
+
+
 def test_writing_the_report_again_gives_the_same_page(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     first = write_report(folder).read_text()
