@@ -164,9 +164,15 @@ def prepare_store(
                 max_megapixels=tolerance.max_megapixels,
                 on_progress=on_progress,
             )
-            if not tolerance.replace:  # before the hours that hands take
+            if not tolerance.replace:
                 refuse_another_set(store, decoded.digests)
             problems = _problems(photos, decoded, tolerance.max_bad_share, work)
+            # What is refused is refused before the minutes that hands take.
+            rows, dropped = arrange(
+                photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
+            )
+            check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
+            check_sides(rows, allow_missing=tolerance.allow_missing, say=say)
             hands = None
             if settings is not None:
                 on_stage("photos looked at for a hand")
@@ -182,11 +188,6 @@ def prepare_store(
                     say=say,
                     on_progress=on_progress,
                 )
-            rows, dropped = arrange(
-                photos, decoded, split, drop_duplicates=tolerance.drop_duplicates, say=say
-            )
-            check_covered({CLASS_INDEX[row.label] for row in rows}, opened, tolerance.allow_missing)
-            check_sides(rows, allow_missing=tolerance.allow_missing, say=say)
             content = _content(
                 rows, [*problems, *dropped], opened, split, samples, image_size, settings, poor_copies
             )
