@@ -25,26 +25,29 @@ from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
 
 
-def two_stages(head: TrainConfig, tuned: TrainConfig, backend: Backend) -> list[TrainConfig]:
+def _begin(head: TrainConfig, tuned: TrainConfig, backend: Backend) -> list[TrainConfig]:
     """Both with their folders, that of the first begun. Every rank must come here.
 
     Raises:
         UserError: the run folder holds a run or other files.
     """
 
-    def begin() -> tuple[TrainConfig, TrainConfig]:
+    def begin() -> list[TrainConfig]:
         folder = RunFolder(tuned.run_folder) if tuned.run_folder else RunFolder.new_default(tuned.model.name)
         folder.claim()
-        first, features = folder.path / HEAD, folder.path / FEATURES
-        RunFolder(first).claim()
-        both = (
-            _placed(head, first, features),
-            _placed(tuned, folder.path, features.with_name(f"{FEATURES}.maps"), pretrained=first),
-        )
-        write_atomically(first / NEXT, to_yaml(dataclasses.replace(both[1], stop_after_steps=None)))
+        both = _both_placed(head, tuned, folder.path)
+        first = RunFolder(folder.path / HEAD)
+        first.claim()
+        write_atomically(first.path / NEXT, to_yaml(dataclasses.replace(both[1], stop_after_steps=None)))
         return both
 
-    return list(from_rank_0(backend, begin))
+    return from_rank_0(backend, begin)
+
+
+def _both_placed(head: TrainConfig, tuned: TrainConfig, run: Path) -> list[TrainConfig]:
+    first, features = run / HEAD, run / FEATURES
+    maps = features.with_name(f"{FEATURES}.maps")
+    return [_placed(head, first, features), _placed(tuned, run, maps, pretrained=first)]
 
 
 def _placed(
@@ -81,12 +84,20 @@ def run_stages(
 ) -> Outcome:
     """Train each, on all ranks; a stage that is finished is passed over.
 
+    Args:
+        stages: the config of the one training, or those of both, resumed or to be begun.
+        committed: as for `run_training`, whichever stage it is of.
+
     Raises:
         UserError: as `run_training`.
     """
     last = len(stages) - 1
-    if committed is not None:  # whichever stage it is of
-        stages = [stage for stage in stages if not _is_before(stage, Path(committed["run_folder"]))]
+    if committed is not None and last:
+        run = Path(committed["run_folder"])
+        stages = _both_placed(stages[0], stages[1], run.parent if run.name == HEAD else run)
+        stages = [stage for stage in stages if run.name == HEAD or stage.run_folder == run]
+    elif last and stages[0].resume is None:
+        stages = _begin(stages[0], stages[1], backend)
     for stage in stages:
         is_last, resume_command = stage is stages[-1], None
         if stage.resume is not None and committed is None:
@@ -119,12 +130,6 @@ def run_stages(
 
 
 _TITLES = ("a new head, on what the frozen trunk makes of the photos", "the head and the trunk's last blocks")
-
-
-def _is_before(stage: TrainConfig, folder: Path) -> bool:
-    """Whether `stage` is the first of two whose second trains in `folder`."""
-    own = stage.resume or stage.run_folder
-    return own is not None and own.name == HEAD and own.parent.absolute() == folder.absolute()
 
 
 def _remove_features(stage: TrainConfig, backend: Backend) -> None:

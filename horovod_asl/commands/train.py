@@ -79,7 +79,7 @@ def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Back
     """What is trained, one after the other: as the flags say, or as a recipe does where they leave that open."""
     from horovod_asl.data.store import Store
     from horovod_asl.recipe import flags_of, in_words, recipe_of
-    from horovod_asl.stages import stages_of_resumed, two_stages
+    from horovod_asl.stages import stages_of_resumed
 
     if config.resume is not None:
         return stages_of_resumed(config)
@@ -90,8 +90,7 @@ def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Back
     if backend.rank == 0:
         for line in in_words(recipe):  # each in a write of its own, or launchers tear it
             print(line, flush=True)
-    stages = [_config(flags_of(stage, argv, opened, backend.world_size)) for stage in recipe]
-    return stages if len(stages) == 1 else two_stages(stages[0], stages[1], backend)
+    return [_config(flags_of(stage, argv, opened, backend.world_size)) for stage in recipe]
 
 
 def _config(argv: Sequence[str]) -> TrainConfig:
