@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from horovod_asl.cli import fail, parse
+from horovod_asl.cli import fail, named_flags, parse
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; 0 when every run ended well, 1 when the table lacks some."""
     own, extra = _split_at_dashes(argv)
     config = parse(CompareConfig, own, prog="horovod-asl compare", description=__doc__)
+    if not named_flags(TrainConfig, extra).keys() & {"model", "input", "pretrained"}:
+        extra = ["--input", "photos", *extra]  # hand_net, for a store with hands, draws its dropout per rank
     gpus = _check(config, extra)
     config.out.mkdir(parents=True)
     ran = {kind: _run(kind, config, extra, gpus=gpus) for kind in config.backends}

@@ -213,11 +213,15 @@ def _refuse_changes(asked: TrainConfig, saved: TrainConfig) -> None:
 
 def _flags(config: TrainConfig) -> dict[str, Any]:
     """All options by the names of their flags."""
+    from horovod_asl.runfolder import HEAD
+
     flags: dict[str, Any] = {}
     for name, value in vars(config).items():
         flags |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
     first = flags["pretrained"]
-    if first is not None and Path(first).exists():  # the same one by whatever path
+    if first is not None and config.model.tuned_blocks and Path(first).name == HEAD:
+        flags["pretrained"] = "hands"  # as the user of two stages asked
+    elif first is not None and Path(first).exists():  # the same one by whatever path
         flags["pretrained"] = str(Path(first).absolute())
     return flags
 

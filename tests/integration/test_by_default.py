@@ -92,8 +92,8 @@ def test_two_stages_that_are_stopped_go_on_to_the_same_weights(
     refused = train(store, folder, *flags)
     assert refused.returncode == 2
     assert "already holds a run" in refused.output
-    ok(launch([ASL, "train", "--resume", folder], timeout=200))
-    assert "nothing to do" in ok(launch([ASL, "train", "--resume", folder], timeout=200))
+    ok(launch([ASL, "train", "--resume", folder, *flags], timeout=200))  # as a job that is requeued says it
+    assert "nothing to do" in ok(launch([ASL, "train", "--resume", folder, *flags], timeout=200))
     _, weights = RunFolder(folder).best_weights()
     assert weights_digest(dict(weights)) == weights_digest(dict(undisturbed.best_weights()[1]))
 

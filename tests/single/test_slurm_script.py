@@ -69,6 +69,12 @@ def test_a_folder_that_holds_a_run_is_resumed(checkout: Path) -> None:
     assert run(checkout, "--epochs", "3")[1][1:] == ["mpirun 2: --resume runs/slurm-17 --epochs 3"]
 
 
+def test_a_folder_whose_first_stage_has_begun_is_resumed(checkout: Path) -> None:
+    (checkout / "runs" / "slurm-17" / "head").mkdir(parents=True)
+    (checkout / "runs" / "slurm-17" / "head" / "config.yaml").touch()
+    assert run(checkout)[1] == ["mpirun 2: --resume runs/slurm-17"]
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
