@@ -65,14 +65,8 @@ def stages_of_resumed(config: TrainConfig) -> list[TrainConfig]:
         return [config]
     flags = flags_of_file(TrainConfig, head / NEXT)
     tuned = parse(TrainConfig, flags, prog="horovod-asl train", description=None)
-    folder = head.parent
-    features = folder / FEATURES
     tuned = dataclasses.replace(tuned, data=dataclasses.replace(tuned.data, store=config.data.store))
-    model = dataclasses.replace(config.model, features_file=features)
-    return [
-        dataclasses.replace(config, model=model),
-        _placed(tuned, folder, features.with_name(f"{FEATURES}.maps"), pretrained=head),
-    ]
+    return _both_placed(config, tuned, head.parent)
 
 
 def run_stages(
@@ -134,7 +128,7 @@ _TITLES = ("a new head, on what the frozen trunk makes of the photos", "the head
 
 def _remove_features(stage: TrainConfig, backend: Backend) -> None:
     run = stage.resume or stage.run_folder
-    if run is None or stage.model.tuned_blocks == 0 or backend.rank > 0:
+    if run is None or not (run / HEAD / NEXT).is_file() or backend.rank > 0:  # else they are not ours
         return
     for file in [*run.glob(f"{FEATURES}*"), *run.glob(f".{FEATURES}*")]:
         file.unlink(missing_ok=True)
