@@ -1,4 +1,4 @@
-"""What a run says before its first step and after its last: its settings in columns, the commands to go on with."""
+"""What a run says before its first step and after its last: its settings in a line, the commands to go on with."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any
 
 from horovod_asl.cli import command
 
-_GROUPS: dict[str, tuple[str, ...]] = {
-    "ranks": ("backend", "world_size", "replicas"),
-    "machine": ("device", "threads_per_rank", "photos_in", "precision"),
-    "steps": ("steps", "global_batch", "accumulation_steps"),
-    "learning": ("optimizer", "learning_rate", "peak_learning_rate", "weight_decay", "parameters"),
-}
-_OWN = "backend"  # what `Backend.describe` adds, whatever it is
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """The settings that a person compares runs by, of those in run.json: at most 66 characters, so that the line has
+    80 columns with the rank that horovodrun puts before it.
+
+    `horovod/mpi, 2 ranks, cpu fp32, batch 64, adamw lr 0.00141`
+    """
+    library = settings.get("controller", settings.get("collective"))
+    devices, ranks = settings["replicas"], settings["world_size"]
+    device = str(settings["device"]).partition(":")[0]
+    parts = [
+        settings["backend"] + (f"/{library}" if library else ""),
+        _counted(ranks, "rank") if ranks > 1 or devices == 1 else _counted(devices, "replica"),
+        f"{device} {settings['precision']}",
+        f"batch {settings['global_batch']}",
+        f"{settings['optimizer']} lr {settings['peak_learning_rate']:.3g}",
+    ]
+    return ", ".join(parts)
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """The settings in force, a line each, in groups: `steps     global_batch        128`."""
-    known = {name for names in _GROUPS.values() for name in names}
-    groups = _GROUPS | {_OWN: tuple(name for name in settings if name not in known)}
-    lines = []
-    for group, names in groups.items():
-        held = [name for name in names if name in settings]
-        lines += [
-            f"{group if index == 0 else '':<9} {name:<19} {_short(settings[name])}"
-            for index, name in enumerate(held)
-        ]
-    return lines
+    """`settings_line` as `session` still takes it."""
+    return [settings_line(settings)]
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" + ("s" if number != 1 else "")
 
 
 def next_step(run: Path, store: str, *, is_sample: bool) -> str:
