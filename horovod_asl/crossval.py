@@ -30,7 +30,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
 from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
-from horovod_asl.files import Lock, write_atomically
+from horovod_asl.files import write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
@@ -43,6 +43,7 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
+from horovod_asl.locks import Lock
 from horovod_asl.progress import duration
 from horovod_asl.run_opening import held_on_rank_0, refuse_another_store_or_split
 from horovod_asl.runfolder import FACTS, LOCK, RESULT, RunFolder

@@ -1,6 +1,6 @@
 """`STORE.partial`: where a store is built, and how it takes its name all at once.
 
-- One prepare at a time works on a store: it holds the lock `.STORE.partial.lock` beside the folder (see `files`),
+- One prepare at a time works on a store: it holds the lock `.STORE.partial.lock` beside the folder (see `locks`),
   which stays where it is while the folder comes and goes.
 - Decoded chunks stay in `STORE.partial/chunks` until the store is finished, so an interrupted prepare loses
   little.
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from horovod_asl.data.store import MANIFEST, PROBLEMS, Store, foreign_files
 from horovod_asl.errors import UserError
-from horovod_asl.files import full_disk, is_full, locked, sync
+from horovod_asl.files import full_disk, is_full, sync
+from horovod_asl.locks import locked
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         lock = root.with_name(f".{root.name}.lock")
-        held.enter_context(locked(lock, f"another prepare is at work in {root}", say=say))
+        held.enter_context(locked(lock, f"another prepare is at work in {root}", log=say))
         root.mkdir(exist_ok=True)
     except OSError as error:
         held.close()

@@ -17,10 +17,10 @@ from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
+    **dict.fromkeys(("labels", "config", "errors", "files", "cli", "cores", "launcher", "locks"), 0),
     "hand_bundle": 0,
     **dict.fromkeys(("options", "synonyms", "flags", "manual", "config_file"), 0),
-    "streams": 0,
+    **dict.fromkeys(("process_identity", "streams"), 0),
     "progress": 1,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
