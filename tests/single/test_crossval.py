@@ -1,4 +1,4 @@
-"""Cross-validation: who is left out and who validates; folds trained, scored, told, and not trained twice."""
+"""Cross-validation: who is left out and who validates; folds trained, scored, reported, and not trained twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from horovod_asl.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
+from horovod_asl.crossval import Plan, cross_validate
+from horovod_asl.crossval_report import markdown, rows_of, table_row, write_report
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
@@ -142,7 +143,7 @@ def test_no_two_folds_share_a_folder_even_where_case_is_ignored() -> None:
         ({"validate_on": ["nobody"]}, "--validate-on nobody"),
     ],
 )
-def test_mistakes_are_told_with_a_remedy(asked: dict[str, Any], part: str) -> None:
+def test_mistakes_are_refused_with_a_remedy(asked: dict[str, Any], part: str) -> None:
     with pytest.raises(UserError, match=part):
         plan(**asked)
 
@@ -269,11 +270,11 @@ def test_a_row_is_what_the_run_s_own_result_says(out: Path) -> None:
     for row in rows_of(out):
         result = json.loads((out / row["folder"] / "result.json").read_text())
         assert row["scores"]["temperature"] == result["temperature"]
-        own, told = result["scores"]["test"], row["scores"]
-        assert told.keys() == own.keys()
-        assert told["confusion"] == own["confusion"]
+        own, reported = result["scores"]["test"], row["scores"]
+        assert reported.keys() == own.keys()
+        assert reported["confusion"] == own["confusion"]
         for name in ("nll", "ece", "nll_calibrated", "ece_calibrated"):
-            assert told[name] == pytest.approx(own[name], rel=1e-4)
+            assert reported[name] == pytest.approx(own[name], rel=1e-4)
 
 
 def test_finished_folds_are_read_back_and_an_unscored_one_is_not_trained_again(

@@ -38,8 +38,8 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),
-    **dict.fromkeys(("calibration", "folds"), 1),
-    **dict.fromkeys(("answers", "crossval", "recipe", "run_opening", "stages", "store_photos"), 2),
+    **dict.fromkeys(("calibration", "folds", "initial_weights", "run_weights"), 1),
+    **dict.fromkeys(("answers", "crossval", "crossval_report", "recipe", "run_opening", "stages", "store_photos"), 2),
     **dict.fromkeys(("api", "onnx_metadata"), 2),
     **dict.fromkeys(("commands", "__main__", "__init__"), 3),
 }
