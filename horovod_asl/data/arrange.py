@@ -18,7 +18,7 @@ from horovod_asl.data.decoding import Decoded
 from horovod_asl.data.leaks import Leaks, Rows, find_leaks
 from horovod_asl.data.sources import Source, SourcePhoto
 from horovod_asl.data.split import SplitRule, random_split, split_recordings
-from horovod_asl.data.store import is_copy, original_of
+from horovod_asl.data.store_files import is_copy, original_of
 from horovod_asl.data.store_writer import IndexRow, Problem
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
@@ -122,9 +122,7 @@ def describe_source(source: Source, rows: Sequence[IndexRow], split: SplitRule) 
         "group_by": source.group_by,
         "recordings": recordings,
     }
-    return described | (
-        {"split_folders": list(source.split_folders)} if obeys_folders(source, split) else {}
-    )
+    return described | ({"split_folders": list(source.split_folders)} if obeys_folders(source, split) else {})
 
 
 def describe_split(split: SplitRule, sources: Sequence[Source], samples: int | None) -> dict[str, Any]:

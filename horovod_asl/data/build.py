@@ -44,7 +44,8 @@ from horovod_asl.data.sources import (
     tell_what_is_left_out,
 )
 from horovod_asl.data.split import SPLITS, SplitRule, balanced_subset
-from horovod_asl.data.store import PROBLEMS, Store, is_copy
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import PROBLEMS, is_copy
 from horovod_asl.data.store_writer import Content, IndexRow, Problem, problems_text, write_store
 from horovod_asl.data.workfolder import WorkFolder, refuse_current_folder, work_folder
 from horovod_asl.errors import UserError

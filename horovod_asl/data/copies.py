@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.origins import Origin
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import COPY_MARK
+from horovod_asl.data.store_files import COPY_MARK
 
 _DECODED_PX = 256
 _SIDE_PX = (110, 230)

@@ -12,7 +12,8 @@ from typing import TypeVar
 from horovod_asl.data.chunks import ChunkTask, PixelBank, decode_chunk, write_known
 from horovod_asl.data.decode import DECODER_VERSION
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import SHARD_PHOTOS
 from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.errors import UserError
 

@@ -25,7 +25,8 @@ from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import HAND_DTYPE, Pixels, crop
 from horovod_asl.data.origins import Origin
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import SHARD_PHOTOS, Store, is_copy
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import SHARD_PHOTOS, is_copy
 from horovod_asl.data.workfolder import WorkFolder
 
 PHOTOS_PER_TASK = 16

@@ -17,7 +17,8 @@ import numpy as np
 
 from horovod_asl.data.decode import DECODER_VERSION, PhotoError
 from horovod_asl.data.sources import DRAWN, SourcePhoto
-from horovod_asl.data.store import INDEX, MANIFEST, PROBLEMS, Store, is_copy
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import INDEX, MANIFEST, PROBLEMS, is_copy
 from horovod_asl.data.store_writer import Content, index_text, problems_text
 from horovod_asl.errors import UserError
 

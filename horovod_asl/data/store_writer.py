@@ -24,7 +24,7 @@ from horovod_asl.data.decode import DECODED_WITH, DECODER_VERSION
 from horovod_asl.data.finding import HandBank
 from horovod_asl.data.hands import HAND_DTYPE
 from horovod_asl.data.split import SPLITS
-from horovod_asl.data.store import (
+from horovod_asl.data.store_files import (
     HANDS,
     INDEX,
     INDEX_FIELDS,

@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from horovod_asl.data.store import MANIFEST, PROBLEMS, Store, foreign_files
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import MANIFEST, PROBLEMS, foreign_files
 from horovod_asl.errors import UserError
 from horovod_asl.files import full_disk, is_full, locked, sync
 
@@ -84,8 +85,10 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
         root.mkdir(exist_ok=True)
     except OSError as error:
         held.close()
-        raise _out_of_room(root) if is_full(error) else UserError(
-            f"{root} cannot be written ({error.strerror}): choose another place for the store"
+        raise (
+            _out_of_room(root)
+            if is_full(error)
+            else UserError(f"{root} cannot be written ({error.strerror}): choose another place for the store")
         ) from error
     try:
         _refuse_foreign_work(root)

@@ -18,7 +18,8 @@ from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
 from horovod_asl.data.decode import MAX_MEGAPIXELS, decode_photo
 from horovod_asl.data.origins import FileOrigin
 from horovod_asl.data.split import SPLITS, SplitRule
-from horovod_asl.data.store import Store, is_copy, original_of
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import is_copy, original_of
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.labels import CLASSES

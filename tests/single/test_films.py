@@ -14,8 +14,9 @@ from horovod_asl.data import films
 from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.class_names import classes_by
 from horovod_asl.data.decode import PhotoError
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.photos import find_photos
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError

@@ -15,7 +15,8 @@ from horovod_asl.commands.prepare import PrepareConfig, main
 from horovod_asl.data.build import Tolerance
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule
-from horovod_asl.data.store import Store, foreign_files
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import foreign_files
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
 from tests.single.test_files import held_elsewhere

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data.build import Tolerance
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.origins import FileOrigin
 from horovod_asl.data.photos import FoundPhoto
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule, split_recordings
