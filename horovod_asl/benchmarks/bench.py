@@ -45,10 +45,12 @@ class Bench:
     def store(self) -> Path:
         """A store of the photos at 64 px, prepared when it is first asked for."""
         from horovod_asl.data.build import prepare_store
+        from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter
 
         self.say("preparing a store of the photos")
         path = self.work / "store"
-        prepare_store(sources=[f"photos={self.photos}"], store=path, say=self.say)
+        options = PrepareOptions(PhotoSelection((f"photos={self.photos}",)))
+        prepare_store(path, options, reporter=Reporter(log=self.say))
         return path
 
     @cached_property

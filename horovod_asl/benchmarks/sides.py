@@ -169,11 +169,13 @@ def _seconds(work: Callable[[], object]) -> float:
 def prepare(photos: str, workers: str) -> Answer:
     """`prepare` with so many workers into a folder that goes afterwards."""
     from horovod_asl.data.build import prepare_store
+    from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
+        options = PrepareOptions(PhotoSelection((f"photos={photos}",)))
         report = prepare_store(
-            sources=[f"photos={photos}"], store=Path(folder) / "store", workers=int(workers), say=_aside
+            Path(folder) / "store", options, workers=int(workers), reporter=Reporter(log=_aside)
         )
         seconds = time.perf_counter() - started
     assert report is not None
@@ -255,17 +257,13 @@ def reference_job(described: str) -> Answer:
 
 def _job_store(job: Answer, store: Path) -> Answer:
     """`prepare_store`'s arguments for the job: a random split, as the reference had it (a leak; see the README)."""
+    from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter, StoreFormat
     from horovod_asl.data.split import SplitRule
 
     split = SplitRule(kind="random", fraction=0.1, seed=job["split_seed"])
-    return {
-        "sources": [f"photos={job['photos']}"],
-        "store": store,
-        "image_size": job["size"],
-        "split": split,
-        "samples": job["samples"],
-        "say": _aside,
-    }
+    selection = PhotoSelection((f"photos={job['photos']}",), samples=job["samples"])
+    options = PrepareOptions(selection, StoreFormat(image_size=job["size"]), split)
+    return {"store": store, "options": options, "reporter": Reporter(log=_aside)}
 
 
 def _held_out(store: Any) -> Any:
@@ -361,9 +359,11 @@ def grow(photos: str, store: str) -> Answer:
     import subprocess
 
     from horovod_asl.data.build import prepare_store
+    from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter
 
     started = time.perf_counter()
-    report = prepare_store(sources=[f"photos={photos}"], store=Path(store), group_by=("source",), say=_aside)
+    options = PrepareOptions(PhotoSelection((f"photos={photos}",), group_by=("source",)))
+    report = prepare_store(Path(store), options, reporter=Reporter(log=_aside))
     assert report is not None
     prepared = time.perf_counter() - started
     own = _anonymous_bytes()

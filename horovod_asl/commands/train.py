@@ -245,7 +245,7 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
     if config.data.store is None:
         from horovod_asl.sample import ensure_sample
 
-        return ensure_sample(launcher)
+        return ensure_sample(launcher.local_rank)
     if config.resume is None:
         from horovod_asl.run_opening import require_store
 

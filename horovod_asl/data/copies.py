@@ -1,4 +1,4 @@
-"""Copies of photos as a poor camera in poor light would have taken them (`prepare --poor-copies`), for training.
+"""Copies of photos as a poor camera in poor light would have taken them (`prepare --degraded-copies`), for training.
 
 Augmentation in a step changes the pixels of a crop that was found in the good photo. In a dark and noisy photo it is
 the finder that errs: the landmarks are guesses, the side of the hand is misread, the crop is turned and off. A copy
@@ -37,7 +37,7 @@ _BACKGROUND_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class PoorOrigin:
+class DegradedOrigin:
     """The `number`-th copy of what `origin` reads; the same bytes whenever it is read, on whichever rank."""
 
     origin: Origin
@@ -49,7 +49,7 @@ class PoorOrigin:
         """The copy as a JPEG; PhotoError where the photo itself cannot be used."""
         data = self.origin.read()
         seed = [*hashlib.sha256(data).digest()[:8], self.number]
-        return poor_copy(
+        return degraded_copy(
             decode_photo(data, _DECODED_PX, max_megapixels=self.max_megapixels), np.random.default_rng(seed)
         )
 
@@ -63,12 +63,12 @@ def with_copies(
         for number in range(1, copies + 1):
             path, origin = (
                 f"{photo.path}{COPY_MARK}{number}",
-                PoorOrigin(photo.origin, number, max_megapixels),
+                DegradedOrigin(photo.origin, number, max_megapixels),
             )
             yield replace(photo, path=path, origin=origin)
 
 
-def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
+def degraded_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
     """The JPEG of a photo uint8 (S, S, 3) made small, perhaps dark and blurred, with noise, in other colours.
 
     A hand that was cut out on black gets a background, in seven of ten copies.

@@ -73,7 +73,7 @@ def load_folder(
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
-    Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
+    Of several ranks each decodes every `world_size`-th photo. Pictures in folders of unknown
     classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
     side, or nothing that a pattern excludes. `classes` says what names of folders and of files mean; rank 0 gives
@@ -86,11 +86,11 @@ def load_folder(
     for line in (*found.class_lines, *found.film_lines) if rank == 0 else ():
         say(f"{folder}: {line}")
     photos, note = _of_split(folder, found.photos, split)
-    share = photos[rank::world_size]
+    own = photos[rank::world_size]
     loaded = _load(
-        [str(Path(folder) / photo.path) for photo in share],
-        [photo.origin for photo in share],
-        [photo.label for photo in share],
+        [str(Path(folder) / photo.path) for photo in own],
+        [photo.origin for photo in own],
+        [photo.label for photo in own],
         reader=reader,
         workers=workers,
         on_progress=on_progress,

@@ -160,8 +160,8 @@ def _sort_by_names(
 ) -> Found:
     """Sort files into classes by what --class-from-name finds in their names."""
     pictures = [name for name in names if not other_suffix(name)]
-    told = {name: classes.in_name(name.rpartition("/")[2]) for name in pictures}
-    words = [word for word, _ in told.values() if word is not None]
+    named = {name: classes.in_name(name.rpartition("/")[2]) for name in pictures}
+    words = [word for word, _ in named.values() if word is not None]
     flag = f"--class-from-name {shlex.quote(classes.pattern.pattern)}" if classes.pattern else ""
     if not words:
         some = ", ".join(name.rpartition("/")[2] for name in pictures[:3])
@@ -171,7 +171,7 @@ def _sort_by_names(
     classes = classes.fitted_to(words, str(path))
     photos: list[FoundPhoto] = []
     unknown: Counter[str] = Counter()
-    for name, (word, rest) in told.items():
+    for name, (word, rest) in named.items():
         folders = PurePosixPath(name).parts[:-1]
         if word is None:
             continue
@@ -182,7 +182,7 @@ def _sort_by_names(
             photos.append(FoundPhoto(name, CLASS_INDEX[label], origin_of(name), groups))
     if unknown:
         raise UserError(_unknown_words(path, flag, unknown))
-    misses = [name for name, (word, _) in told.items() if word is None]
+    misses = [name for name, (word, _) in named.items() if word is None]
     left_out = f"left out {len(misses)} files whose names {flag} does not match, such as "
     lines = [classes.line(words), left_out + misses[0] if misses else ""]
     others = Counter(suffix for name in names if (suffix := other_suffix(name)))

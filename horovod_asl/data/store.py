@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from horovod_asl.data.mapping import open_arrays
 from horovod_asl.data.split import SPLITS
 from horovod_asl.data.store_files import (
+    COPIES_KEY,
     HANDS,
     INDEX,
     INDEX_FIELDS,
@@ -145,7 +146,7 @@ class Store:
 
     @property
     def training_rows(self) -> NDArray[np.int64]:
-        """Rows to train on, int64, ascending: those of `train`, and their copies (`prepare --poor-copies`)."""
+        """Rows to train on, int64, ascending: those of `train`, and their copies (`prepare --degraded-copies`)."""
         return np.flatnonzero(self.split_codes == SPLITS.index("train")).astype(np.int64)
 
     @cached_property
@@ -157,7 +158,7 @@ class Store:
     @property
     def originals(self) -> NDArray[np.int64]:
         """For each row that of the photo of which it is a copy, or its own: a photo's copies stand behind it."""
-        together = 1 + int(self.manifest["poor_copies"])
+        together = 1 + int(self.manifest[COPIES_KEY])
         return np.arange(len(self), dtype=np.int64) // together * together
 
     def with_splits(self, codes: NDArray[np.uint8], rule: dict[str, Any]) -> Store:

@@ -23,6 +23,8 @@ MANIFEST, LABELS, SPLIT_CODES = "store.json", "labels.npy", "splits.npy"
 INDEX, PROBLEMS, HANDS = "index.csv", "problems.csv", "hands.npy"
 
 
+COPIES_KEY = "poor_copies"
+"""In the manifest: degraded copies of each photo. This key and the mark are older than the name: stores keep them."""
 COPY_MARK = "#poor"
 """Then a number: what the path of a copy has behind that of its photo (see `copies`)."""
 _COPY = re.compile(rf"(.*){COPY_MARK}\d", re.DOTALL)
@@ -36,7 +38,7 @@ _MANIFEST_KEYS = {
     "sources",
     "files",
     "hands",
-    "poor_copies",
+    COPIES_KEY,
 }
 
 

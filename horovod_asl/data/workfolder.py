@@ -69,7 +69,7 @@ class WorkFolder:
 
 
 @contextmanager
-def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFolder]:
+def work_folder(store: Path, *, log: Callable[[str], None]) -> Iterator[WorkFolder]:
     """Lock and enter the work folder of `store`; it is removed at the end unless an error leaves work to
     resume.
 
@@ -81,7 +81,7 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         lock = root.with_name(f".{root.name}.lock")
-        held.enter_context(locked(lock, f"another prepare is at work in {root}", say=say))
+        held.enter_context(locked(lock, f"another prepare is at work in {root}", say=log))
         root.mkdir(exist_ok=True)
     except OSError as error:
         held.close()

@@ -25,7 +25,7 @@ from horovod_asl.config import (
     TrainConfig,
 )
 from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
-from horovod_asl.data.build import Tolerance, prepare_store
+from horovod_asl.data.prepare_options import Tolerance
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
@@ -37,6 +37,7 @@ from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
 from horovod_asl.store_photos import features_of_store, photos_of
 from tests.conftest import write_frames
+from tests.preparing import prepare_with
 
 torch.set_num_threads(1)
 
@@ -163,14 +164,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_frames(folder / "a", classes=names, recordings=3, per_recording=2, seed=0)
     write_frames(folder / "b", classes=names, recordings=2, per_recording=2, seed=1)
     shutil.copy(folder / "a" / "A" / "A1.jpg", folder / "b" / "A" / "A3.jpg")
-    prepare_store(
-        sources=[f"{name}={folder / name}" for name in "ab"],
-        store=folder / "store",
+    prepare_with(
+        [f"{name}={folder / name}" for name in "ab"],
+        folder / "store",
         image_size=16,
         split=SplitRule(test=("a/3",)),
         tolerance=Tolerance(allow_missing=True),
-        workers=1,
-        say=lambda line: None,
     )
     return folder / "store"
 
@@ -222,14 +221,12 @@ def test_folds_a_b_with_a_dash_and_a_slash_are_trained_side_by_side(store: Path,
     """The sources `a` (recordings 1, 2, 3), `b` and, of b's photos again under another name, `a-1`."""
     photos = store.parent
     both = tmp_path / "store"
-    prepare_store(
-        sources=[f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
-        store=both,
+    prepare_with(
+        [f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
+        both,
         image_size=16,
         split=SplitRule(test=("a/3",)),
         tolerance=Tolerance(allow_missing=True),
-        workers=1,
-        say=lambda line: None,
     )
     folds = Plan("source", only=("a/1", "a-1"))
     assert walk(both, tmp_path / "out", plan=folds) is Outcome.FINISHED

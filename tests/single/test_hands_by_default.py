@@ -213,6 +213,6 @@ def test_each_part_has_photos_from_all_over() -> None:
 
 
 @pytest.mark.usefixtures("in_this_process", "blind")
-def test_poor_copies_are_counted_with_the_photos(photos: Path, tmp_path: Path, capfd) -> None:
-    run(photos, tmp_path / "store", "--poor-copies", "2")
-    assert re.search("in 18 photos and poor copies: about .* with 1 worker", capfd.readouterr().err)
+def test_degraded_copies_are_counted_with_the_photos(photos: Path, tmp_path: Path, capfd) -> None:
+    run(photos, tmp_path / "store", "--degraded-copies", "2")
+    assert re.search("in 18 photos and degraded copies: about .* with 1 worker", capfd.readouterr().err)

@@ -56,7 +56,7 @@ def test_arrays_hold_the_records(hands: torch.Tensor) -> None:
     assert hands[:, SEEN_ROW, 1].tolist() == [-1.0, 1.0, 1.0, 1.0] * 3 + [-1.0, 1.0, 1.0, 0.0]
     assert (hands[15, :42] == 0).all()
     assert torch.equal(as_changed(hands), hands[:, :42])
-    doubtful = hand(*np.ones((2, 21, 3), np.float32), right=True, score=0.5, attempt=2, doubtful=True)
+    doubtful = hand(*np.ones((2, 21, 3), np.float32), right=True, score=0.5, attempt=2, unconfirmed=True)
     assert not doubtful["found"]
     assert hand_arrays(doubtful[None])[0, SEEN_ROW].tolist() == [1.0, 1.0, 1.0]
 

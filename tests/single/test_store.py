@@ -44,7 +44,7 @@ def path(tmp_path_factory, pictures):
     )
     sources = [{"name": "s", "photos": PHOTOS, "group_by": "auto", "recordings": {}}]
     content = Content(rows, (Problem("s", "x", "truncated"),), SIZE, sources, {})
-    with work_folder(path, say=print) as work:
+    with work_folder(path, log=print) as work:
         write_store(work, content, bank)
     return path
 
