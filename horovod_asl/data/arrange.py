@@ -84,9 +84,7 @@ def obeys_folders(source: Source, split: SplitRule) -> bool:
 
 def split_folder_lines(sources: Sequence[Source], split: SplitRule) -> list[str]:
     """A line for each source whose folders make a split, and a warning where the same people stand on two sides."""
-    return [
-        line for source in sources if source.split_folders for line in _split_folder_lines(source, split)
-    ]
+    return [line for source in sources if source.split_folders for line in _split_folder_lines(source, split)]
 
 
 def _split_folder_lines(source: Source, split: SplitRule) -> list[str]:

@@ -24,16 +24,16 @@ from horovod_asl.data.store_files import COPY_MARK
 
 _DECODED_PX = 256
 _SIDE_PX = (110, 230)
-_DARK_SHARE = 0.6
+_DARK_FRACTION = 0.6
 _MOST_HALVINGS = (
     3.0  # of pixel values, which are gamma-encoded: an eighth of them is a hundredth of the light
 )
 _MOST_NOISE = 0.03  # deviation, of the largest value
 _QUALITY = (25, 85)  # of JPEG, as Pillow counts it
-_BLACK, _CUT_OUT_SHARE = 13, 0.3
+_BLACK, _CUT_OUT_FRACTION = 13, 0.3
 """A photo with so much of it darker than this (of 255) is a hand that was cut out: of our real photos all of `massey`
 and no other."""
-_BACKGROUND_SHARE = 0.7
+_BACKGROUND_FRACTION = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ def degraded_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes
     A hand that was cut out on black gets a background, in seven of ten copies.
     """
     side = int(draws.integers(*_SIDE_PX))
-    if (photo.max(2) < _BLACK).mean() > _CUT_OUT_SHARE and draws.random() < _BACKGROUND_SHARE:
+    if (photo.max(2) < _BLACK).mean() > _CUT_OUT_FRACTION and draws.random() < _BACKGROUND_FRACTION:
         photo = _before_a_background(photo, draws)
     picture = Image.fromarray(photo).resize((side, side), Image.Resampling.BILINEAR)
     if draws.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(draws.uniform(0.0, 1.2)))
-    is_dark = draws.random() < _DARK_SHARE
+    is_dark = draws.random() < _DARK_FRACTION
     light = 2.0 ** (-draws.uniform(0.0, _MOST_HALVINGS) if is_dark else draws.uniform(-0.3, 0.5))
     gamma, colours = 2.0 ** draws.uniform(-0.5, 0.7), draws.uniform(0.9, 1.1, 3)
     pixels = (np.asarray(picture, np.float32) / 255.0) ** gamma * light * colours

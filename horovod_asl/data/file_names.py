@@ -48,7 +48,7 @@ NO_PHOTO_WORDS = {
 COLOUR_WORDS = {"rgb", "color", "colour"}
 PHOTO_WORDS = COLOUR_WORDS | {"image", "images", "img", "photo", "photos", "picture", "original", "orig"}
 _FEWEST_MIXED = 20
-_MIXED_SHARES = (0.2, 0.8)
+_MIXED_FRACTIONS = (0.2, 0.8)
 _MOST_LISTED = 6
 _WORD = r"[^\W\d_]+"
 _IN_FRONT = re.compile(rf"(?P<word>{_WORD})(?P<gap>[ _-]|(?=[0-9.]))(?P<rest>.*)\.[^.]*", re.DOTALL)
@@ -180,7 +180,7 @@ def _matched(paths: Sequence[str], patterns: Sequence[str]) -> int:
 
 def _no_photo_patterns(paths: Sequence[str]) -> list[str]:
     """Patterns of names with a word of NO_PHOTO_WORDS, if a good part of the files has one and others have none."""
-    least, most = (share * len(paths) for share in _MIXED_SHARES)
+    least, most = (part * len(paths) for part in _MIXED_FRACTIONS)
     of_each = []
     for path in paths:
         words = [_taken_apart(path, form)[:2] for form in (_IN_FRONT, _BEHIND)]
