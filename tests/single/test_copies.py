@@ -189,6 +189,5 @@ def test_the_older_name_of_the_option_is_taken_and_its_store_is_up_to_date(
     assert store.manifest["poor_copies"] == COPIES
     copied = shutil.copytree(store.path, tmp_path / "store")
     words = [str(frames), str(copied), "--image-size", "32", "--no-hands", "--workers", "1"]
-    for flag in ("--poor-copies", "--degraded-copies"):
-        assert prepare_command.main([*words, flag, str(COPIES)]) == 0
-        assert f"{copied} is up to date" in capsys.readouterr().out
+    assert prepare_command.main([*words, "--poor-copies", str(COPIES)]) == 0
+    assert f"{copied} is up to date" in capsys.readouterr().out
