@@ -366,7 +366,7 @@ def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Pa
 def test_it_is_up_to_date_until_the_crops_change(prepared: Path, tmp_path: Path) -> None:
     assert prepare(prepared).up_to_date
     other = tmp_path / "other"
-    assert prepare(other, crop_size=None).hands_found is None
+    assert prepare(other, hands=False).hands_found is None
     with pytest.raises(UserError, match="holds no hands: run its prepare again with --hands"):
         _ = Store.open(other).hands
     said: list[str] = []
