@@ -34,7 +34,7 @@ LAYERS: dict[str, int] = {
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
     **dict.fromkeys(
-        ("announce", "curves", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
+        ("announce", "curves", "stopping", "resume", "restarts", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),

@@ -110,7 +110,6 @@ def test_every_option_is_in_the_manual_with_its_text(command: str) -> None:
         ("predict", "[RUN] PHOTO …"),
         ("inspect", "STORE"),
         ("export", "RUN [OUT]"),
-        ("benchmark", "[PHOTOS]"),
         ("prepare", "SOURCE [SOURCE …] STORE"),
         ("crossval", "STORE --by {source,signer} --out PATH"),
         ("train", ""),
