@@ -30,7 +30,7 @@ test-long: setup-launch ## all tests, those of minutes too
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot
-	@$(BIN)/horovod-asl benchmark $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
+	@$(BIN)/python -m benchmarks $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
 
 model: setup ## make the model in the box anew, from the photos in PHOTOS: some hours on two cores
 	@launch/model.sh $(ARGS)

@@ -50,6 +50,7 @@ class Together(HandHead):
     """Both heads taught by every photo, on the mean of their logits."""
 
     def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, classes)."""
         features, hands = seen
         read = [branch(features[:, :, index], hands) for index, branch in enumerate(self.branches)]
         return torch.stack(read).mean(0)
@@ -75,6 +76,7 @@ class PooledAlone(HandHead):
     """Without what the pixels show at each joint: the trunk's pooled features, and the landmarks."""
 
     def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, classes)."""
         features, hands = seen
         pooled = torch.cat([features[..., :POOLED], torch.zeros_like(features[..., POOLED:])], -1)
         return super().forward((pooled, hands))
@@ -96,7 +98,7 @@ def main(argv: list[str]) -> int:
         print(f"hand_parts: {name or 'no part'}: name one of {', '.join(PARTS)}", file=sys.stderr)
         return 2
     hand_network.HandHead = PARTS[name]  # type: ignore[misc]
-    return crossval.main([*words, "--tuned-blocks", "0"])
+    return crossval.main([*words, "--train", "head"])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ BATCH = 32
 
 
 def main() -> None:
+    """Measure each way, alone and beside a busy process, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -77,6 +78,7 @@ def in_processes(way: str, arguments: argparse.Namespace) -> float:
 
 
 def measure(threads: int, seconds: float) -> None:
+    """Print this process's photos/s over so many seconds."""
     import torch
 
     from horovod_asl.models import build_model
@@ -88,7 +90,7 @@ def measure(threads: int, seconds: float) -> None:
     count, started = -1, time.perf_counter()  # the first step is not counted
     while count < 1 or time.perf_counter() - started < seconds:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(photos), labels).backward()
+        torch.nn.functional.cross_entropy(model(photos), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         count += 1
         if count == 0:

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from horovod_asl import __version__, streams
@@ -26,9 +26,10 @@ COMMANDS: dict[str, str] = {
     "export": "a run as an ONNX file, or as the model in the box",
     "crossval": "leave one source or person out at a time, and report each",
     "compare": "the same job under serial, dp, ddp and horovod, in one table",
-    "benchmark": "measure this machine, side by side with the usual ways",
     "doctor": "what is installed here, and what is missing for what",
 }
+
+_MOVED = {"benchmark": "in a checkout, run `make bench` or `python -m benchmarks`"}
 
 # What is on this machine and not in this program: a file or folder that this user may not read or write.
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -51,10 +52,15 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> NoRet
         command: the command's name; None takes it from the first argument.
         argv: the arguments after the command; None takes them from `sys.argv`.
     """
+    run(lambda: _command(command, list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(program: Callable[[], int]) -> NoReturn:
+    """Run a program as a command is run: a user's mistake is one line. Leave with the exit code that it returns."""
     streams.make_usable()
     _name_user()
     _let_idle_threads_sleep()
-    _leave(_run(command, list(sys.argv[1:] if argv is None else argv)))
+    _leave(_code(program))
 
 
 def _command(command: str | None, arguments: list[str]) -> int:
@@ -66,6 +72,9 @@ def _command(command: str | None, arguments: list[str]) -> int:
             print(f"horovod-asl {__version__}")
             return 0
         command = arguments.pop(0)
+    if command in _MOVED:
+        fail(f"`{command}` is no longer a command: {_MOVED[command]}")
+        return 2
     if command not in COMMANDS:
         fail(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
@@ -74,9 +83,9 @@ def _command(command: str | None, arguments: list[str]) -> int:
     return int(module.main(arguments))
 
 
-def _run(command: str | None, arguments: list[str]) -> int:
+def _code(program: Callable[[], int]) -> int:
     try:
-        return _command(command, arguments)
+        return program()
     except UserError as error:
         fail(_with_rank(str(error)))
         return 2

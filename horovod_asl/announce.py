@@ -1,4 +1,4 @@
-"""What a run says before its first step and after its last: its settings in columns, the commands to go on with."""
+"""What a run says before its first step and after its last: its settings in a line, the commands to go on with."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from horovod_asl.runfolder import RunFolder, training_unknown
 from horovod_asl.stopping import Outcome
 from horovod_asl.trainer import Trainer
 
-_GROUPS: dict[str, tuple[str, ...]] = {
-    "ranks": ("backend", "world_size", "replicas"),
-    "machine": ("device", "threads_per_rank", "photos_in", "precision"),
-    "steps": ("steps", "global_batch", "accumulation_steps"),
-    "learning": ("optimizer", "learning_rate", "peak_learning_rate", "weight_decay", "parameters"),
-}
-_OWN = "backend"  # what `Backend.describe` adds, whatever it is
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """The settings that a person compares runs by, of those in run.json: at most 66 characters, so that the line has
+    80 columns with the rank that horovodrun puts before it.
+
+    `horovod/mpi, 2 ranks, cpu fp32, batch 64, adamw lr 0.00141`
+    """
+    library = settings.get("controller", settings.get("collective"))
+    devices, ranks = settings["replicas"], settings["world_size"]
+    device = str(settings["device"]).partition(":")[0]
+    parts = [
+        settings["backend"] + (f"/{library}" if library else ""),
+        _counted(ranks, "rank") if ranks > 1 or devices == 1 else _counted(devices, "replica"),
+        f"{device} {settings['precision']}",
+        f"batch {settings['global_batch']}",
+        f"{settings['optimizer']} lr {settings['peak_learning_rate']:.3g}",
+    ]
+    return ", ".join(parts)
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """The settings in force, a line each, in groups: `steps     global_batch        128`."""
-    known = {name for names in _GROUPS.values() for name in names}
-    groups = _GROUPS | {_OWN: tuple(name for name in settings if name not in known)}
-    lines = []
-    for group, names in groups.items():
-        held = [name for name in names if name in settings]
-        lines += [
-            f"{group if index == 0 else '':<9} {name:<19} {_short(settings[name])}"
-            for index, name in enumerate(held)
-        ]
-    return lines
+    """`settings_line` as `session` still takes it."""
+    return [settings_line(settings)]
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" + ("s" if number != 1 else "")
 
 
 def next_step(run: Path, store: str, *, is_sample: bool) -> str:
@@ -84,7 +84,7 @@ def announce_run(
     if ranks_changed:
         display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     _announce_other_epochs(trainer, display)
-    position, total = trainer.position, trainer.total_steps
+    position, total = trainer.position, trainer.plan.total_steps
     display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
     if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
         display.say(f"if it is interrupted, {go_on}")
@@ -115,13 +115,13 @@ def _announce_validation(facts: Mapping[str, Any], display: Display, trainer: Tr
 
 def _announce_other_epochs(trainer: Trainer, display: Display) -> None:
     """Of a run that is extended or shortened."""
-    position, total = trainer.position, trainer.total_steps
+    position, total = trainer.position, trainer.plan.total_steps
     if position.history and position.step < total:
         began = trainer.folder.config().epochs if trainer.backend.rank == 0 else trainer.config.epochs
         if trainer.config.epochs != began:
             display.say(
                 f"{trainer.config.epochs} epochs in place of {began}: from here the learning rate follows the "
-                f"schedule of a run of {trainer.config.epochs} (now {trainer.learning_rate(position.step):.2e})"
+                f"schedule of a run of {trainer.config.epochs} (now {trainer.plan.learning_rate(position.step):.2e})"
             )
 
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from horovod_asl.backends import Backend
 from horovod_asl.calibration import ACCURACIES, coverage_curve, fit_temperature, softmax, threshold_for
-from horovod_asl.engine import Photos, evaluation_share, forward_passes
+from horovod_asl.dataset import Photos
+from horovod_asl.evaluate import evaluation_share, forward_passes
 from horovod_asl.labels import MOVEMENTS
 from horovod_asl.metrics import Scores, Tally
 from horovod_asl.progress import Report, no_report

@@ -24,7 +24,8 @@ from horovod_asl.checkpoint import Weights, read_manifest
 from horovod_asl.compact import load_compact, save_compact
 from horovod_asl.config import without_folders
 from horovod_asl.errors import UserError
-from horovod_asl.files import file_digest, locked
+from horovod_asl.files import file_digest
+from horovod_asl.locks import locked
 from horovod_asl.runfolder import CONFIG, FACTS, TRAINED_ON, RunFolder
 
 DEFAULT = "default"

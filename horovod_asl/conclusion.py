@@ -13,8 +13,8 @@ from horovod_asl.announce import next_step, wrapped
 from horovod_asl.answers import Answers, measures
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
+from horovod_asl.dataset import Photos
 from horovod_asl.earlier_run import EarlierRun
-from horovod_asl.engine import Photos
 from horovod_asl.labels import CLASSES
 from horovod_asl.progress import Display
 from horovod_asl.runfolder import training_unknown

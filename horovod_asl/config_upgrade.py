@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from horovod_asl.config import RETIRED, TEMPORARY
+from horovod_asl.config import RETIRED
+from horovod_asl.config_groups import TEMPORARY
 
 _TRANSLATED: Mapping[str, Any] = {
     "freeze_backbone": False,

@@ -1,11 +1,11 @@
-"""Train and score the folds of a cross-validation one after the other, on all ranks, and tell how each went.
+"""Train and score the folds of a cross-validation one after the other, on all ranks.
 
     OUT/plan.json           what the folds have in common: the store's digest, who is a signer, the flags of train
     OUT/FOLD/               the run folder of a fold, as `train` leaves it
     OUT/FOLD/fold.json      its row of the report; a fold that has one is finished
-    OUT/crossval.json       all rows; crossval.md is their table, coverage.png what abstaining gains
+    OUT/crossval.json …     the report of all rows: see `crossval_report`
 
-A fold that is finished is read back and not trained again; one that was interrupted goes on from its checkpoint.
+A fold that is finished is read back and not trained again; one that was interrupted resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -14,24 +14,21 @@ import dataclasses
 import gc
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend, from_rank_0
-from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
-from horovod_asl.config import NOT_LEARNED, RETIRED, TEMPORARY, TrainConfig
+from horovod_asl.config import NOT_LEARNED, RETIRED, TrainConfig
+from horovod_asl.config_groups import TEMPORARY
 from horovod_asl.config_upgrade import upgraded
-from horovod_asl.data.recordings import by_source, listed
+from horovod_asl.crossval_report import ROW, refuse_seen, row_of_fold
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
 from horovod_asl.errors import UserError
 from horovod_asl.features import StoreFeatures, features_of_store, frozen_digest
-from horovod_asl.files import Lock, write_atomically
+from horovod_asl.files import write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
     Fold,
@@ -44,9 +41,10 @@ from horovod_asl.folds import (
     split_codes,
     with_fold,
 )
+from horovod_asl.locks import Lock
 from horovod_asl.progress import duration
 from horovod_asl.run_opening import held_on_rank_0, refuse_another_store_or_split
-from horovod_asl.runfolder import FACTS, LOCK, RESULT, RunFolder
+from horovod_asl.runfolder import LOCK, RESULT, RunFolder
 from horovod_asl.session import (
     RunOptions,
     display_of,
@@ -56,8 +54,7 @@ from horovod_asl.session import (
 )
 from horovod_asl.stopping import Outcome, StopSignal
 
-PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
-_CURVE_POINTS = 99
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def _walk(
 
 
 def time_left(trained: int, todo: int, seconds: float) -> str:
-    """What the head of a fold says of the time, once `trained` of the folds `todo` took `seconds`."""
+    """The part of a fold's heading about the time, once `trained` of the folds `todo` took `seconds`."""
     return f", {trained} done, {duration(seconds / trained * (todo - trained))} left" if trained else ""
 
 
@@ -165,25 +162,9 @@ def _folders_by_fold(rows: Mapping[Path, dict[str, Any]]) -> dict[str, Path]:
     return {row["held_out"]: folder for folder, row in rows.items()}
 
 
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    """The rows of all folds that are finished under `out`, by name.
-
-    Raises:
-        UserError: a fold's run was trained on recordings that the fold holds out.
-    """
-    rows = []
-    for folder, row in _rows_by_folder(out).items():
-        run = RunFolder(folder)
-        _refuse_seen(run, row, row["test"])
-        # A row of an older version does not say it.
-        unknown = run.unknown_weights() if (run.path / FACTS).is_file() else None
-        rows.append({"unknown_weights": unknown} | row)
-    return sorted(rows, key=lambda row: str(row["held_out"]))
-
-
 def _common(config: TrainConfig, plan: Plan, store: Store, backend: Backend) -> dict[str, Any]:
     """What all folds under one folder must share, as JSON."""
-    # On other ranks a fold that was begun goes on with its own global batch; one that is new would learn otherwise.
+    # On other ranks a fold that was begun keeps its global batch; a new one would get another.
     replicas = "any" if backend.elastic else backend.num_replicas
     about = {"store_digest": store.digest, "replicas": replicas} | {
         name: value for name, value in vars(plan).items() if name != "only"
@@ -253,7 +234,7 @@ def _finished(out: Path, folds: Sequence[Fold], store: Store) -> set[str]:
         if fold.held_out in folders:
             folder = folders[fold.held_out]
             digests = store.digests[held_out_rows(store, fold)]
-            _refuse_seen(RunFolder(folder), rows[folder], names_of(fold.test), digests)
+            refuse_seen(RunFolder(folder), rows[folder], names_of(fold.test), digests)
             done.add(fold.held_out)
         else:
             _refuse_taken(out / fold.folder, fold)
@@ -263,28 +244,6 @@ def _finished(out: Path, folds: Sequence[Fold], store: Store) -> set[str]:
 def _refuse_taken(path: Path, fold: Fold) -> None:
     if (path / ROW).is_file():  # by an older version, in which two folds had the same folder
         raise UserError(f"{path} is of another fold, and {fold.held_out} needs that name: use another --out")
-
-
-def _refuse_seen(
-    run: RunFolder, row: dict[str, Any], test: Sequence[str], digests: Iterable[str] = ()
-) -> None:
-    """UserError where the run of a fold was trained on those whom the fold holds out.
-
-    Args:
-        row: the fold's row, for `trained_on` where the run's facts are gone.
-        test: the recordings that are held out.
-        digests: SHA-256 of the photos that are held out.
-    """
-    facts = run.facts() if (run.path / FACTS).is_file() else row
-    # Whom an earlier run saw is judged by its photos alone: another store may use a name for another recording.
-    earlier = (facts.get("begun_with") or {}).get("trained_on", ())
-    named = sorted(({*facts["trained_on"]} - {*earlier}) & {*test})
-    photos = sum(run.were_in_training(digests) or ())
-    if named or photos:
-        raise UserError(
-            f"{run.path} was trained on {listed(named) if named else f'{photos:,} photos'}, which the fold holds "
-            "out, so its score would not be that of strangers: remove that folder, and the fold is trained anew"
-        )
 
 
 def _train_and_score(
@@ -320,147 +279,9 @@ def _train_and_score(
 
     def write_row() -> None:
         refuse_another_store_or_split(RunFolder(path), split)
-        row = _row_of(fold, split, RunFolder(path))
+        row = row_of_fold(fold, split, RunFolder(path))
         row |= {"copies_left_out": int((codes == LEFT_OUT).sum()), "folder": fold.folder}
         write_atomically(path / ROW, json.dumps(row, indent=1))
 
     from_rank_0(backend, write_row)
     return Outcome.FINISHED
-
-
-def _row_of(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
-    """The row of a fold that is trained: what its best weights made of those who were held out."""
-    facts, result, arrays = run.facts(), run.result(), run.answers()
-    _refuse_seen(run, facts, names_of(fold.test), store.digests[store.rows("test")])
-    answers = {
-        side: Answers(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
-        for side in ("validation", "test")
-        if f"{side}_logits" in arrays
-    }
-    held_out, validation = answers["test"], answers.get("validation")
-    temperature = result["temperature"] or 1.0
-    confidence = held_out.confidence(temperature)
-    curve = coverage_curve(confidence, held_out.right, _quantiles(confidence))
-    return {
-        "held_out": fold.held_out,
-        "test": names_of(fold.test),
-        "trained_on": sorted({*names_of(fold.train), *facts["trained_on"]}),
-        "unknown_weights": run.unknown_weights(),
-        "validated_on": names_of(fold.validation),
-        "validation_rule": fold.reason,
-        "same_signer_in_training": fold.same_signer,
-        "photos": {side: len(store.rows(side)) for side in ("train", "validation", "test")},
-        "epoch": result["epoch"],
-        "settings": facts["settings"],
-        "scores": measures(held_out, facts["classes"], temperature),
-        "validation": _validation_figures(validation, temperature),
-        "temperature_fitted": validation is not None and not bool(validation.right.all()),
-        "thresholds_of_validation": _told_by_validation(validation, held_out, temperature),
-        "curve": [point._asdict() for point in curve],
-    }
-
-
-def _quantiles(confidence: Any) -> list[float]:
-    """Thresholds that answer equal steps of the photos, down to 2 %: fewer would be the luck of a few."""
-    return [float(one) for one in np.unique(np.quantile(confidence, np.linspace(0, 0.98, _CURVE_POINTS)))]
-
-
-def _validation_figures(answers: Answers | None, temperature: float) -> dict[str, float] | None:
-    if answers is None:
-        return None
-    before, after = answers.scores(), answers.scores(temperature)
-    return {"n": before.n, "top1": before.top1, "ece": before.ece, "ece_calibrated": after.ece}
-
-
-def _told_by_validation(
-    validation: Answers | None, held_out: Answers, temperature: float
-) -> dict[str, Any] | None:
-    """What the thresholds that validation asks for an accuracy come to on those who were held out."""
-    if validation is None:
-        return None
-    asked = {
-        accuracy: threshold_for(validation.confidence(temperature), validation.right, accuracy)
-        for accuracy in ACCURACIES
-    }
-    confidence = held_out.confidence(temperature)
-    return {
-        str(accuracy): point and coverage_curve(confidence, held_out.right, [point.threshold])[0]._asdict()
-        for accuracy, point in asked.items()
-    }
-
-
-# -- the report ---------------------------------------------------------------------------------------------------
-
-HEAD = (
-    "held out",
-    "in training",
-    "photos",
-    "accuracy",
-    "without J, Z",
-    "macro F1",
-    "ECE before → after",
-    "answered at 95 % right",
-    "most confused",
-)
-
-
-def write_report(out: Path, rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Write crossval.json, crossval.md and the plot; the cells of the table, one row per fold."""
-    from horovod_asl.report import plot_coverage
-
-    cells = [table_row(row) for row in rows]
-    write_atomically(out / REPORT, json.dumps(list(rows), indent=1))
-    write_atomically(out / TABLE, markdown(cells))
-    plot_coverage(rows, out / PLOT)
-    return cells
-
-
-def table_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a fold under `HEAD`."""
-    scores, rest = row["scores"], row["scores"]["without_j_z"]
-    least = scores["at_accuracy"]["0.95"]
-    after = f"{scores['ece_calibrated']:.3f}"
-    if not row["temperature_fitted"]:
-        after = "not fitted" if row["validation"] else "no validation"
-    others = row["test"] + row["validated_on"]
-    validated = (
-        f"; validated on {_brief(row['validated_on'], row['trained_on'])}" if row["validated_on"] else ""
-    )
-    unknown = row.get("unknown_weights")
-    first = f"; whoever was in the training of {Path(unknown).name}, which is not known" if unknown else ""
-    again = " (the same signer is in training)" if row["same_signer_in_training"] else ""
-    return (
-        row["held_out"] + again,
-        _brief(row["trained_on"], others) + first + validated,
-        f"{scores['n']:,}",
-        f"{scores['top1']:.1%}",
-        f"{rest['top1']:.1%}",
-        f"{scores['macro_f1']:.3f}",
-        f"{scores['ece']:.3f} → {after}",
-        "none" if least is None else f"{least['coverage']:.0%} (confidence {least['threshold']:.2f})",
-        ", ".join(_confused(scores)) or "none",
-    )
-
-
-def markdown(cells: Sequence[Sequence[str]]) -> str:
-    """The table for a README; figures to the right."""
-    marks = ["---", "---", "---:", "---:", "---:", "---:", "---:", "---:", "---"]
-    lines = [HEAD, marks, *cells]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
-
-
-def _brief(names: Sequence[str], others: Sequence[str]) -> str:
-    """`asl 1, 2; phone` for recordings: of a source with none among `others` the name alone."""
-    parted = by_source(others)
-    parts = [
-        f"{source} {', '.join(part.partition('/')[2] for part in own)}" if source in parted else source
-        for source, own in sorted(by_source(names).items())
-    ]
-    return "; ".join(parts)
-
-
-def _confused(scores: dict[str, Any], count: int = 3) -> list[str]:
-    """The pairs that cost the most photos: `G as Q 41`."""
-    from horovod_asl.report import most_confused
-
-    return [f"{shown} as {read} {n}" for shown, read, n, _ in most_confused(scores, count)]

@@ -25,8 +25,9 @@ from horovod_asl.config_file import to_yaml
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import CROSSVAL
+from horovod_asl.initial_weights import KNOWN_WEIGHTS
 from horovod_asl.models import is_imagenet_file
-from horovod_asl.runfolder import KNOWN_WEIGHTS, RunFolder
+from horovod_asl.runfolder import RunFolder
 
 
 @dataclass(frozen=True)

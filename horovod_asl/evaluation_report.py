@@ -24,8 +24,9 @@ from horovod_asl.explain import (
     strip,
     words_for_other,
 )
-from horovod_asl.files import locked, write_atomically
+from horovod_asl.files import write_atomically
 from horovod_asl.inference import Predictor
+from horovod_asl.locks import locked
 from horovod_asl.report import plot_confusion, plot_per_class
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.score_tables import class_by_class, headline, score_table

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from horovod_asl.answers import Answers
 from horovod_asl.data.class_names import USUAL, ClassNames
 from horovod_asl.data.decode import decode_photo
-from horovod_asl.data.folder import Reader
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import LANDMARKS
 from horovod_asl.data.photos import FoundPhoto, find_photos
+from horovod_asl.data.readers import Reader
 from horovod_asl.data.store import Store
-from horovod_asl.engine import Photos
+from horovod_asl.dataset import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.explain import ConfusedPair, Example, Pixels
 from horovod_asl.gradcam import grad_cam

@@ -24,7 +24,8 @@ import numpy as np
 from horovod_asl.backends import Backend
 from horovod_asl.data.mapping import refuses_maps
 from horovod_asl.errors import UserError
-from horovod_asl.files import Holder, Lock, full_disk, is_full, write_atomically
+from horovod_asl.files import full_disk, is_full, write_atomically
+from horovod_asl.locks import Holder, Lock
 from horovod_asl.stopping import StopSignal
 
 _SAY_EVERY_S = 60.0

@@ -28,13 +28,12 @@ from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
 from horovod_asl.data.transforms import Inputs, to_input
-from horovod_asl.engine import Photos, each
+from horovod_asl.dataset import Photos, Rows, each, photos_of
 from horovod_asl.feature_cache import Kept, alone, note_rows, shared_table
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.labels import CLASSES
 from horovod_asl.progress import Report, no_report
 from horovod_asl.stopping import StopSignal
-from horovod_asl.store_photos import Rows, photos_of
 
 FEATURES_VERSION = 2
 """Raise when the same photo and weights would give other features: kept files are then refused."""

@@ -17,11 +17,12 @@ from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend, Serial
 from horovod_asl.boxed import open_run
 from horovod_asl.checkpoint import Weights
-from horovod_asl.data.folder import CropReader, HandReader, PixelReader, Reader
 from horovod_asl.data.hand_finder import finder_identity
+from horovod_asl.data.readers import CropReader, HandReader, PixelReader, Reader
 from horovod_asl.data.transforms import Inputs, to_input, to_tensors
-from horovod_asl.engine import Photos, each, scoring_autocast
+from horovod_asl.dataset import Photos, each
 from horovod_asl.errors import UserError
+from horovod_asl.evaluate import scoring_autocast
 from horovod_asl.hand_network import HandNet
 from horovod_asl.progress import Report, no_report
 

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from horovod_asl import models, optimizers
 from horovod_asl.backends import Backend, ReductionOptions, sync_buffers
-from horovod_asl.config import OptimizerConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import OptimizerConfig
 from horovod_asl.labels import NUM_CLASSES
 
 AveragedModel = torch.optim.swa_utils.AveragedModel

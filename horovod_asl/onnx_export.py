@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from horovod_asl import __version__
 from horovod_asl.compact import fits_half
-from horovod_asl.data.folder import Reader
 from horovod_asl.data.hands import HAND_DTYPE, LANDMARKS, hand, hand_arrays, no_hand
+from horovod_asl.data.readers import Reader
 from horovod_asl.data.transforms import to_input
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor

@@ -13,8 +13,8 @@ import torch
 from horovod_asl import __version__
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
+from horovod_asl.dataset import ResidentPhotos
 from horovod_asl.earlier_run import FirstWeights
-from horovod_asl.engine import ResidentPhotos
 from horovod_asl.labels import CLASSES
 from horovod_asl.restarts import agents_of
 from horovod_asl.runfolder import RunFolder
@@ -103,7 +103,7 @@ def facts_of(
 
 def _settings(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
     """What is in force, by default or as asked."""
-    config, backend, every = trainer.config, trainer.backend, max(1, trainer.total_steps // 1000)
+    config, backend, every = trainer.config, trainer.backend, max(1, trainer.plan.total_steps // 1000)
     return {
         "backend": backend.name,
         "world_size": backend.world_size,
@@ -117,8 +117,8 @@ def _settings(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
         "optimizer": config.optimizer.optimizer,
         "learning_rate": config.optimizer.learning_rate_in_force,
         "weight_decay": config.optimizer.weight_decay_in_force,
-        "peak_learning_rate": max(map(trainer.learning_rate, range(0, trainer.total_steps, every))),
-        "steps": trainer.total_steps,
+        "peak_learning_rate": max(map(trainer.plan.learning_rate, range(0, trainer.plan.total_steps, every))),
+        "steps": trainer.plan.total_steps,
         "parameters": sum(parameter.numel() for parameter in trainer.learner.model.parameters()),
         **backend.describe(),
     }

@@ -19,8 +19,9 @@ from horovod_asl.cli import command
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
-from horovod_asl.files import Holder, Lock, full_disk, is_full
+from horovod_asl.files import full_disk, is_full
 from horovod_asl.folds import CROSSVAL, same_command
+from horovod_asl.locks import Holder, Lock
 from horovod_asl.runfolder import RESULT, RunFolder
 from horovod_asl.stopping import epochs_without_gain
 

@@ -13,7 +13,7 @@ result.epoch-N.json      what result.json said after N epochs, of a run that was
 answers.npz              what the best weights answer to the photos of each split that was scored, in the order of the
                          store: `test_logits`, float32 (n, classes), and `test_labels`, int64 (n,); `validation_…`
 report.html, *.png       what a person looks at
-.lock                    who trains here now (see `files`); gone when it ends
+.lock                    who trains here now (see `locks`); gone when it ends
 """
 
 from __future__ import annotations
@@ -30,22 +30,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_asl import checkpoint
 from horovod_asl.cli import command, parse
 from horovod_asl.config import SCHEMA, TrainConfig
 from horovod_asl.config_file import flags_of_file, require_known_schema, to_yaml
 from horovod_asl.errors import UserError
-from horovod_asl.files import Lock, write_atomically
+from horovod_asl.files import write_atomically
 from horovod_asl.folds import CROSSVAL, same_command
+from horovod_asl.initial_weights import unknown_weights, yaml_in
+from horovod_asl.locks import Lock
+from horovod_asl.run_weights import RunWeights
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
 ANSWERS = "answers.npz"
 LOCK = ".lock"
 TRAINED_ON = "trained_on.sha256"
-KNOWN_WEIGHTS = ("imagenet", "hands")
-"""What `--pretrained` takes by name. It is decided here, not measured, that nobody whom a store shows was in their
-training: ImageNet shows objects, and the hands of MediaPipe's landmark network were not published."""
-_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
 
 HEAD, NEXT, FEATURES = "head", "next.yaml", "features"
@@ -57,13 +55,8 @@ _LEFTOVERS = {HEAD} | {
 }
 
 
-class RunFolder:
+class RunFolder(RunWeights):
     """The files of one run, by name. Only rank 0 writes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.best = path / "best"
 
     @classmethod
     def default_path(cls, model: str) -> Path:
@@ -81,13 +74,13 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError:
-                pass  # `claim` says why
+                pass  # `claim` gives the reason
             return cls(path)
         raise AssertionError("unreachable")
 
-    def lock(self, say: Callable[[str], None]) -> Lock:
-        """The lock of the process that trains here; `say` gets a line where a stale one was taken over."""
-        return Lock(self.path / LOCK, say)
+    def lock(self, log: Callable[[str], None]) -> Lock:
+        """The lock of the process that trains here; `log` gets a line where a stale one was taken over."""
+        return Lock(self.path / LOCK, log)
 
     def holds_run(self) -> bool:
         """Whether a run began here."""
@@ -190,18 +183,9 @@ class RunFolder:
         return [digest[:_DIGITS] in trained for digest in digests]
 
     def unknown_weights(self) -> str | None:
-        """The file of weights with which this run began, or a run before it, of which nothing says who was in its
-        training; None: there is none."""
-        facts = self.facts()
-        if "unknown_weights" in facts:
-            return None if facts["unknown_weights"] is None else str(facts["unknown_weights"])
-        # Older versions left the name in the config alone, and there also of a file that a run had left.
-        begun = facts.get("begun_with")
-        if begun:
-            named = _pretrained_in(begun.get("config", ""))
-            return named if named is not None and Path(named).suffix in _WEIGHT_FILES else None
-        named = _pretrained_in((self.path / CONFIG).read_text()) if self.holds_run() else None
-        return None if named in KNOWN_WEIGHTS else named
+        """The file of weights with which this run began, or a run before it, whose training photos are
+        not known; None: there is none."""
+        return unknown_weights(self.facts(), (self.path / CONFIG).read_text() if self.holds_run() else "")
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """One JSON line per epoch. Written whole, so that a resumed run drops what it will do again."""
@@ -256,7 +240,7 @@ class RunFolder:
             return None
         metrics = self.path / METRICS
         done = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
-        return f"epoch {done} of {_yaml_in((self.path / CONFIG).read_text()).get('epochs', '?')}"
+        return f"epoch {done} of {yaml_in((self.path / CONFIG).read_text()).get('epochs', '?')}"
 
     def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
         """What `unfinished` means for the weights of this manifest (see `best_weights`), and how to go on."""
@@ -279,38 +263,6 @@ class RunFolder:
             fitted = result.get("temperature") if result.get("epoch") == manifest.get("epoch") else None
         return 1.0 if fitted is None else float(fitted)
 
-    def save_best(
-        self, epoch: int, score: float, weights: checkpoint.Weights, *, keep: int, alone: bool = False
-    ) -> None:
-        """Keep the weights of `epoch` if it is among the best `keep`; the later of equals is better.
-
-        Args:
-            alone: it is the best, whatever the others' scores, and they go.
-        """
-        own = self.best / f"epoch-{epoch:05d}"
-        checkpoint.save(own, weights=weights, facts={"epoch": epoch, "validation_top1": score})
-        ranked = self._ranked()
-        for folder in [one for one in ranked if one != own] if alone else ranked[keep:]:
-            checkpoint.remove(folder)
-
-    def final_weights(self) -> checkpoint.Weights:
-        """The tensors of the newest sound resumable checkpoint: of a finished run, those of its last step."""
-        found = checkpoint.newest_sound(self.checkpoints)
-        if found is None:
-            raise UserError(f"{self.path} holds no checkpoint: its run was stopped before the first")
-        return checkpoint.load_weights(found[0])
-
-    def best_weights(self) -> tuple[dict[str, Any], checkpoint.Weights]:
-        """The manifest and tensors of the best sound checkpoint, else of the newest resumable one."""
-        resumable = sorted(self.checkpoints.glob("step-*"), reverse=True)
-        found = checkpoint.first_sound([*self._ranked(), *resumable])
-        if found is None:
-            raise UserError(
-                f"{self.path} holds no weights yet: its run was stopped before the first checkpoint"
-            )
-        folder, manifest = found
-        return manifest, checkpoint.load_weights(folder)
-
     def write_ledger(self, line: Mapping[str, Any]) -> None:
         """Append a JSON line to this process's file under ledger/."""
         folder = self.path / "ledger"
@@ -318,33 +270,7 @@ class RunFolder:
         with (folder / f"{platform.node()}-{os.getpid()}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _ranked(self) -> list[Path]:
-        """Folders under best/, best first; one that can't be read comes last."""
-
-        def rank(folder: Path) -> tuple[float, int]:
-            try:
-                manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
-                return float(manifest["validation_top1"]), int(manifest["epoch"])
-            except (OSError, ValueError, LookupError, TypeError):
-                return (-1.0, -1)
-
-        return sorted(self.best.glob("epoch-*"), key=rank, reverse=True)
-
 
 def training_unknown(file: str) -> str:
     """What `RunFolder.unknown_weights` means for a score, as half a sentence."""
     return f"these weights began from {file}, and who was in its training is not known"
-
-
-def _pretrained_in(config: str) -> str | None:
-    """What a config as YAML names with `pretrained`."""
-    model = _yaml_in(config).get("model")
-    named = model.get("pretrained") if isinstance(model, dict) else None
-    return None if named is None else str(named)
-
-
-def _yaml_in(config: str) -> dict[str, Any]:
-    import yaml
-
-    content = yaml.safe_load(config)
-    return content if isinstance(content, dict) else {}

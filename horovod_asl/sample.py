@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from horovod_asl.cli import expand_home
 from horovod_asl.data.build import prepare_store
+from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
-from horovod_asl.launcher import Launcher
 
 _VARIABLE = "HOROVOD_ASL_SAMPLE"
 PATIENCE_SECONDS = 600.0
@@ -31,14 +32,14 @@ def sample_path() -> Path:
     return Path(cache) / "horovod_asl" / "synthetic-64px-v1"
 
 
-def ensure_sample(launcher: Launcher) -> Path:
+def ensure_sample(local_rank: int) -> Path:
     """The path of the sample's store. Local rank 0 makes it if need be; the machine's other ranks wait for it.
 
     Called before the backend starts: MPI and Gloo do not survive forks well, and their timeouts do not know
     that somebody is drawing hands. If the maker fails, its launcher ends the ranks that wait.
     """
     path = sample_path()
-    if launcher.local_rank == 0:
+    if local_rank == 0:
         if not Store.exists(path):
             print(
                 "no --store given: drawing the built-in synthetic sample (once, under a minute) …", flush=True
@@ -55,6 +56,7 @@ def ensure_sample(launcher: Launcher) -> Path:
 
 def _make(path: Path) -> None:
     try:
-        prepare_store(sources=["synthetic"], store=path, synthetic=SAMPLE, say=lambda line: print(line, flush=True))
+        selection = PhotoSelection(("synthetic",), synthetic=SAMPLE)
+        prepare_store(path, PrepareOptions(selection), reporter=Reporter(log=partial(print, flush=True)))
     except UserError as error:
         raise UserError(f"{error}; {_VARIABLE} names another place for the sample") from error

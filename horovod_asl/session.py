@@ -21,8 +21,8 @@ from horovod_asl.conclusion import Started, conclude, say_what_is_next
 from horovod_asl.config import TrainConfig
 from horovod_asl.curves import Curves
 from horovod_asl.data.store import Store
+from horovod_asl.dataset import Photos, Rows, photos_of
 from horovod_asl.earlier_run import FirstWeights, first_weights
-from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.features import StoreFeatures, features_of_store
 from horovod_asl.memory import keep_freed_memory
@@ -31,14 +31,7 @@ from horovod_asl.resume import State, read_state
 from horovod_asl.run_facts import begin_folder, facts_of
 from horovod_asl.run_opening import full_disk_in_one_line, open_run_folder
 from horovod_asl.stopping import Outcome, StopSignal
-from horovod_asl.store_photos import (
-    Rows,
-    on_gpu_if_it_fits,
-    parts_of,
-    photos_of,
-    photos_to_train,
-    training_rows,
-)
+from horovod_asl.store_photos import on_gpu_if_it_fits, parts_of, photos_to_train, training_rows
 from horovod_asl.trainer import Trainer
 
 HELD_OUT = ("validation", "test")
@@ -228,13 +221,13 @@ def _watched(run: _Run) -> Iterator[None]:
         trainer.sums,
         shown=is_first,
         goes_on=trainer.config.resume is not None or run.ranks_changed,
-        steps_per_epoch=trainer.steps.steps_per_epoch,
+        steps_per_epoch=trainer.plan.steps_per_epoch,
     )
 
     def on_step(step: int, total: int) -> None:
         if is_first:
             run.display.on_step(step, total, trainer.position.photos, trainer.sums.tolist)
-            curves.on_step(trainer.learning_rate(trainer.position.step - 1))
+            curves.on_step(trainer.plan.learning_rate(trainer.position.step - 1))
 
     def on_epoch(row: dict[str, Any]) -> None:
         run.display.on_epoch(row)

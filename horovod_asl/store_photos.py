@@ -8,34 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_asl.backends import Backend
-from horovod_asl.config import DataConfig, TrainConfig
-from horovod_asl.data.hands import hand_arrays, readings
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import DataConfig
 from horovod_asl.data.split import balanced_subset
 from horovod_asl.data.store import Store
-from horovod_asl.engine import Photos, fits_on_device, on_device
+from horovod_asl.dataset import Photos, Rows, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
-
-Rows = npt.NDArray[np.int64]
-
-
-def photos_of(store: Store, rows: Rows, sees: str | None) -> Photos:
-    """The photos of these rows of the store as a network that sees `pixels`, `landmarks` or `both` takes them.
-
-    Else (None or `photos`) the whole photos. UserError where it wants hands and the store has none.
-    """
-    labels = store.labels[rows]
-    if sees == "landmarks":
-        return Photos(gather=hand_arrays(store.hands[rows]).__getitem__, labels=labels)
-    if sees == "pixels":
-        store.require_hands()
-        return Photos(gather=lambda indices: store.gather_crops(rows[indices]), labels=labels)
-    if sees == "both":
-        hands = store.hands[rows]
-        return Photos(
-            gather=lambda indices: readings(store.gather_crops(rows[indices]), hands[indices]), labels=labels
-        )
-    return Photos(gather=lambda indices: store.gather(rows[indices]), labels=labels)
 
 
 def photos_to_train(

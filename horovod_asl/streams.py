@@ -16,7 +16,18 @@ BROKEN_PIPE = 141
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ERRORS = "horovod_asl.readable"
-_PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "÷": "/", "→": "->", "−": "-", "≥": ">=", "≤": "<=", "·": "."}
+_PLAIN = {
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "×": "x",
+    "÷": "/",
+    "→": "->",
+    "−": "-",
+    "≥": ">=",
+    "≤": "<=",
+    "·": ".",
+}
 _PLAIN |= dict.fromkeys("─━╺╸", "-") | dict.fromkeys("│┃", "|") | dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼┏┓┗┛┡┩╇", "+")
 
 
@@ -33,6 +44,7 @@ def make_usable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS, line_buffering=True, write_through=False)
+            _end_pieces_at_line_ends(stream)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
 
@@ -60,6 +72,22 @@ def flush() -> OSError | None:
         except ValueError:  # a stream that somebody closed
             pass
     return fault
+
+
+def _end_pieces_at_line_ends(stream: io.TextIOWrapper) -> None:
+    """Write a text of several lines up to its last line end; what follows waits for its own, which `print` adds."""
+    write = stream.write
+
+    def write_lines(text: str, /) -> int:
+        lines, end, rest = text.rpartition("\n")
+        if lines and rest:
+            write(lines + end)
+            write(rest)
+        else:
+            write(text)
+        return len(text)
+
+    stream.write = write_lines  # type: ignore[method-assign]
 
 
 def _readable(error: UnicodeError) -> tuple[bytes, int]:

@@ -23,6 +23,7 @@ SAME: Mapping[str, str] = {
     "batch_size": "batch_size_per_replica",
     "num_workers": "workers",
     "j": "workers",
+    "poor_copies": "degraded_copies",  # our own name until version 0.1
 }
 
 LIKE: Mapping[str, tuple[str, ...]] = _all(

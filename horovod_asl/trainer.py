@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horovod_asl import checkpoint, models, schedule
+from horovod_asl import checkpoint, models
 from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
-from horovod_asl.data.loader import Shard, ShardedSteps
-from horovod_asl.engine import Photos, StepOptions, evaluate, not_finite, train_epoch
+from horovod_asl.data.loader import Shard
+from horovod_asl.dataset import Photos
+from horovod_asl.epoch_plan import EpochPlan, accumulation_of
 from horovod_asl.errors import UserError
+from horovod_asl.evaluate import evaluate
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import build_learner, shared_buffers
 from horovod_asl.metrics import Scores
 from horovod_asl.progress import Report, no_report
 from horovod_asl.resume import (
-    Position,
     State,
     apply,
     capture,
@@ -39,6 +38,7 @@ from horovod_asl.resume import (
     require_equal_weights,
 )
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.step import StepOptions, not_finite, train_epoch
 from horovod_asl.stopping import Outcome, StopSignal, StopVote, epochs_without_gain
 
 
@@ -63,20 +63,15 @@ class Trainer:
         self.train, self.validation = train, validation
         self.on_step, self.on_epoch = on_step, on_epoch
         self.on_scored = on_scored
-        self._ahead = 0  # steps by which the schedule is ahead of the count of steps
         self.smallest_px = models.smallest_input_px(config.model.name)
         self.position = position_of(loaded, config, backend)
         self._began_at_step = self.position.step
-        self.accumulation = _accumulation(self.position, config, backend)
+        self.accumulation = accumulation_of(self.position, config, backend.num_replicas)
         self.learner = build_learner(
             config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
         assert train.are_features == config.trains_on_features
-        self._photos = len(train.order())  # in a whole epoch
-        self.steps = self._steps_over(self._photos)
-        self.total_steps = sum(
-            self._steps_over(self._photos_in(epoch)).steps_per_epoch for epoch in range(config.epoch_count)
-        )
+        self.plan = EpochPlan(config, train, self.position, world_size=backend.world_size, rank=backend.rank)
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
         if loaded is not None:
             apply(loaded, self.learner, backend)
@@ -92,7 +87,7 @@ class Trainer:
 
     def _refuse_too_few_epochs(self) -> None:
         begun = self.position.epoch + (self.position.photos > 0)
-        if begun > self.config.epoch_count or self.position.photos > self._photos_in(begun - 1):
+        if begun > self.config.epoch_count or self.position.photos > self.plan.photos_in(begun - 1):
             raise UserError(
                 f"--epochs {self.config.epochs}: {self.folder.path} is in epoch {begun} already: name as many or more"
             )
@@ -111,19 +106,6 @@ class Trainer:
     def _is_done(self) -> bool:
         return self.position.epoch >= self.config.epoch_count or (
             self.position.photos == 0 and self.stopped_early
-        )
-
-    def _photos_in(self, epoch: int) -> int:
-        """The photos that an epoch shows: all, or the part of them that the last one is of `--epochs`."""
-        return math.ceil(min(1.0, max(0.0, round(self.config.epochs - epoch, 9))) * self._photos)
-
-    def _steps_over(self, photos: int) -> ShardedSteps:
-        return ShardedSteps(
-            photos,
-            global_batch=self.position.global_batch,
-            world_size=self.backend.world_size,
-            rank=self.backend.rank,
-            seed=self.config.seed,
         )
 
     def run(self) -> Outcome:
@@ -150,51 +132,27 @@ class Trainer:
     def score(self, photos: Photos) -> Scores:
         """Score `photos` with the present weights, over all ranks."""
         with self.scoring_model() as model:
-            return evaluate(
-                models.tail(model) if photos.are_features else model,
-                self.backend,
-                photos,
-                num_classes=NUM_CLASSES,
-                precision=self.config.execution.precision,
-                smallest_px=self.smallest_px,
-                on_progress=self.on_scored,
-            )
+            network = models.tail(model) if photos.are_features else model
+            return evaluate(network, self.backend, photos, num_classes=NUM_CLASSES, **self._scoring)
 
     def answers(self, photos: Photos) -> Answers:
         """The present weights' answers to `photos`, over all ranks."""
         with self.scoring_model() as model:
-            return collect(
-                models.tail(model) if photos.are_features else model,
-                self.backend,
-                photos,
-                precision=self.config.execution.precision,
-                smallest_px=self.smallest_px,
-                on_progress=self.on_scored,
-            )
+            network = models.tail(model) if photos.are_features else model
+            return collect(network, self.backend, photos, **self._scoring)
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of a step of the run."""
-        optimizer = self.config.optimizer
-        growth = self.position.replicas * self.config.accumulation_steps
-        factor = schedule.batch_scaling_factor(
-            optimizer.learning_rate_scaling, growth, optimizer=optimizer.optimizer
-        )
-        return schedule.learning_rate(
-            step + self._ahead,
-            peak=optimizer.learning_rate_in_force * factor,
-            kind=optimizer.schedule,
-            total_steps=self.total_steps,
-            warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
-            replicas=self.position.replicas,
-        )
+    @property
+    def _scoring(self) -> dict[str, Any]:
+        return {
+            "precision": self.config.execution.precision,
+            "smallest_px": self.smallest_px,
+            "on_progress": self.on_scored,
+        }
 
     # -- an epoch ---------------------------------------------------------------------------------------------
 
     def _train_epoch(self) -> bool:
-        # Where ranks came or went, the steps so far had other sizes, and the schedule goes by photos seen.
-        position, steps = self.position, self.steps
-        at = position.epoch * steps.steps_per_epoch + position.photos // steps.global_batch
-        self._ahead = at - position.step
+        self.plan.catch_up()
         return train_epoch(
             self.learner,
             self.backend,
@@ -202,26 +160,18 @@ class Trainer:
             self._shards(),
             self._step_options(),
             first_step=self.position.step,
-            learning_rate_at=self.learning_rate,
+            learning_rate_at=self.plan.learning_rate,
             after_step=self._after_step,
         )
 
     def _shards(self) -> Iterator[Shard]:
         """The shards of the rest of this epoch, each written to the ledger where one is kept."""
-        epoch = self.position.epoch
-        order = self.train.order()
-        shown = self._photos_in(epoch)
-        if shown < len(order):
-            order = np.random.default_rng([self.config.seed, epoch, 3]).permutation(order)[:shown]
-        shards = (
-            dataclasses.replace(shard, indices=order[shard.indices])
-            for shard in self._steps_over(shown).epoch(epoch, first_photo=self.position.photos)
-        )
         if not self.config.ledger:
-            yield from shards
+            yield from self.plan.shards()
             return
+        epoch = self.position.epoch
         about = {"world_size": self.backend.world_size, "began_at_step": self._began_at_step, "epoch": epoch}
-        for step, shard in enumerate(shards, start=self.position.step):
+        for step, shard in enumerate(self.plan.shards(), start=self.position.step):
             photos = shard.indices[shard.weights > 0].tolist()
             self.folder.write_ledger(about | {"step": step, "time_s": time.time(), "photos": photos})
             yield shard
@@ -243,10 +193,10 @@ class Trainer:
     def _after_step(self, step: int, sums: Tensor) -> bool:
         position = self.position
         position.step = step
-        shown = self._photos_in(position.epoch)
+        shown = self.plan.photos_in(position.epoch)
         position.photos = min(position.photos + position.global_batch, shown)
         self.sums += sums
-        self.on_step(step + self._ahead, self.total_steps)
+        self.on_step(step + self.plan.ahead, self.plan.total_steps)
         if position.photos == shown:
             return False
         if step % self.config.commit_every_steps == 0:
@@ -281,7 +231,7 @@ class Trainer:
                 "lower --learning-rate, or use --precision bf16"
             )
         row: dict[str, Any] = {"epoch": epoch + 1, "step": self.position.step}
-        row |= {"learning_rate": self.learning_rate(self.position.step - 1)}
+        row |= {"learning_rate": self.plan.learning_rate(self.position.step - 1)}
         row |= {"train_loss": loss / count, "train_top1": hits / count, "photos": round(count)}
         if self.validation is not None:
             scores = self.score(self.validation)
@@ -345,9 +295,3 @@ class Trainer:
             }
             state = copy.deepcopy(checkpoint.on_cpu(state))
         self.backend.commit(state)
-
-
-def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:
-    """Backward passes per step such that no replica takes more photos at once than the config allows."""
-    per_pass = config.batch_size_per_replica * backend.num_replicas
-    return -(-position.global_batch // per_pass)

@@ -10,4 +10,4 @@
 need horovodrun "run \`make setup\` (it builds Horovod), or train without it: launch/torchrun.sh"
 
 # shellcheck disable=SC2086  # HOROVODRUN is a list of options
-stoppable horovodrun "${HOROVOD_HOSTS[@]}" ${HOROVODRUN:-} python "$ROOT/train.py" "$@"
+without_tag horovodrun "${HOROVOD_HOSTS[@]}" ${HOROVODRUN:-} python "$ROOT/train.py" "$@"

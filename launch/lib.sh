@@ -44,7 +44,7 @@ default_np() {
 NP=${NP:-$(default_np)}
 HOSTS=${HOSTS:-localhost:$NP}
 
-# What horovodrun is told of NP and of where they run.
+# The options of horovodrun for NP and the hosts.
 HOROVOD_HOSTS=(-np "$NP")
 if [ -n "${HOSTFILE:-}" ]; then HOROVOD_HOSTS+=(--hostfile "$HOSTFILE"); else HOROVOD_HOSTS+=(-H "$HOSTS"); fi
 
@@ -54,8 +54,8 @@ if [ -n "${INTERFACE:-}" ]; then
     export OMPI_MCA_btl_tcp_if_include=$INTERFACE OMPI_MCA_oob_tcp_if_include=$INTERFACE
     export NCCL_SOCKET_IFNAME=$INTERFACE GLOO_SOCKET_IFNAME=$INTERFACE
 fi
-# mpirun ends the job when a host has been silent for 30 + 9 × 10 s; as it comes, for 8 minutes. That is sooner than
-# the ranks give up (--stall-timeout-seconds): told of their end, mpirun would wait for the silent host to hear of it.
+# mpirun ends the job when a host has been silent for 30 + 9 × 10 s; by default, for 8 minutes. This must come before the
+# ranks give up (--stall-timeout-seconds): once a rank has ended, mpirun waits for the silent host's answer.
 export OMPI_MCA_oob_tcp_keepalive_time=${OMPI_MCA_oob_tcp_keepalive_time:-30}
 export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-10}
 
@@ -93,4 +93,32 @@ ctrl_c() {
     else
         kill -KILL -- "-$2"
     fi
+}
+
+# without_tag COMMAND…: run it as `stoppable` does, and remove the rank that horovodrun puts before each line
+# (`[1,0]<stdout>:` over MPI, `[0]<stdout>:` over Gloo) from the lines of rank 0, which has nearly all of them. Other
+# ranks' lines keep theirs. The two filters live until the launcher has closed its output: no signal ends them before.
+without_tag() {
+    local code=0 tag='s/^\[\(1,\)\{0,1\}0\]<std[a-z]*>://' filters=()
+    if [ "$(uname)" != Linux ]; then # sed -u and the process ids below need GNU sed and bash 4.4
+        stoppable "$@"
+        return
+    fi
+    exec 3> >(trap '' INT TERM HUP && LC_ALL=C exec sed -u "$tag")
+    filters+=($!)
+    exec 4> >(trap '' INT TERM HUP && LC_ALL=C exec sed -u "$tag" 3>&- >&2)
+    filters+=($!)
+    stoppable "$@" >&3 2>&4 3>&- 4>&- || code=$?
+    exec 3>&- 4>&-
+    wait_for_end "${filters[@]}"
+    return "$code"
+}
+
+# wait_for_end PID…: until these have ended, or for 5 s: what a killed launcher left behind may hold their input open.
+wait_for_end() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        kill -0 "$@" 2>/dev/null || return 0
+        sleep 0.05
+    done
 }

@@ -51,7 +51,7 @@ train_on_all() {
 
 echo "model: 1 of 5, hands found in all photos"
 horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "massey=$OTHERS/massey" \
-    "homes=$OTHERS/homes" drawn=synthetic "$STORE" --hands --poor-copies 2 --group-by 'massey=/(?P<r>hand\d)' \
+    "homes=$OTHERS/homes" drawn=synthetic "$STORE" --hands --degraded-copies 2 --group-by 'massey=/(?P<r>hand\d)' \
     --synthetic-recordings "$DRAWN" --synthetic-photos 2 --synthetic-size 200 --synthetic-variety 1 --allow-missing
 
 python -c 'import json, sys; print("store", json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json" |

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from horovod_asl.errors import UserError
-from horovod_asl.files import boot_id
 from horovod_asl.launcher import Launcher
+from horovod_asl.process_identity import boot_id
 
 Place = dict[str, Any]
 _POLL_S = 0.05

@@ -1,4 +1,4 @@
-"""Ends a rank that waits for ever, and says for whom: MPI's collectives have no timeout of their own.
+"""Ends a rank that waits for ever, and names the rank it waits for: MPI's collectives have no timeout of their own.
 
 A thread in every rank notes how long the main thread has made no progress. Each second it sends a datagram to
 rank 0 (step, and how many collectives this rank has come to) and gets rank 0's view of the others back. Where
@@ -21,13 +21,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 
 from horovod_asl.backends.base import Serial
+from horovod_asl.backends.diagnosis import Report, diagnose
 from horovod_asl.errors import UserError
 
 TICK_S = 1.0
@@ -39,38 +39,6 @@ _START_NOTICE_AFTER_S = 15.0
 Meeting = dict[str, Any]
 # Gloo and NCCL, of a rank that has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a rank last said of itself: `collectives` counts those that it has come to, `heard_s` is when."""
-
-    rank: int
-    host: str
-    step: int
-    collectives: int
-    heard_s: float
-
-
-def diagnose(reports: dict[int, Report], world_size: int, *, now_s: float, silent_after_s: float) -> str:
-    """Which ranks keep the others waiting, in words; empty if none stands out."""
-    absent = [rank for rank in range(world_size) if rank not in reports]
-    if absent:
-        return f"nothing was heard of rank {_numbers(absent)}"
-    silent = [report for report in reports.values() if now_s - report.heard_s > silent_after_s]
-    if silent:
-        return "; ".join(
-            f"rank {report.rank} on {report.host} is silent since {now_s - report.heard_s:.0f} s, last heard of "
-            f"in step {report.step}: its process, its host or the network has stopped"
-            for report in silent[:8]
-        )
-    furthest = max(report.collectives for report in reports.values())
-    behind = [report for report in reports.values() if report.collectives < furthest]
-    return "; ".join(
-        f"rank {report.rank} on {report.host} is alive in step {report.step} but does not come to where the "
-        "others wait"
-        for report in behind[:8]
-    )
 
 
 class Watchdog(threading.Thread):
@@ -92,9 +60,9 @@ class Watchdog(threading.Thread):
         self._reports: dict[int, Report] = {}
         self._view, self._heard_rank_0_s = "", time.monotonic()
         self._meeting: Meeting | None = None
-        self.awaits = self._told = ""
+        self.awaits = self._reported = ""
         """For whom this rank waits while it starts, in words."""
-        self._told_s = 0.0
+        self._reported_s = 0.0
         self._waiting_since_s: float | None = None
         self._leave_at_s, self._leave_with = math.inf, ""
         self._ended = threading.Event()
@@ -163,11 +131,11 @@ class Watchdog(threading.Thread):
         if now_s > self._leave_at_s:
             self._leave(self._leave_with)
         since_s, awaits = self._waiting_since_s, self.awaits
-        if since_s is None or now_s < max(since_s, self._told_s) + _START_NOTICE_AFTER_S:
+        if since_s is None or now_s < max(since_s, self._reported_s) + _START_NOTICE_AFTER_S:
             return
-        if awaits not in ("", self._told):
-            self._told, self._told_s = awaits, now_s
-            self._say(f"rank {self.rank}: since {now_s - since_s:.0f} s waiting for {awaits}")
+        if awaits not in ("", self._reported):
+            self._reported, self._reported_s = awaits, now_s
+            self._log(f"rank {self.rank}: since {now_s - since_s:.0f} s waiting for {awaits}")
 
     def _exchange(self) -> None:
         meeting = self._meeting
@@ -223,7 +191,7 @@ class Watchdog(threading.Thread):
         # Under MPI by rank 0 alone: with output under way to the other side of a cut, orted there would not end.
         if "is silent" in reason and not self._noticed and (self.rank == 0 or self._is_gloo):
             self._noticed = True
-            self._say(f"warning: rank {self.rank}: {reason} (the job ends at {timeout_s:.0f} s)")
+            self._log(f"warning: rank {self.rank}: {reason} (the job ends at {timeout_s:.0f} s)")
 
     def _cause(self) -> str:
         assert self._meeting is not None
@@ -241,12 +209,12 @@ class Watchdog(threading.Thread):
         """Since when nothing was heard of rank 0."""
         return time.monotonic() - self._heard_rank_0_s
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever read our output may be gone with the launcher
             print(line, file=sys.stderr, flush=True)
 
     def _leave(self, reason: str) -> None:
-        self._say(f"error: rank {self.rank}: {reason}")
+        self._log(f"error: rank {self.rank}: {reason}")
         os._exit(1)  # the main thread is in a collective that will not return
 
 
@@ -257,7 +225,7 @@ class Watched(Serial):
     """
 
     lost: Sequence[str] = _LOST
-    """What a library's error says where another rank has ended."""
+    """Parts of the libraries' errors where another rank has ended."""
 
     def __init__(self, device: torch.device, watchdog: Watchdog) -> None:
         super().__init__(device)
@@ -282,7 +250,7 @@ class Watched(Serial):
 
     @contextlib.contextmanager
     def _naming_lost_ranks(self) -> Iterator[None]:
-        """UserError in place of what a library raises where another rank has ended: its own message says why."""
+        """UserError in place of a library's error where another rank has ended, whose own message has the cause."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
@@ -309,7 +277,3 @@ def _alive(process: psutil.Process | None) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def _numbers(ranks: list[int]) -> str:
-    return ", ".join(map(str, ranks[:8])) + (" …" if len(ranks) > 8 else "")

@@ -136,7 +136,7 @@ def _report(out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from horovod_asl.crossval import HEAD, rows_of, write_report
+    from horovod_asl.crossval_report import HEAD, rows_of, write_report
 
     cells = write_report(out, rows_of(out))
     table = Table(*HEAD)

@@ -12,11 +12,11 @@ outside them count as wrong. The answer and the JSON say how many of the very ph
 SHA-256 of their files: the same picture saved anew is not noticed), and which of the recordings. Where the run began
 with a file of weights that no run of ours left (--pretrained FILE), that is not known: `photos_in_training` is then
 null, `in_training_unknown_because` says why, and `photos_known_in_training` counts those that are known to be. A run
-that is not finished is scored with its best epoch so far: a line says so, and in the JSON `finished` is false.
+that is not finished is scored with its best epoch so far: a line reports it, and in the JSON `finished` is false.
 
 `nll` and `ece` are of the network as it is, `nll_calibrated` and `ece_calibrated` at the run's temperature, which was
-fitted on its validation split (1 without one). What abstaining would bring is told at that temperature: `coverage`,
-and `at_accuracy`, whose thresholds are chosen on these very photos, so expect a little less of them elsewhere.
+fitted on its validation split (1 without one). What abstaining brings is reported at that temperature: `coverage` and
+`at_accuracy`, whose thresholds are chosen on these very photos, so expect a little less of them elsewhere.
 
 The report shows single photos: right and wrong answers, where in the pixels the network found them (Grad-CAM), the
 landmarks of the hand, and the pairs of classes that are confused most, side by side.
@@ -39,8 +39,10 @@ from horovod_asl.score_lines import lines_of
 
 if TYPE_CHECKING:
     from horovod_asl.answers import Answers
+    from horovod_asl.data.class_names import ClassNames
+    from horovod_asl.data.folder import LoadedPhotos
     from horovod_asl.data.store import Store
-    from horovod_asl.engine import Photos
+    from horovod_asl.dataset import Photos
     from horovod_asl.examples import Album, Readings
     from horovod_asl.inference import Predictor
     from horovod_asl.runfolder import RunFolder
@@ -132,7 +134,8 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
     from horovod_asl.data.store import Store
-    from horovod_asl.store_photos import parts_of, photos_of
+    from horovod_asl.dataset import photos_of
+    from horovod_asl.store_photos import parts_of
 
     store = Store.open(config.photos)
     _require_size(store, predictor)
@@ -166,7 +169,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
 def _require_size(store: Store, predictor: Predictor) -> None:
     crops = predictor.sees in ("pixels", "both")
     if predictor.sees == "landmarks" or (crops and store.crop_size is None):
-        return  # a store without hands says so when it is asked for them
+        return  # a store without hands is refused where they are read
     flag = "--crop-size" if crops else "--image-size"
     held, read = (
         (store.crop_size, predictor.facts["crop_size"]) if crops else (store.image_size, predictor.image_size)
@@ -182,27 +185,13 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     """Each rank decodes and scores every world_size-th photo."""
     from horovod_asl.answers import measures
     from horovod_asl.boxed import open_run
-    from horovod_asl.cores import usable_cores
     from horovod_asl.data.class_names import classes_by
-    from horovod_asl.data.folder import load_folder
-    from horovod_asl.engine import Photos
+    from horovod_asl.dataset import Photos
 
     backend = predictor.backend
     classes = classes_by(config.classes, config.class_from_name)
-    with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
-        loaded = load_folder(
-            config.photos,
-            reader=predictor.reader,
-            workers=max(1, usable_cores() // backend.local_size),
-            rank=backend.rank,
-            world_size=backend.world_size,
-            split=config.split,
-            exclude=config.exclude,
-            classes=classes,
-            say=lambda line: print(line, flush=True),
-            on_progress=progress.update,
-        )
-    problems = sorted(problem for share in backend.gather(loaded.problems) for problem in share)
+    loaded = _load_folder(config, predictor, classes)
+    problems = sorted(problem for own in backend.gather(loaded.problems) for problem in own)
     if backend.rank == 0:
         _show_left_out(problems, config.json)
         for line in loaded.notes:
@@ -213,7 +202,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     run = open_run(config.run)
     seen = run.were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
-    paths = [path for share in backend.gather(loaded.paths) for path in share]
+    paths = [path for own in backend.gather(loaded.paths) for path in own]
     name = str(config.photos) + (f" ({config.split})" if config.split else "")
     provenance = _provenance(
         config, predictor, run, scored=[name], seen=[name] if count else [], known_in_training=count
@@ -230,6 +219,27 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
 
     left_out = {"left_out": len(problems) + loaded.strays, "unreadable": dict(problems)}
     return figures | provenance | left_out, examples
+
+
+def _load_folder(config: EvaluateConfig, predictor: Predictor, classes: ClassNames) -> LoadedPhotos:
+    """The photos of this rank, their number shown meanwhile."""
+    from horovod_asl.cores import usable_cores
+    from horovod_asl.data.folder import load_folder
+
+    backend = predictor.backend
+    with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
+        return load_folder(
+            config.photos,
+            reader=predictor.reader,
+            workers=max(1, usable_cores() // backend.local_size),
+            rank=backend.rank,
+            world_size=backend.world_size,
+            split=config.split,
+            exclude=config.exclude,
+            classes=classes,
+            say=lambda line: print(line, flush=True),
+            on_progress=progress.update,
+        )
 
 
 def _show_left_out(problems: Sequence[tuple[str, str]], json_file: Path | None) -> None:

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 def _print_facts(facts: Inspection, *, verified: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    copies = f" and {facts.copies} poor copies for training" if facts.copies else ""
+    copies = f" and {facts.copies} degraded copies for training" if facts.copies else ""
     checked = ", every digest checked" if verified else ""
     console.print(
         f"{facts.store}: {facts.photos} photos{copies}, {facts.image_size} px, digest {facts.digest[:12]}{checked}"
@@ -104,7 +104,7 @@ def _classes_table(facts: Inspection) -> Table:
     table = _table("class", *SPLITS, *(["found"] if facts.hands else []))
     for name, counts in facts.classes.items():
         own = facts.hands_by_class.get(name)
-        found = [_share(own["found"], own["photos"])] if own else []
+        found = [_percent(own["found"], own["photos"])] if own else []
         table.add_row(name, *[_count(counts[split]) for split in SPLITS], *found)
     return table
 
@@ -114,21 +114,21 @@ def _print_hands(console: Console, facts: Inspection) -> None:
     signs = _sum(row for row in facts.hands if row["of"] == "signs")
     photos, found = signs["photos"], signs["found"]
     if photos:
-        console.print(f"a hand in {found:,} of {photos:,} photos of signs ({_share(found, photos)})")
+        console.print(f"a hand in {found:,} of {photos:,} photos of signs ({_percent(found, photos)})")
     signed = {name: own for name, own in facts.hands_by_class.items() if name != "nothing"}
-    shares = ((own["found"] / own["photos"], name) for name, own in signed.items())
-    worst = sorted((share, name) for share, name in shares if share < 1)[:SHOWN_CLASSES]
+    fractions = ((own["found"] / own["photos"], name) for name, own in signed.items())
+    worst = sorted((fraction, name) for fraction, name in fractions if fraction < 1)[:SHOWN_CLASSES]
     if worst:
-        console.print(f"  least often in {', '.join(f'{name} ({share:.1%})' for share, name in worst)}")
+        console.print(f"  least often in {', '.join(f'{name} ({fraction:.1%})' for fraction, name in worst)}")
     if found:
-        right, left = _share(signs["right"], found), _share(found - signs["right"], found)
+        right, left = _percent(signs["right"], found), _percent(found - signs["right"], found)
         console.print(f"  {right} are right hands and {left} left ones, as MediaPipe sees it")
     if signs["dark"]:
-        console.print(f"  {signs['dark']:,} are dark, and were looked at in a lighter copy")
+        console.print(f"  {signs['dark']:,} are dark, and were searched in a lighter copy")
     if signs["late"]:
-        console.print(f"  {signs['late']:,} were found at a late attempt, and confirmed by a second look")
-    if signs["doubtful"]:
-        console.print(f"  {signs['doubtful']:,} more were seen but not confirmed, and do not count as found")
+        console.print(f"  {signs['late']:,} were found at a late attempt, and confirmed once more")
+    if signs["unconfirmed"]:
+        console.print(f"  {signs['unconfirmed']:,} more were seen but not confirmed, and do not count as found")
     nothing = _sum(row for row in facts.hands if row["of"] == "nothing")
     if nothing["photos"]:
         console.print(f"a hand in {nothing['found']:,} of {nothing['photos']:,} photos of `nothing`")
@@ -144,9 +144,9 @@ def _sum(rows: Iterable[dict[str, Any]]) -> Counter[str]:
 def _hands_table(facts: Inspection) -> Table:
     table = _table("hands of", "", "photos", "found", "late", "unconfirmed", "right hands")
     for row in facts.hands:
-        shares = [_share(row[name], row["photos"]) for name in ("found", "late", "doubtful")]
+        percents = [_percent(row[name], row["photos"]) for name in ("found", "late", "unconfirmed")]
         table.add_row(
-            row["source"], row["of"], str(row["photos"]), *shares, _share(row["right"], row["found"])
+            row["source"], row["of"], str(row["photos"]), *percents, _percent(row["right"], row["found"])
         )
     return table
 
@@ -163,7 +163,7 @@ def _count(number: int) -> str:
     return str(number) if number else "–"
 
 
-def _share(count: int, of: int) -> str:
+def _percent(count: int, of: int) -> str:
     return f"{count / of:.1%}" if of else "–"
 
 

@@ -7,7 +7,7 @@
     horovod-asl prepare ~/flat stores/flat --class-from-name '^hand[0-9]+_([a-z])_'
     horovod-asl prepare ~/videos stores/videos                                # A.mp4, or A/take1.mp4
     horovod-asl prepare synthetic stores/sample
-    horovod-asl prepare asl=~/asl phone=~/phone stores/robust --poor-copies 2
+    horovod-asl prepare asl=~/asl phone=~/phone stores/robust --degraded-copies 2
     mpirun -np 8 horovod-asl prepare /data/asl /data/stores/asl
 
 A SOURCE is a folder of class folders (A … Z, del, nothing, space; nested as on Kaggle), the downloaded zip
@@ -44,7 +44,7 @@ beforehand how long it takes. Where MediaPipe or its models are missing, a line 
 hands; with --hands that is an error. --no-hands leaves the hands out. The same prepare without it adds them later,
 and decodes nothing again.
 
-With --poor-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for
+With --degraded-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for
 training.
 
 Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where all of them see it.
@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -61,9 +62,17 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from horovod_asl.cli import command, parse
-from horovod_asl.config import PLACE
-from horovod_asl.data.build import PrepareReport, Tolerance, check_values, prepare_store
+from horovod_asl.config_groups import PLACE
+from horovod_asl.data.build import PrepareReport, prepare_store
+from horovod_asl.data.checks import require_range
 from horovod_asl.data.decode import MAX_MEGAPIXELS
+from horovod_asl.data.prepare_options import (
+    PhotoSelection,
+    PrepareOptions,
+    Reporter,
+    StoreFormat,
+    Tolerance,
+)
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.split import SplitRule
 from horovod_asl.errors import UserError
@@ -89,7 +98,7 @@ class PrepareConfig:
     crop_size: int = 192
     """Side of the crops in pixels."""
 
-    poor_copies: int = 0
+    degraded_copies: int = 0
     """Of each photo so many copies, for training alone, as a poor camera in poor light would have taken it. The hand
     is looked for in them too, so that landmarks err in training as they will in the dark."""
 
@@ -125,7 +134,7 @@ class PrepareConfig:
     """A source that is the test split as a whole; what would be test of the others becomes validation."""
 
     fraction: float = 0.1
-    """With --split random: the share that is test, and as much again validation."""
+    """With --split random: the fraction that is test, and as much again validation."""
 
     samples: int | None = None
     """A class-balanced subset of this many photos, drawn from every recording alike."""
@@ -159,7 +168,7 @@ class PrepareConfig:
     """Replace the store that is there although under half of its photos are in the new one."""
 
     max_bad_share: float = 0.05
-    """Stop if more than this share of the photos cannot be used."""
+    """Stop if more than this fraction of the photos cannot be used."""
 
     max_megapixels: float = MAX_MEGAPIXELS
     """Larger pictures are left out, before they are decoded."""
@@ -168,38 +177,71 @@ class PrepareConfig:
     """Processes that decode; by default as many as usable cores. Under mpirun the ranks take their place."""
 
     def __post_init__(self) -> None:
-        check_values(self.image_size, self.samples, self.workers, self.crop_size, self.poor_copies)
-        _split_rule(self)
-        _synthetic(self)
-        _tolerance(self)
+        require_range("--workers", self.workers, 1)
+        self.options(())
+
+    def options(self, sources: Sequence[str]) -> PrepareOptions:
+        """What `prepare_store` is to do with these sources. UserError for values that no prepare could have."""
+        return PrepareOptions(self._selection(sources), self._store_format(), self._split_rule(), self._tolerance())
+
+    def _selection(self, sources: Sequence[str]) -> PhotoSelection:
+        return PhotoSelection(
+            sources=tuple(sources),
+            group_by=self.group_by,
+            exclude=self.exclude,
+            class_file=self.classes,
+            class_from_name=self.class_from_name,
+            samples=self.samples,
+            synthetic=SyntheticOptions(
+                self.synthetic_recordings,
+                self.synthetic_photos,
+                self.seed,
+                self.synthetic_size,
+                self.synthetic_variety,
+            ),
+        )
+
+    def _store_format(self) -> StoreFormat:
+        return StoreFormat(
+            image_size=self.image_size,
+            hands=self.hands,
+            crop_size=self.crop_size,
+            degraded_copies=self.degraded_copies,
+        )
+
+    def _split_rule(self) -> SplitRule:
+        return SplitRule(
+            kind=self.split,
+            validation=self.validation,
+            test=self.test,
+            test_source=self.test_source,
+            fraction=self.fraction,
+            seed=self.seed,
+        )
+
+    def _tolerance(self) -> Tolerance:
+        return Tolerance(
+            allow_missing=self.allow_missing,
+            skip_unknown=self.skip_unknown,
+            drop_duplicates=self.drop_duplicates,
+            replace=self.replace,
+            max_bad_share=self.max_bad_share,
+            max_megapixels=self.max_megapixels,
+        )
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a store and say what is in it."""
+    """Prepare a store and report what is in it."""
     config = parse(PrepareConfig, argv, prog="horovod-asl prepare", description=__doc__)
     *sources, store = _places(config)
     started = time.perf_counter()
     with Progress("photos") as progress:
         report = prepare_store(
-            sources=sources,
-            store=Path(store),
-            image_size=config.image_size,
-            crop_size=None if config.hands is False else config.crop_size,
-            require_hands=config.hands is True,
-            poor_copies=config.poor_copies,
-            group_by=config.group_by,
-            split=_split_rule(config),
-            exclude=config.exclude,
-            class_file=config.classes,
-            class_from_name=config.class_from_name,
-            samples=config.samples,
-            synthetic=_synthetic(config),
-            tolerance=_tolerance(config),
+            Path(store),
+            config.options(sources),
             workers=config.workers,
             across_ranks=True,
-            say=progress.say,
-            on_progress=progress.update,
-            on_stage=progress.begin,
+            reporter=Reporter(progress.say, progress.update, progress.begin),
         )
     if report is not None:
         _summarise(report, time.perf_counter() - started)
@@ -215,44 +257,12 @@ def _places(config: PrepareConfig) -> tuple[str, ...]:
     return config.places
 
 
-def _split_rule(config: PrepareConfig) -> SplitRule:
-    return SplitRule(
-        kind=config.split,
-        validation=config.validation,
-        test=config.test,
-        test_source=config.test_source,
-        fraction=config.fraction,
-        seed=config.seed,
-    )
-
-
-def _synthetic(config: PrepareConfig) -> SyntheticOptions:
-    return SyntheticOptions(
-        config.synthetic_recordings,
-        config.synthetic_photos,
-        config.seed,
-        config.synthetic_size,
-        config.synthetic_variety,
-    )
-
-
-def _tolerance(config: PrepareConfig) -> Tolerance:
-    return Tolerance(
-        allow_missing=config.allow_missing,
-        skip_unknown=config.skip_unknown,
-        drop_duplicates=config.drop_duplicates,
-        replace=config.replace,
-        max_bad_share=config.max_bad_share,
-        max_megapixels=config.max_megapixels,
-    )
-
-
 def _summarise(report: PrepareReport, seconds: float) -> None:
     state = "up to date" if report.up_to_date else "ready"
     splits = ", ".join(f"{count} {name}" for name, count in report.splits.items())
     print(f"{report.store} is {state}: {report.photos} photos ({splits}), digest {report.digest[:12]}")
     if report.copies:
-        print(f"  and {report.copies} poor copies of them, for training")
+        print(f"  and {report.copies} degraded copies of them, for training")
     for source in report.sources:
         recordings = ", ".join(f"{name} ({count})" for name, count in source["recordings"].items())
         print(

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from horovod_asl.cli import asks_for_help, expand_home, parse, value_of
-from horovod_asl.config import HOW_LONG, NOT_LEARNED, TEMPORARY, TrainConfig, refuse_without_effect
+from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
+from horovod_asl.config_groups import TEMPORARY
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
@@ -249,7 +250,7 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
     if config.data.store is None:
         from horovod_asl.sample import ensure_sample
 
-        return ensure_sample(launcher)
+        return ensure_sample(launcher.local_rank)
     if config.resume is None:
         from horovod_asl.run_opening import require_store
 

@@ -6,8 +6,8 @@ A photo that stands on two sides of a split is refused, dropped from the earlier
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,33 +18,39 @@ from horovod_asl.data.decoding import Decoded
 from horovod_asl.data.leaks import Leaks, Rows, find_leaks
 from horovod_asl.data.sources import Source, SourcePhoto
 from horovod_asl.data.split import SplitRule, random_split, split_recordings
-from horovod_asl.data.store import is_copy, original_of
+from horovod_asl.data.store_files import is_copy, original_of
 from horovod_asl.data.store_writer import IndexRow, Problem
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 
 
-def arrange(
-    photos: Sequence[SourcePhoto],
-    decoded: Decoded,
-    split: SplitRule,
-    *,
-    drop_duplicates: bool,
-    say: Callable[[str], None],
-) -> tuple[list[IndexRow], list[Problem]]:
-    """The rows of the index, each good photo with its split; and the photos dropped because they leak.
+@dataclass(frozen=True)
+class Assigned:
+    """What the split made of the photos."""
+
+    rows: tuple[IndexRow, ...]
+    """The rows of the index, each good photo with its split."""
+    dropped: tuple[Problem, ...] = ()
+    """Photos left out because they stand on two sides."""
+    lines: tuple[str, ...] = ()
+    """What the user is to know of it."""
+
+
+def assign_splits(
+    photos: Sequence[SourcePhoto], decoded: Decoded, split: SplitRule, *, drop_duplicates: bool
+) -> Assigned:
+    """Give each good photo its split, and its copies the same.
 
     UserError if the split cannot be made, or leaks and `drop_duplicates` is off.
     """
     rows = _rows(photos, decoded, split)
     by_folders = not split.names_recordings and any(photo.side for photo in photos)
-    kept, dropped = _settle_leaks(
-        originals(rows), decoded.bank, split, by_folders=by_folders, drop=drop_duplicates, say=say
-    )
-    if len(kept) == len(rows):
-        return kept, dropped
-    with_their_copies = {(row.source, row.path) for row in kept}
-    return [row for row in rows if (row.source, original_of(row.path)) in with_their_copies], dropped
+    settled = _settle_leaks(originals(rows), decoded.bank, split, by_folders=by_folders, drop=drop_duplicates)
+    if len(settled.rows) == len(rows):
+        return settled
+    with_their_copies = {(row.source, row.path) for row in settled.rows}
+    kept = [row for row in rows if (row.source, original_of(row.path)) in with_their_copies]
+    return replace(settled, rows=tuple(kept))
 
 
 def originals(rows: Sequence[IndexRow]) -> list[IndexRow]:
@@ -52,8 +58,8 @@ def originals(rows: Sequence[IndexRow]) -> list[IndexRow]:
     return [row for row in rows if not is_copy(row.path)]
 
 
-def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[[str], None]) -> None:
-    """UserError if a class is held out but not in training; a warning if nothing is held out for a test."""
+def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool) -> list[str]:
+    """UserError if a class is held out but not in training; a line of warning if nothing is held out for a test."""
     trained = {row.label for row in rows if row.split == "train"}
     present = {row.label for row in rows}
     untrained = [name for name in CLASSES if name in present - trained]
@@ -63,11 +69,12 @@ def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool, say: Callable[
             f"{', '.join(untrained)}; they are all held out: hold out other recordings (--test, --validation), "
             "choose a --group-by that does not take each class for a recording, or go on with --allow-missing"
         )
-    if rows and not any(row.split == "test" for row in rows):
-        say(
-            "warning: no photo is held out for a test, so no score will say how well new hands are read: have "
-            "recordings told apart (--group-by), name one (--test), or hold a source out (--test-source NAME)"
-        )
+    if not rows or any(row.split == "test" for row in rows):
+        return []
+    return [
+        "warning: no photo is held out for a test, so no score will say how well new hands are read: have "
+        "recordings told apart (--group-by), name one (--test), or hold a source out (--test-source NAME)"
+    ]
 
 
 def obeys_folders(source: Source, split: SplitRule) -> bool:
@@ -75,25 +82,28 @@ def obeys_folders(source: Source, split: SplitRule) -> bool:
     return bool(source.split_folders) and not split.names_recordings and source.name != split.test_source
 
 
-def report_split_folders(sources: Sequence[Source], split: SplitRule, say: Callable[[str], None]) -> None:
+def split_folder_lines(sources: Sequence[Source], split: SplitRule) -> list[str]:
     """A line for each source whose folders make a split, and a warning where the same people stand on two sides."""
-    for source in sources:
-        if not source.split_folders:
-            continue
-        folders = ", ".join(f"{folder}/" for folder in source.split_folders)
-        if split.names_recordings:
-            say(f"{source.name}: its folders {folders} are not the split: --validation and --test are")
-        elif source.name != split.test_source:
-            say(
-                f"{source.name}: its folders {folders} are the split{_further(source, split)} "
-                "(--split recordings ignores them)"
-            )
-            if source.shared_recordings:
-                shared = _first(source.shared_recordings)
-                say(
-                    f"warning: {source.name}: these folders share recordings ({shared}), so the scores say "
-                    "nothing about new people (--split recordings keeps each on one side)"
-                )
+    return [line for source in sources if source.split_folders for line in _split_folder_lines(source, split)]
+
+
+def _split_folder_lines(source: Source, split: SplitRule) -> list[str]:
+    folders = ", ".join(f"{folder}/" for folder in source.split_folders)
+    if split.names_recordings:
+        return [f"{source.name}: its folders {folders} are not the split: --validation and --test are"]
+    if source.name == split.test_source:
+        return []
+    lines = [
+        f"{source.name}: its folders {folders} are the split{_further(source, split)} "
+        "(--split recordings ignores them)"
+    ]
+    if source.shared_recordings:
+        shared = _first(source.shared_recordings)
+        lines.append(
+            f"warning: {source.name}: these folders share recordings ({shared}), so the scores say "
+            "nothing about new people (--split recordings keeps each on one side)"
+        )
+    return lines
 
 
 def _first(names: Sequence[str], count: int = 6) -> str:
@@ -122,9 +132,7 @@ def describe_source(source: Source, rows: Sequence[IndexRow], split: SplitRule) 
         "group_by": source.group_by,
         "recordings": recordings,
     }
-    return described | (
-        {"split_folders": list(source.split_folders)} if obeys_folders(source, split) else {}
-    )
+    return described | ({"split_folders": list(source.split_folders)} if obeys_folders(source, split) else {})
 
 
 def describe_split(split: SplitRule, sources: Sequence[Source], samples: int | None) -> dict[str, Any]:
@@ -178,14 +186,8 @@ def _splits(photos: Sequence[SourcePhoto], rule: SplitRule) -> list[str]:
 
 
 def _settle_leaks(
-    rows: Sequence[IndexRow],
-    bank: PixelBank,
-    split: SplitRule,
-    *,
-    by_folders: bool,
-    drop: bool,
-    say: Callable[[str], None],
-) -> tuple[list[IndexRow], list[Problem]]:
+    rows: Sequence[IndexRow], bank: PixelBank, split: SplitRule, *, by_folders: bool, drop: bool
+) -> Assigned:
     """The rows that may stay, and those dropped from the earlier side (train, validation), with the reason.
 
     UserError if there are leaks and neither `drop` nor a random split, which reports them and keeps
@@ -194,13 +196,13 @@ def _settle_leaks(
     splits = np.array([row.split for row in rows], dtype=object)
     leaks = _leaks(rows, splits, bank)
     if split.kind == "random":
-        say(
+        warning = (
             "warning: a random split puts neighbouring frames of one take on both sides, so its score says "
             f"little about another hand. Here: {leaks.summary(splits)}"
         )
-        return list(rows), []
+        return Assigned(tuple(rows), lines=(warning,))
     if not len(leaks):
-        return list(rows), []
+        return Assigned(tuple(rows))
     if not drop:
         raise UserError(_message(rows, leaks, splits, by_folders=by_folders))
     return _without(rows, leaks)
@@ -228,7 +230,7 @@ def _message(rows: Sequence[IndexRow], leaks: Leaks, splits: NDArray[np.object_]
     )
 
 
-def _without(rows: Sequence[IndexRow], leaks: Leaks) -> tuple[list[IndexRow], list[Problem]]:
+def _without(rows: Sequence[IndexRow], leaks: Leaks) -> Assigned:
     reasons: dict[int, str] = {}
     for other, held, exact in zip(
         leaks.other.tolist(), leaks.held.tolist(), leaks.exact.tolist(), strict=True
@@ -240,4 +242,4 @@ def _without(rows: Sequence[IndexRow], leaks: Leaks) -> tuple[list[IndexRow], li
     dropped = [
         Problem(rows[number].source, rows[number].path, why) for number, why in sorted(reasons.items())
     ]
-    return left, dropped
+    return Assigned(tuple(left), tuple(dropped))

@@ -26,7 +26,7 @@ _PAPER, _INK, _FAINT, _QUIET, _EMPTY = "#fbfaf7", "#26231f", "#e6e3dc", "#7d776d
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the photos of a recording at a share (0–1) of each class's way through it."""
+    """One column: the photos of a recording at a fraction (0–1) of each class's way through it."""
 
     source: str
     recording: str
@@ -81,11 +81,11 @@ def choose_columns(store: Store, count: int) -> list[Column]:
     keys = sorted(set(zip(store.sources, store.recordings, strict=True)))
     if len(keys) > count:
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, count).round().astype(int)]
-    each = max(1, count // max(1, len(keys)))
+    per_recording = max(1, count // max(1, len(keys)))
     columns = []
     for source, recording in keys:
         split = _main_split(store.splits[(store.sources == source) & (store.recordings == recording)])
-        columns += [Column(source, recording, split, (i + 0.5) / each) for i in range(each)]
+        columns += [Column(source, recording, split, (i + 0.5) / per_recording) for i in range(per_recording)]
     return columns
 
 

@@ -1,4 +1,4 @@
-"""Copies of photos as a poor camera in poor light would have taken them (`prepare --poor-copies`), for training.
+"""Copies of photos as a poor camera in poor light would have taken them (`prepare --degraded-copies`), for training.
 
 Augmentation in a step changes the pixels of a crop that was found in the good photo. In a dark and noisy photo it is
 the finder that errs: the landmarks are guesses, the side of the hand is misread, the crop is turned and off. A copy
@@ -20,24 +20,24 @@ from PIL import Image, ImageFilter
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.origins import Origin
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import COPY_MARK
+from horovod_asl.data.store_files import COPY_MARK
 
 _DECODED_PX = 256
 _SIDE_PX = (110, 230)
-_DARK_SHARE = 0.6
+_DARK_FRACTION = 0.6
 _MOST_HALVINGS = (
     3.0  # of pixel values, which are gamma-encoded: an eighth of them is a hundredth of the light
 )
 _MOST_NOISE = 0.03  # deviation, of the largest value
 _QUALITY = (25, 85)  # of JPEG, as Pillow counts it
-_BLACK, _CUT_OUT_SHARE = 13, 0.3
+_BLACK, _CUT_OUT_FRACTION = 13, 0.3
 """A photo with so much of it darker than this (of 255) is a hand that was cut out: of our real photos all of `massey`
 and no other."""
-_BACKGROUND_SHARE = 0.7
+_BACKGROUND_FRACTION = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class PoorOrigin:
+class DegradedOrigin:
     """The `number`-th copy of what `origin` reads; the same bytes whenever it is read, on whichever rank."""
 
     origin: Origin
@@ -49,7 +49,7 @@ class PoorOrigin:
         """The copy as a JPEG; PhotoError where the photo itself cannot be used."""
         data = self.origin.read()
         seed = [*hashlib.sha256(data).digest()[:8], self.number]
-        return poor_copy(
+        return degraded_copy(
             decode_photo(data, _DECODED_PX, max_megapixels=self.max_megapixels), np.random.default_rng(seed)
         )
 
@@ -63,23 +63,23 @@ def with_copies(
         for number in range(1, copies + 1):
             path, origin = (
                 f"{photo.path}{COPY_MARK}{number}",
-                PoorOrigin(photo.origin, number, max_megapixels),
+                DegradedOrigin(photo.origin, number, max_megapixels),
             )
             yield replace(photo, path=path, origin=origin)
 
 
-def poor_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
+def degraded_copy(photo: NDArray[np.uint8], draws: np.random.Generator) -> bytes:
     """The JPEG of a photo uint8 (S, S, 3) made small, perhaps dark and blurred, with noise, in other colours.
 
     A hand that was cut out on black gets a background, in seven of ten copies.
     """
     side = int(draws.integers(*_SIDE_PX))
-    if (photo.max(2) < _BLACK).mean() > _CUT_OUT_SHARE and draws.random() < _BACKGROUND_SHARE:
+    if (photo.max(2) < _BLACK).mean() > _CUT_OUT_FRACTION and draws.random() < _BACKGROUND_FRACTION:
         photo = _before_a_background(photo, draws)
     picture = Image.fromarray(photo).resize((side, side), Image.Resampling.BILINEAR)
     if draws.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(draws.uniform(0.0, 1.2)))
-    is_dark = draws.random() < _DARK_SHARE
+    is_dark = draws.random() < _DARK_FRACTION
     light = 2.0 ** (-draws.uniform(0.0, _MOST_HALVINGS) if is_dark else draws.uniform(-0.3, 0.5))
     gamma, colours = 2.0 ** draws.uniform(-0.5, 0.7), draws.uniform(0.9, 1.1, 3)
     pixels = (np.asarray(picture, np.float32) / 255.0) ** gamma * light * colours

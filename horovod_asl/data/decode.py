@@ -10,33 +10,31 @@
   Pillow, which knows rotations, CMYK and MPO, forgives what can be forgiven and gives the reason for the rest.
 - The shape of the hand is kept and nothing is cut off: a picture that is not square is resized until its
   longer side fits, and the missing strips repeat its own border (black bars would be a feature to learn).
-- Integers of more than 8 bits are scaled, not clipped. What a container of 16 or 32 bits holds is not declared
-  (cameras put 12 bits into 16, programs 8 into 32), so full white is that of the smallest usual depth – 8, 12,
-  16, 24, 31 or 32 bits – that holds the brightest pixel; a TIFF that declares 9 to 15 bits is taken at its word.
 - HEIC, which iPhones take, is read by pillow-heif (the extra `heic`): it is a plug-in of Pillow with wheels for all
   platforms and its own libheif, while torchcodec wants the system's libheif and lacks wheels for Intel Macs, Windows
   on ARM and musl. It turns a picture as its container says; EXIF does not turn it again.
 - Only the formats in FORMATS are tried: Pillow reads these itself, while an EPS would start Ghostscript on a
   stranger's file, whatever its name.
-- Transparency is laid over white, CMYK (also Adobe's inverted) and palettes
-  go through Pillow, an animation gives its first frame, the EXIF rotation is applied, the file's extension is
-  not trusted.
+- Other modes become RGB as `rgb` does it, an animation gives its first frame, the EXIF rotation is applied. The
+  file's extension is not trusted.
 """
 
 from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import PIL
 import simplejpeg  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from horovod_asl.data.rgb import to_rgb
 
 Pixels = NDArray[np.uint8]
 
@@ -69,9 +67,6 @@ _TURNS = {
 """By EXIF orientation; all others are upright."""
 _ACROSS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 """Those that make a wide picture a tall one."""
-_DEPTHS = (8, 12, 16, 24, 31, 32)
-_SAMPLE_FORMAT, _BITS_PER_SAMPLE = 339, 258
-_SIGNED = 2
 _PILLOW_LIMIT = threading.Lock()
 
 DRAFT_MARGIN = 1.5
@@ -100,7 +95,7 @@ def decode_picture(picture: Image.Image, image_size: int) -> Pixels:
     Raises PhotoError with a short reason (no pixels, truncated).
     """
     with _reasons():
-        fitted = _fit(_to_rgb(picture), image_size, picture.size)
+        fitted = _fit(to_rgb(picture), image_size, picture.size)
         turn = _turn(picture)
         return _pad_to_square(fitted if turn is None else fitted.transpose(turn), image_size)
 
@@ -171,7 +166,7 @@ def _any_picture(data: bytes, image_size: int, max_megapixels: float) -> Image.I
         sides = drafted[1][2:] if drafted else sides
     picture.load()
     turn = _turn(picture)
-    fitted = _fit(_to_rgb(picture), image_size, sides)
+    fitted = _fit(to_rgb(picture), image_size, sides)
     return fitted if turn is None else fitted.transpose(turn)
 
 
@@ -212,7 +207,9 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
 
 def _not_a_picture(data: bytes) -> str:
     is_film = data[4:8] == b"ftyp"
-    return "a video: `prepare` takes folders of videos, and here photos are read" if is_film else "not a picture"
+    return (
+        "a video: `prepare` takes folders of videos, and here photos are read" if is_film else "not a picture"
+    )
 
 
 def _is_heif(data: bytes) -> bool:
@@ -260,41 +257,6 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
     if picture.format == "JPEG" and not {"exif", "xmp"} & picture.info.keys():
         return None  # asking a JPEG that has none costs a tenth of its decode
     return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB from any mode; transparency over white, deep greys scaled to their full range."""
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith(("I", "F")):
-        return _deep_grey(picture).convert("RGB")
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _deep_grey(picture: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as 8 bits; floats count as 0–1 unless one of them exceeds 1."""
-    tags = getattr(picture, "tag_v2", {})
-    stored = np.asarray(picture)
-    if stored.dtype == np.int32 and picture.format == "TIFF" and _first(tags, _SAMPLE_FORMAT) != _SIGNED:
-        stored = stored.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
-    values = np.nan_to_num(stored.astype(np.float64))
-    brightest = values.max(initial=0)
-    if picture.mode.startswith("F"):
-        scaled = values * 255 if brightest <= 1 else values
-    else:
-        declared = _first(tags, _BITS_PER_SAMPLE)
-        usual = next(bits for bits in _DEPTHS if brightest < 2**bits)
-        scaled = values * (255 / (2 ** (declared if 8 < declared < 16 else usual) - 1))
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-
-
-def _first(tags: Mapping[int, Any], tag: int) -> int:
-    """A TIFF tag's first value; 0 where the file does not have it."""
-    value = tags.get(tag, 0)
-    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _fit(picture: Image.Image, image_size: int, sides: tuple[float, float]) -> Image.Image:

@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from horovod_asl.data.chunks import ChunkTask, PixelBank, decode_chunk, write_known
 from horovod_asl.data.decode import DECODER_VERSION
+from horovod_asl.data.prepare_options import Reporter
 from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import SHARD_PHOTOS
 from horovod_asl.data.workfolder import WorkFolder
 from horovod_asl.errors import UserError
 
@@ -36,18 +38,24 @@ class Decoded:
     """Photos that were decoded now rather than reused."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The photos of a prepare, and the workers that read them."""
+
+    pool: Executor
+    workers: int
+    """Of the pool."""
+    photos: tuple[SourcePhoto, ...]
+    max_megapixels: float
+    """Larger photos are bad."""
+
+
 def decode_photos(
-    pool: Executor,
-    photos: Sequence[SourcePhoto],
-    work: WorkFolder,
-    existing: Store | None,
-    *,
-    image_size: int,
-    max_megapixels: float,
-    on_progress: Callable[[int, int], None],
+    batch: Batch, work: WorkFolder, existing: Store | None, image_size: int, reporter: Reporter
 ) -> Decoded:
     """Read every photo and decode those whose bytes neither the store nor an interrupted run holds at this
     size."""
+    photos = batch.photos
     bank = _bank_of_earlier_runs(work, existing, image_size)
     run = f"v{DECODER_VERSION}-{time.time_ns():x}"
     known = work.root / f"known-{run}.npy"
@@ -57,13 +65,15 @@ def decode_photos(
         ChunkTask(
             origins=tuple(photo.origin for photo in photos[start : start + step]),
             image_size=image_size,
-            max_megapixels=max_megapixels,
+            max_megapixels=batch.max_megapixels,
             known=str(known),
             target=str(work.chunks / f"{run}-{start:09d}"),
         )
         for start in range(0, len(photos), step)
     ]
-    results = run_tasks(pool, decode_chunk, tasks, lambda task: len(task.origins), on_progress)
+    results = run_tasks(
+        batch.pool, decode_chunk, tasks, lambda task: len(task.origins), reporter.on_progress
+    )
     bank.add_chunks(work.chunks, image_size, pattern=f"{run}-*.npy", check=False)
     return Decoded(
         digests=tuple(digest for result in results for digest in result.digests),

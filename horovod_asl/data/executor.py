@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from typing import cast
 
 from horovod_asl.cores import usable_cores
+from horovod_asl.data.checks import require_range
 from horovod_asl.errors import UserError
 from horovod_asl.memory import keep_freed_memory
 
@@ -40,7 +41,11 @@ def mpi_world_size() -> int:
 
 
 def worker_count(workers: int | None, *, across_ranks: bool) -> int:
-    """How many workers `worker_pool` will have: `workers` (None: one per usable core), or the other MPI ranks."""
+    """How many workers `worker_pool` will have: `workers` (None: one per usable core), or the other MPI ranks.
+
+    UserError for a count below 1.
+    """
+    require_range("--workers", workers, 1)
     ranks = mpi_world_size() if across_ranks else 1
     if ranks > 1:
         return ranks - 1

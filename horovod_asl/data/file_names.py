@@ -7,7 +7,7 @@ import glob
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -32,12 +32,23 @@ SYSTEM_FOLDERS = {
 }
 """In lower case. Names that begin with a dot, such as `.AppleDouble`, are left aside as well."""
 
-NO_PHOTO_WORDS = {"depth", "mask", "masks", "ir", "infrared", "thermal", "seg", "segmentation", "flow", "skeleton"}
+NO_PHOTO_WORDS = {
+    "depth",
+    "mask",
+    "masks",
+    "ir",
+    "infrared",
+    "thermal",
+    "seg",
+    "segmentation",
+    "flow",
+    "skeleton",
+}
 """Words in names of files that show a hand, but not as a camera sees it."""
 COLOUR_WORDS = {"rgb", "color", "colour"}
 PHOTO_WORDS = COLOUR_WORDS | {"image", "images", "img", "photo", "photos", "picture", "original", "orig"}
 _FEWEST_MIXED = 20
-_MIXED_SHARES = (0.2, 0.8)
+_MIXED_FRACTIONS = (0.2, 0.8)
 _MOST_LISTED = 6
 _WORD = r"[^\W\d_]+"
 _IN_FRONT = re.compile(rf"(?P<word>{_WORD})(?P<gap>[ _-]|(?=[0-9.]))(?P<rest>.*)\.[^.]*", re.DOTALL)
@@ -101,6 +112,27 @@ def matching(path: str, patterns: Sequence[str]) -> list[str]:
     ]
 
 
+def not_excluded(names: list[str], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """The names that no pattern matches, and how many each pattern does."""
+    if not patterns:
+        return names, {}
+    matches = {name: matching(name, patterns) for name in names}
+    counts = Counter(pattern for matched in matches.values() for pattern in matched)
+    return [name for name, matched in matches.items() if not matched], dict(counts)
+
+
+def pictures_among(names: Iterable[str]) -> list[str]:
+    """The names of pictures, in order, those of files of systems aside."""
+    return sorted(name for name in names if not is_system_file(name) and is_picture(name))
+
+
+def beside_pictures(names: Sequence[str]) -> dict[str, str]:
+    """The suffixes of videos that have a picture of the same name beside them: they belong to live photos."""
+    films = [name for name in names if is_film(name)]
+    pictures = {name.rpartition(".")[0] for name in names if is_picture(name)} if films else set()
+    return {name: PurePosixPath(name).suffix.lower() for name in films if name.rpartition(".")[0] in pictures}
+
+
 def refuse_idle(patterns: Sequence[str], matched: Collection[str]) -> None:
     """UserError for a pattern of --exclude that is not among those that matched a file."""
     if idle := [pattern for pattern in patterns if pattern not in matched]:
@@ -148,7 +180,7 @@ def _matched(paths: Sequence[str], patterns: Sequence[str]) -> int:
 
 def _no_photo_patterns(paths: Sequence[str]) -> list[str]:
     """Patterns of names with a word of NO_PHOTO_WORDS, if a good part of the files has one and others have none."""
-    least, most = (share * len(paths) for share in _MIXED_SHARES)
+    least, most = (part * len(paths) for part in _MIXED_FRACTIONS)
     of_each = []
     for path in paths:
         words = [_taken_apart(path, form)[:2] for form in (_IN_FRONT, _BEHIND)]
@@ -165,7 +197,9 @@ def _no_photo_patterns(paths: Sequence[str]) -> list[str]:
 def _no_photo_folders(folder: str) -> set[str]:
     """Patterns of folders on a path with a word of NO_PHOTO_WORDS, those aside that hold colour photos as well."""
     words = {part: set(re.findall(_WORD, part.casefold())) for part in folder.split("/")}
-    return {glob.escape(part) for part in words if words[part] & NO_PHOTO_WORDS and not words[part] & COLOUR_WORDS}
+    return {
+        glob.escape(part) for part in words if words[part] & NO_PHOTO_WORDS and not words[part] & COLOUR_WORDS
+    }
 
 
 def _halves(paths: Sequence[str], form: re.Pattern[str]) -> list[str]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from horovod_asl.data.chunks import read_records, write_records
 from horovod_asl.data.decode import decode_photo
-from horovod_asl.data.decoding import run_tasks
+from horovod_asl.data.decoding import Batch, run_tasks
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import HAND_DTYPE, Pixels, crop
 from horovod_asl.data.origins import Origin
-from horovod_asl.data.sources import SourcePhoto
-from horovod_asl.data.store import SHARD_PHOTOS, Store, is_copy
+from horovod_asl.data.prepare_options import Reporter
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import SHARD_PHOTOS, is_copy
 from horovod_asl.data.workfolder import WorkFolder
 
 PHOTOS_PER_TASK = 16
@@ -90,30 +90,26 @@ def record_dtype(crop_size: int) -> np.dtype[Any]:
 
 
 def find_hands(
-    pool: Executor,
-    photos: Sequence[SourcePhoto],
+    batch: Batch,
     digests: Sequence[str],
     work: WorkFolder,
     existing: Store | None,
-    *,
     settings: dict[str, Any],
-    max_megapixels: float,
-    workers: int,
-    say: Callable[[str], None],
-    on_progress: Callable[[int, int], None],
+    reporter: Reporter,
 ) -> HandBank:
-    """Look for the hand in every photo that has a digest (bad ones have none) and that no earlier run knows.
+    """Find the hand in every photo that has a digest (bad ones have none) and that no earlier run knows.
 
-    `settings` are `finder_settings`: what an earlier run's hands must have been found with. `say` gets how long it
-    will take the pool's `workers`.
+    `settings` are `finder_settings`: what an earlier run's hands must have been found with. The reporter gets how
+    long it will take.
     """
+    reporter.on_stage("photos looked at for a hand")
     crop_size = settings["crop_size"]
     kind = f"hands-v{settings['finder']}-{settings['bundle'][:12]}"
     bank = HandBank(crop_size)
     bank.add_chunks(work.chunks, pattern=f"{kind}-*.npy", check=True)
     if existing is not None and existing.hand_settings == settings:
         bank.add_store(existing)
-    pairs = zip(digests, photos, strict=True)
+    pairs = zip(digests, batch.photos, strict=True)
     fresh = {digest: photo for digest, photo in pairs if digest and digest not in bank}
     run = f"{kind}-{time.time_ns():x}"
     tasks = [
@@ -121,38 +117,35 @@ def find_hands(
             origins=tuple(fresh[digest].origin for digest in part),
             digests=tuple(part),
             crop_size=crop_size,
-            max_megapixels=max_megapixels,
+            max_megapixels=batch.max_megapixels,
             target=str(work.chunks / f"{run}-{number:07d}"),
         )
         for number, part in enumerate(_mixed_parts(list(fresh), PHOTOS_PER_TASK))
     ]
     has_copies = any(is_copy(photo.path) for photo in fresh.values())
-    _run(pool, tasks, workers, "photos and poor copies" if has_copies else "photos", say, on_progress)
+    _run(batch, tasks, "photos and degraded copies" if has_copies else "photos", reporter)
     bank.add_chunks(work.chunks, pattern=f"{run}-*.npy", check=False)
     return bank
 
 
-def _run(
-    pool: Executor,
-    tasks: Sequence[FindTask],
-    workers: int,
-    what: str,
-    say: Callable[[str], None],
-    on_progress: Callable[[int, int], None],
-) -> None:
-    """All tasks, the first one of each worker by itself: by its seconds per photo the time of the rest is told."""
-    first, rest = tasks[:workers], tasks[workers:]
+def _run(batch: Batch, tasks: Sequence[FindTask], what: str, reporter: Reporter) -> None:
+    """All tasks, the first one of each worker by itself: its seconds per photo give the time that the rest takes."""
+    first, rest = tasks[: batch.workers], tasks[batch.workers :]
     begun, left = (sum(map(_photos_in, part)) for part in (first, rest))
     total = begun + left
     looking = f"looking for the hand in {total:,} {what}"
     if first and not rest:
-        say(f"{looking}: a few seconds")
-    seconds = run_tasks(pool, find_chunk, first, _photos_in, lambda done, _: on_progress(done, total))
+        reporter.log(f"{looking}: a few seconds")
+    seconds = run_tasks(
+        batch.pool, find_chunk, first, _photos_in, lambda done, _: reporter.on_progress(done, total)
+    )
     if rest:
-        lasting = roughly(sum(seconds) / begun * left / workers)
-        by = f"{workers} worker{'s' if workers > 1 else ''}"
-        say(f"{looking}: about {lasting} with {by} (--no-hands leaves this out)")
-    run_tasks(pool, find_chunk, rest, _photos_in, lambda done, _: on_progress(begun + done, total))
+        lasting = roughly(sum(seconds) / begun * left / batch.workers)
+        by = f"{batch.workers} worker{'s' if batch.workers > 1 else ''}"
+        reporter.log(f"{looking}: about {lasting} with {by} (--no-hands leaves this out)")
+    run_tasks(
+        batch.pool, find_chunk, rest, _photos_in, lambda done, _: reporter.on_progress(begun + done, total)
+    )
 
 
 def _photos_in(task: FindTask) -> int:
@@ -160,7 +153,7 @@ def _photos_in(task: FindTask) -> int:
 
 
 def roughly(seconds: float) -> str:
-    """A duration as one would say it: `10 s`, `1 min 10 s`, `2 h 5 min`."""
+    """A duration in round figures: `10 s`, `1 min 10 s`, `2 h 5 min`."""
     step = 5 if seconds < 60 else 10 if seconds < 600 else 60
     minutes, rest = divmod(max(round(seconds / step), 1) * step, 60)
     hours, minutes = divmod(minutes, 60)

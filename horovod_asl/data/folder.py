@@ -15,142 +15,25 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.cores import usable_cores
 from horovod_asl.data.class_names import USUAL, ClassNames, refuse_idle_classes
-from horovod_asl.data.decode import PhotoError, Pixels, decode_photo
+from horovod_asl.data.decode import PhotoError
 from horovod_asl.data.executor import process_pool
 from horovod_asl.data.file_names import ignored_line, mixed_line, refuse_idle
-from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
-from horovod_asl.data.hands import ARRAY_ROWS, Record, crop, hand_arrays, reading_dtype, readings
 from horovod_asl.data.origins import FileOrigin, Origin
 from horovod_asl.data.photos import FoundPhoto, find_photos, pictures_in
+from horovod_asl.data.readers import Reader
 from horovod_asl.data.split_folders import split_folders
 from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
 from horovod_asl.progress import Report, no_report
 
 NO_LABEL = -1
-_UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
-
-
-class Reader(Protocol):
-    """What makes a network's input of a photo's bytes; picklable."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one photo's array."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its elements."""
-
-    @property
-    def processes_from(self) -> int:
-        """Photos from which on processes are worth their start."""
-
-    @property
-    def side_px(self) -> int:
-        """Of the square that a photo is decoded to."""
-
-    @property
-    def finds_hands(self) -> bool:
-        """Whether the hand is looked for."""
-
-    def of_square(self, square: Pixels, record: Record) -> NDArray[Any]:
-        """An array of `shape` and `dtype`.
-
-        Args:
-            square: the photo as `decode_photo` gives it, uint8 (side_px, side_px, 3).
-            record: of the hand in it, `HAND_DTYPE`; None where no hand is looked for.
-        """
-
-    def __call__(self, data: bytes) -> NDArray[Any]:
-        """The same of a photo's bytes. Raises PhotoError."""
-
-
-@dataclass(frozen=True)
-class PixelReader:
-    """The photo as uint8 (image_size, image_size, 3)."""
-
-    image_size: int
-    dtype: np.dtype[Any] = _UINT8
-    processes_from: int = 1500
-    finds_hands: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, 3)."""
-        return (self.image_size, self.image_size, 3)
-
-    @property
-    def side_px(self) -> int:
-        """The photo is taken as it is decoded."""
-        return self.image_size
-
-    def of_square(self, square: Pixels, record: Record) -> Pixels:
-        """The square itself."""
-        return square
-
-    def __call__(self, data: bytes) -> Pixels:
-        """Decode it."""
-        return decode_photo(data, self.image_size)
-
-
-@dataclass(frozen=True)
-class HandReader:
-    """The hand in the photo as float32 (50, 3) (see `hands.hand_arrays`), found as `prepare --hands` finds it."""
-
-    shape: tuple[int, ...] = (ARRAY_ROWS, 3)
-    dtype: np.dtype[Any] = _FLOAT32
-    processes_from: int = 64
-    side_px: int = LOOK_PX
-    finds_hands: bool = True
-
-    def of_square(self, square: Pixels, record: Record) -> NDArray[np.float32]:
-        """The record as a network takes it."""
-        hand: NDArray[np.float32] = hand_arrays(record[None])[0]
-        return hand
-
-    def __call__(self, data: bytes) -> NDArray[np.float32]:
-        """Decode it and look for the hand."""
-        square = decode_photo(data, LOOK_PX)
-        return self.of_square(square, shared_finder().find(square))
-
-
-@dataclass(frozen=True)
-class CropReader:
-    """The crop around the hand, uint8 (crop_size, crop_size, 3); `with_hand`: a record of it and of the hand."""
-
-    crop_size: int
-    with_hand: bool
-    processes_from: int = 64
-    side_px: int = LOOK_PX
-    finds_hands: bool = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, C, 3), or () of a record."""
-        return () if self.with_hand else (self.crop_size, self.crop_size, 3)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8, or `hands.reading_dtype`."""
-        return reading_dtype(self.crop_size) if self.with_hand else np.dtype(np.uint8)
-
-    def of_square(self, square: Pixels, record: Record) -> NDArray[Any]:
-        """The hand cut out, and with it its record where that is wanted."""
-        cut = crop(square, record["box"], self.crop_size)
-        return readings(cut[None], record[None])[0] if self.with_hand else cut
-
-    def __call__(self, data: bytes) -> NDArray[Any]:
-        """Decode it, look for the hand, cut it out."""
-        square = decode_photo(data, LOOK_PX)
-        return self.of_square(square, shared_finder().find(square))
 
 
 @dataclass(frozen=True)
@@ -190,7 +73,7 @@ def load_folder(
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
 
-    Of several ranks each decodes its own share, every `world_size`-th photo. Pictures in folders of unknown
+    Of several ranks each decodes every `world_size`-th photo. Pictures in folders of unknown
     classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
     side, or nothing that a pattern excludes. `classes` says what names of folders and of files mean; rank 0 gives
@@ -203,11 +86,11 @@ def load_folder(
     for line in (*found.class_lines, *found.film_lines) if rank == 0 else ():
         say(f"{folder}: {line}")
     photos, note = _of_split(folder, found.photos, split)
-    share = photos[rank::world_size]
+    own = photos[rank::world_size]
     loaded = _load(
-        [str(Path(folder) / photo.path) for photo in share],
-        [photo.origin for photo in share],
-        [photo.label for photo in share],
+        [str(Path(folder) / photo.path) for photo in own],
+        [photo.origin for photo in own],
+        [photo.label for photo in own],
         reader=reader,
         workers=workers,
         on_progress=on_progress,

@@ -1,12 +1,12 @@
 """Find the hand in a photo with MediaPipe's Hand Landmarker: the only file that imports mediapipe.
 
-One look misses many hands: those that fill the picture, dark ones, small ones. So a photo is looked at padded by
-its own border, a little and more, then brightened, then as it is, then brightened and padded more, until a look finds
-something. What was found late or is small is often no hand at all: it must be found once more on the enlarged square
-around it, which also gives finer landmarks. And a hand that is dark, perhaps before a bright wall, is looked for once
-more in a copy in which the hand itself has light, since landmarks in the dark are guesses. Light that is multiplied
-multiplies the camera's noise, which hides more hands than the dark does: so copies are smoothed by how much they were
-brightened.
+One attempt misses many hands: those that fill the picture, dark ones, small ones. So there are several, until one
+finds something: on the photo padded by its own border, a little and more, then brightened, then as it is, then
+brightened and padded more. What a late attempt finds, or what is small, is often no hand at all: it must be confirmed
+on the enlarged square around it, which also gives finer landmarks. A hand that is dark, perhaps before a bright wall,
+is searched once more in a copy in which the hand itself has light, since landmarks in the dark are guesses. Light
+that is multiplied multiplies the camera's noise, which hides more hands than the dark does: so copies are smoothed
+by how much they were brightened.
 docs/hands.md has the figures.
 """
 
@@ -31,18 +31,18 @@ from horovod_asl.hand_bundle import digest, find_bundle
 FINDER_VERSION = 4
 """Raise when the same photo would give another record."""
 LOOK_PX = 384
-"""The side at which a photo is looked at; the networks within take 192 and 224 px."""
+"""The side at which a photo is searched; the networks within take 192 and 224 px."""
 
 _CONFIDENCE = 0.1
 _SURE_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
-_SECOND_LOOK_MARGIN = 2.0
-_DARK = 90  # of 255: a hand whose median light is below is looked for again
+_CONFIRMATION_MARGIN = 2.0
+_DARK = 90  # of 255: a hand whose median light is below is searched again
 _LIT = 110  # of 255: in a copy where it has this light
 _LIBRARIES = "libgl1 libegl1 libgles2 libglib2.0-0"  # Debian's packages, as launch/setup.sh installs them
-_PAIR_CONFIDENCE = 0.5  # of the look for a second hand: a wrong note would cost more than a missing one
-_PAIR_PADDING = 0.25  # as in the first look
-_SAME_HAND = 0.3  # two boxes of which the smaller one shares more than this are of one hand
+_PAIR_CONFIDENCE = 0.5  # of the attempt to find a second hand: a wrong note would cost more than a missing one
+_PAIR_PADDING = 0.25  # as in the first attempt
+_SAME_HAND = 0.3  # two boxes that overlap by more than this fraction of the smaller one are of one hand
 _SMOOTHED, _MOST_SMOOTHED = 0.003, 0.006
 """How a brightened copy is smoothed: the Gaussian's deviation in sides of the photo, per gain above 1; at most."""
 
@@ -60,7 +60,7 @@ class HandFinder:
         self._pair_landmarker: Any = None  # made when it is first needed; `prepare` never does
 
     def find(self, photo: Pixels) -> Record:
-        """The record of the hand in an RGB photo uint8 (S, S, 3): found, doubtful, or `no_hand`."""
+        """The record of the hand in an RGB photo uint8 (S, S, 3): found, unconfirmed, or `no_hand`."""
         with self._turn:
             record = self._search(photo)
             light = _light_of(photo, record)
@@ -73,46 +73,46 @@ class HandFinder:
             return again
 
     def sees_another(self, photo: Pixels, record: Record) -> bool:
-        """Whether a hand other than that of `record`, which `find` gave for this photo, is in it: one look more.
+        """Whether a hand other than that of `record`, which `find` gave for this photo, is in it: one attempt more.
 
         Hands that overlap by much count as one.
         """
         with self._turn:
             if self._pair_landmarker is None:
                 self._pair_landmarker = _landmarker(_PAIR_CONFIDENCE, hands=2)
-            seen = self._looks(self._pair_landmarker, photo, _PAIR_PADDING)
+            seen = self._detect_all(self._pair_landmarker, photo, _PAIR_PADDING)
         return any(_shared(hand["image"], record["image"]) < _SAME_HAND for hand in seen)
 
     def _search(self, photo: Pixels) -> Record:
-        doubtful = None
-        for attempt, (share, change) in enumerate(_ATTEMPTS):
+        unconfirmed = None
+        for attempt, (padding, change) in enumerate(_ATTEMPTS):
             shown = change(photo)
-            seen = self._look(self._landmarker, shown, share)
+            seen = self._detect(self._landmarker, shown, padding)
             if seen is None:
                 continue
             if attempt < LATE_ATTEMPT and np.ptp(seen["image"][:, :2], axis=0).max() >= _SMALL:
                 return hand(**seen, attempt=attempt)
-            confirmed = self._second_look(shown, seen)
+            confirmed = self._confirm(shown, seen)
             if confirmed is not None:
                 return hand(**confirmed, attempt=attempt)
-            if doubtful is None:
-                doubtful = hand(**seen, attempt=attempt, doubtful=True)
-        return no_hand() if doubtful is None else doubtful
+            if unconfirmed is None:
+                unconfirmed = hand(**seen, attempt=attempt, unconfirmed=True)
+        return no_hand() if unconfirmed is None else unconfirmed
 
-    def _second_look(self, photo: Pixels, first: dict[str, Any]) -> dict[str, Any] | None:
-        x, y, side, _ = box = upright_box(first["image"], _SECOND_LOOK_MARGIN)
-        seen = self._look(self._sure_landmarker, crop(photo, box, LOOK_PX), 0.0)
+    def _confirm(self, photo: Pixels, first: dict[str, Any]) -> dict[str, Any] | None:
+        x, y, side, _ = box = upright_box(first["image"], _CONFIRMATION_MARGIN)
+        seen = self._detect(self._sure_landmarker, crop(photo, box, LOOK_PX), 0.0)
         if seen is not None:
             corner = np.array([x - side / 2, y - side / 2, 0.0], np.float32)
             seen["image"] = seen["image"] * np.float32(side) + corner
         return seen
 
-    def _look(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
-        """The first hand of `_looks`."""
-        return next(iter(self._looks(landmarker, photo, padding)), None)
+    def _detect(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
+        """The first hand of `_detect_all`."""
+        return next(iter(self._detect_all(landmarker, photo, padding)), None)
 
-    def _looks(self, landmarker: Any, photo: Pixels, padding: float) -> list[dict[str, Any]]:
-        """The hands that a look finds in the photo padded by this share on each edge, in the photo's coordinates."""
+    def _detect_all(self, landmarker: Any, photo: Pixels, padding: float) -> list[dict[str, Any]]:
+        """The hands in the photo padded by this fraction on each edge, in the photo's coordinates."""
         margin = round(padding * len(photo))
         padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), mode="edge") if margin else photo
         result = landmarker.detect(_picture(padded))
@@ -155,7 +155,7 @@ def finder_settings(crop_size: int) -> dict[str, Any]:
 
 
 def finder_identity() -> dict[str, Any]:
-    """What decides where in a photo a hand is found: our looks' version and the bundle's SHA-256.
+    """What decides where in a photo a hand is found: our attempts' version and the bundle's SHA-256.
 
     UserError with the remedy where there is no bundle.
     """
@@ -264,4 +264,4 @@ _ATTEMPTS: tuple[tuple[float, Callable[[Pixels], Pixels]], ...] = (
     (0.0, _as_it_is),
     (0.5, _mean_brightened),
 )
-"""Padding on each edge, and what is done to the photo, of each look."""
+"""Padding on each edge, and what is done to the photo, in each attempt."""

@@ -1,8 +1,8 @@
 """What is known of the hand in a photo: its record, the square around it, and the crop. NumPy and Pillow alone.
 
-Coordinates are shares of the photo's longer side, so that they are the same at every resolution: x to the right and
-y down from the upper left corner of the square that `decode_photo` makes of a photo, z away from the camera. World
-landmarks are in metres about the hand's centre, as MediaPipe gives them
+Coordinates are fractions of the photo's longer side, so that they are the same at every resolution: x to the right
+and y down from the upper left corner of the square that `decode_photo` makes of a photo, z away from the camera.
+World landmarks are in metres about the hand's centre, as MediaPipe gives them
 (https://ai.google.dev/edge/mediapipe/solutions/vision/hand_landmarker): 0 the wrist, then four joints per finger from
 the thumb to the little one, each from the palm to the tip.
 
@@ -27,8 +27,8 @@ ARRAY_ROWS = 2 * LANDMARKS + 8
 HAND_DTYPE = np.dtype(
     [
         ("found", np.bool_),
-        ("doubtful", np.bool_),  # not found, but a look saw something that a second look did not confirm
-        ("attempt", np.uint8),  # which look found it, from 0
+        ("doubtful", np.bool_),  # unconfirmed: not found, but an attempt saw something; stores have this older name
+        ("attempt", np.uint8),  # which attempt found it, from 0
         ("right", np.bool_),  # MediaPipe's handedness, as in a picture that is not mirrored
         ("score", np.float32),  # its confidence in that
         ("image", np.float32, (LANDMARKS, 3)),
@@ -41,7 +41,7 @@ HAND_DTYPE = np.dtype(
     ]
 )
 ATTEMPTS, LATE_ATTEMPT = 5, 2
-"""How often a photo is looked at, and the first of these whose find counts only if a second look confirms it. Numbers
+"""Attempts at a photo, and the first of these whose find counts only if it is confirmed. Numbers
 from `ATTEMPTS` on are of attempts at a copy of a dark hand that was given light."""
 HAND_SIDE = 2.0
 """Side of the square that MediaPipe's landmark network sees ÷ the longer side of the palm's joints' box."""
@@ -71,18 +71,18 @@ def hand(
     right: bool,
     score: float,
     attempt: int,
-    doubtful: bool = False,
+    unconfirmed: bool = False,
 ) -> Record:
-    """The record of a hand from its landmarks, each float32 (21, 3); a doubtful one does not count as found."""
+    """The record of a hand from its landmarks, each float32 (21, 3); an unconfirmed one does not count as found."""
     record = np.zeros((), HAND_DTYPE)
-    record["found"], record["doubtful"] = not doubtful, doubtful
+    record["found"], record["doubtful"] = not unconfirmed, unconfirmed
     record["attempt"], record["right"], record["score"] = attempt, right, score
     record["image"], record["world"], record["box"] = image, world, box_of(image)
     return record
 
 
 def box_of(image: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    """Centre and side (shares of the photo's side) and turn (radians) of the crop of a hand: landmarks float (21, 3).
+    """Centre and side (fractions of the photo's side) and turn (radians) of a hand's crop: landmarks float (21, 3).
 
     MediaPipe's own rule but for the size (`HandLandmarksToRectCalculator` and the transformation that follows it in
     its graph, Apache-2.0): up is from the wrist to the middle knuckles.
@@ -144,7 +144,7 @@ def hand_arrays(records: NDArray[Any]) -> NDArray[np.float32]:
     """Records `HAND_DTYPE` (n,) as a network takes them: float32 (n, 50, 3).
 
     The 21 image landmarks, the 21 world landmarks, and then rows for:
-    SEEN_ROW    seen (1 where there are landmarks), handedness (1 right, −1 left), doubtful (1 or 0)
+    SEEN_ROW    seen (1 where there are landmarks), handedness (1 right, −1 left), unconfirmed (1 or 0)
     BOX_ROW     the crop's centre x and y, and its side
     TURN_ROW    the crop's turn in radians, 0, 0
     MATRIX_ROWS what the landmarks are multiplied with, the identity: augmentation writes here

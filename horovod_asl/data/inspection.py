@@ -25,7 +25,7 @@ class Inspection:
     image_size: int
     photos: int
     copies: int
-    """Of them, for training (`prepare --poor-copies`): nowhere else counted."""
+    """Of them, for training (`prepare --degraded-copies`): nowhere else counted."""
     splits: dict[str, int]
     classes: dict[str, dict[str, int]]
     """Class → split → photos."""
@@ -35,7 +35,7 @@ class Inspection:
     left_out: dict[str, int]
     """Reason → photos."""
     hands: list[dict[str, Any]]
-    """source, whether the photos are `signs` or `nothing` → photos, found, doubtful (seen, but not confirmed); of
+    """source, whether the photos are `signs` or `nothing` → photos, found, unconfirmed (seen, but not confirmed); of
     those found late (see `hands.LATE_ATTEMPT`), dark (in a copy that was given light) and right."""
     hands_by_class: dict[str, dict[str, int]]
     """Class → photos, found; empty for a store without hands."""
@@ -96,7 +96,7 @@ def _hands(store: Store) -> list[dict[str, Any]]:
         for of, chosen in (("signs", ~empty), ("nothing", empty)):
             own = hands[chosen & (store.sources == source) & ~store.copies]
             if len(own):
-                counts = {name: int(own[name].sum()) for name in ("found", "doubtful")}
+                counts = {"found": int(own["found"].sum()), "unconfirmed": int(own["doubtful"].sum())}
                 found, attempt = own["found"], own["attempt"]
                 counts["late"] = int((found & (attempt % ATTEMPTS >= LATE_ATTEMPT)).sum())
                 counts["dark"] = int((found & (attempt >= ATTEMPTS)).sum())

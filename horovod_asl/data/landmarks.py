@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from horovod_asl.config import AugmentConfig
+from horovod_asl.config_groups import AugmentConfig
 from horovod_asl.data.hands import MATRIX_ROWS, VIEW_ROW
 
 _TILT_DEGREES = 80.0  # at a perspective of 1

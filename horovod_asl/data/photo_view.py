@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from horovod_asl.data.decode import PhotoError, Pixels, decode_photo, decode_picture, upright_size
-from horovod_asl.data.folder import Reader
 from horovod_asl.data.hand_finder import shared_finder
 from horovod_asl.data.hands import Record
 from horovod_asl.data.origins import FileOrigin
+from horovod_asl.data.readers import Reader
 
 Photo = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A file's path, the bytes of one, a Pillow image, or pixels uint8 RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W)."""

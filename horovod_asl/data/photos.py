@@ -21,7 +21,15 @@ from pathlib import Path, PurePosixPath
 
 from horovod_asl.data.advice import no_photos_line, refuse_heif_without_extra
 from horovod_asl.data.class_names import OURS, USUAL, ClassNames, counts_line
-from horovod_asl.data.file_names import is_film, is_picture, is_system_file, matching, other_suffix
+from horovod_asl.data.file_names import (
+    beside_pictures,
+    is_film,
+    is_picture,
+    is_system_file,
+    not_excluded,
+    other_suffix,
+    pictures_among,
+)
 from horovod_asl.data.films import frames_of
 from horovod_asl.data.listing import list_files
 from horovod_asl.data.origins import FileOrigin, Origin
@@ -71,7 +79,7 @@ def pictures_in(path: Path) -> list[tuple[str, Origin]]:
     """All pictures, by their names' endings, in a folder or a zip, however deep: names in order, and where to
     read them."""
     listing = list_files(path)
-    return [(f"{path}/{name}", listing.origin_of(name)) for name in _pictures_among(listing.files)]
+    return [(f"{path}/{name}", listing.origin_of(name)) for name in pictures_among(listing.files)]
 
 
 def find_photos(path: Path, exclude: Sequence[str] = (), classes: ClassNames = USUAL) -> Found:
@@ -80,7 +88,7 @@ def find_photos(path: Path, exclude: Sequence[str] = (), classes: ClassNames = U
     UserError if it is neither, holds no photo of a class, or some that cannot be read without an extra.
     """
     listing = list_files(path)
-    names, excluded = _not_excluded(
+    names, excluded = not_excluded(
         sorted(name for name in listing.files if not is_system_file(name)), exclude
     )
     if classes.pattern is None:
@@ -110,7 +118,7 @@ def sort_into_classes(
     photos: list[FoundPhoto] = []
     outside: list[str] = []
     other_files: Counter[str] = Counter()
-    beside = _beside_pictures(names)
+    beside = beside_pictures(names)
     for name in names:
         label, groups = class_of(_folder_of(name))
         if label is None:
@@ -127,9 +135,7 @@ def sort_into_classes(
     with_photos = {_folder_of(photo.path) for photo in photos}
     roots = {_class_root(folder, classes) for folder in with_photos}
     strays = {
-        name: folder
-        for name in outside
-        if not other_suffix(name) and (folder := _unknown_class(name, roots))
+        name: folder for name in outside if not other_suffix(name) and (folder := _unknown_class(name, roots))
     }
     used = {
         str(above) for name in with_photos for above in (PurePosixPath(name), *PurePosixPath(name).parents)
@@ -154,16 +160,18 @@ def _sort_by_names(
 ) -> Found:
     """Sort files into classes by what --class-from-name finds in their names."""
     pictures = [name for name in names if not other_suffix(name)]
-    told = {name: classes.in_name(name.rpartition("/")[2]) for name in pictures}
-    words = [word for word, _ in told.values() if word is not None]
+    named = {name: classes.in_name(name.rpartition("/")[2]) for name in pictures}
+    words = [word for word, _ in named.values() if word is not None]
     flag = f"--class-from-name {shlex.quote(classes.pattern.pattern)}" if classes.pattern else ""
     if not words:
         some = ", ".join(name.rpartition("/")[2] for name in pictures[:3])
-        raise UserError(f"{flag} finds no class in {path}, whose files are called {some or 'nothing'}: correct it")
+        raise UserError(
+            f"{flag} finds no class in {path}, whose files are called {some or 'nothing'}: correct it"
+        )
     classes = classes.fitted_to(words, str(path))
     photos: list[FoundPhoto] = []
     unknown: Counter[str] = Counter()
-    for name, (word, rest) in told.items():
+    for name, (word, rest) in named.items():
         folders = PurePosixPath(name).parts[:-1]
         if word is None:
             continue
@@ -174,7 +182,7 @@ def _sort_by_names(
             photos.append(FoundPhoto(name, CLASS_INDEX[label], origin_of(name), groups))
     if unknown:
         raise UserError(_unknown_words(path, flag, unknown))
-    misses = [name for name, (word, _) in told.items() if word is None]
+    misses = [name for name, (word, _) in named.items() if word is None]
     left_out = f"left out {len(misses)} files whose names {flag} does not match, such as "
     lines = [classes.line(words), left_out + misses[0] if misses else ""]
     others = Counter(suffix for name in names if (suffix := other_suffix(name)))
@@ -208,16 +216,7 @@ def _with_frames(path: Path, found: Found) -> Found:
             for number, origin in sampled
         ]
     lines.insert(0, f"{frames} frames of {len(films)} videos")
-    return replace(
-        found, photos=tuple(sorted(photos, key=lambda photo: photo.path)), film_lines=tuple(lines)
-    )
-
-
-def _beside_pictures(names: Sequence[str]) -> dict[str, str]:
-    """The suffixes of videos that have a picture of the same name beside them: they belong to live photos."""
-    films = [name for name in names if is_film(name)]
-    pictures = {name.rpartition(".")[0] for name in names if is_picture(name)} if films else set()
-    return {name: PurePosixPath(name).suffix.lower() for name in films if name.rpartition(".")[0] in pictures}
+    return replace(found, photos=tuple(sorted(photos, key=lambda photo: photo.path)), film_lines=tuple(lines))
 
 
 def _unnamed_words(names: Iterable[str]) -> set[str]:
@@ -232,19 +231,6 @@ def _word_of(name: str) -> str:
     """The name of the folder that holds a file, of a video in no folder its own."""
     folder = name.rpartition("/")[0] or (_folder_of(name) if is_film(name) else "")
     return folder.rpartition("/")[2]
-
-
-def _not_excluded(names: list[str], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """The names that no pattern matches, and how many each pattern does."""
-    if not patterns:
-        return names, {}
-    matches = {name: matching(name, patterns) for name in names}
-    counts = Counter(pattern for matched in matches.values() for pattern in matched)
-    return [name for name, matched in matches.items() if not matched], dict(counts)
-
-
-def _pictures_among(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not is_system_file(name) and is_picture(name))
 
 
 def _folder_of(name: str) -> str:

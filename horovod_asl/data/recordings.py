@@ -34,8 +34,8 @@ LAST_FRAME = 3000
 PERSON_PATTERN = r"(?<![a-z])(?P<recording>(?:hand|signer|subject|person|user)[ _-]?\d+)(?!\d)"
 PHOTOS_PER_PERSON_AND_CLASS = 2
 """With fewer in the mean, `hand12` is the twelfth picture of a hand and not the twelfth person."""
-MOST_SHARE = 0.9
-"""If a rule fits this share of the photos, the others are strays and not a reason to take another rule."""
+MOST_FRACTION = 0.9
+"""If a rule fits this fraction of the photos, the others are strays and not a reason to take another rule."""
 
 VERSIONS = {
     *("original", "originals", "raw", "processed", "preprocessed", "resized", "cropped"),
@@ -166,7 +166,7 @@ def _fitting(
     """The names if all photos have one; UserError if nearly all have, unless `allow_strays`."""
     found = [name for name in names if name is not None]
     if len(found) < len(photos):
-        if len(found) >= MOST_SHARE * len(photos) and not allow_strays:
+        if len(found) >= MOST_FRACTION * len(photos) and not allow_strays:
             _refuse_strays(photos, names, rule)
         return None
     return found

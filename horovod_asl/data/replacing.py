@@ -17,7 +17,8 @@ import numpy as np
 
 from horovod_asl.data.decode import DECODER_VERSION, PhotoError
 from horovod_asl.data.sources import DRAWN, SourcePhoto
-from horovod_asl.data.store import INDEX, MANIFEST, PROBLEMS, Store, is_copy
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import COPIES_KEY, INDEX, MANIFEST, PROBLEMS, is_copy
 from horovod_asl.data.store_writer import Content, index_text, problems_text
 from horovod_asl.errors import UserError
 
@@ -97,7 +98,7 @@ def is_current(existing: Store | None, content: Content) -> bool:
         and existing.manifest["decoder"] == DECODER_VERSION
         and existing.image_size == content.image_size
         and existing.hand_settings == content.hands
-        and existing.manifest["poor_copies"] == content.poor_copies
+        and existing.manifest[COPIES_KEY] == content.degraded_copies
         and existing.manifest["sources"] == content.sources
         and existing.manifest["split_rule"] == content.split_rule
         and (existing.path / INDEX).read_bytes() == index_text(content.rows)
@@ -112,7 +113,7 @@ def what_changes(existing: Store, content: Content) -> list[str]:
         "sources": (_sources(before["sources"]), _sources(after.sources)),
         "split": (_split(before["split_rule"]), _split(after.split_rule)),
         "image size": (f"{existing.image_size} px", f"{after.image_size} px"),
-        "copies": (str(before["poor_copies"]), str(after.poor_copies)),
+        "copies": (str(before[COPIES_KEY]), str(after.degraded_copies)),
         "hands": (_hands(existing.hand_settings), _hands(after.hands)),
     }
     changes = [f"{name} {was} → {will}" for name, (was, will) in facts.items() if was != will]

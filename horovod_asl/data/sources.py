@@ -7,7 +7,7 @@ user's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -153,20 +153,24 @@ def check_covered(labels: set[int], sources: Sequence[Source], allow_missing: bo
         )
 
 
-def tell_what_is_left_out(source: Source, say: Callable[[str], None]) -> None:
+def left_out_lines(sources: Sequence[Source]) -> list[str]:
     """A line for each kind of file that is not taken, and a hint where some of the rest may be no photos."""
-    for note in source.notes:
-        say(f"{source.name}: {note}")
+    return [line for source in sources for line in _left_out_lines(source)]
+
+
+def _left_out_lines(source: Source) -> list[str]:
+    lines = [f"{source.name}: {note}" for note in source.notes]
     if source.ignored:
-        say(f"{source.name}: {source.ignored} files outside the class folders are left aside")
+        lines.append(f"{source.name}: {source.ignored} files outside the class folders are left aside")
     if source.other_files:
-        say(f"{source.name}: {ignored_line(source.other_files)}")
+        lines.append(f"{source.name}: {ignored_line(source.other_files)}")
     for pattern, count in source.excluded.items():
-        say(f"{source.name}: left out {count} files by --exclude {pattern!r}")
+        lines.append(f"{source.name}: left out {count} files by --exclude {pattern!r}")
     if source.unknown:
-        say(f"{source.name}: left out: {no_class_words(source.unknown)}")
+        lines.append(f"{source.name}: left out: {no_class_words(source.unknown)}")
     if hint := mixed_line([photo.path for photo in source.photos]):
-        say(f"note: {source.name}: {hint}")
+        lines.append(f"note: {source.name}: {hint}")
+    return lines
 
 
 def _split_name(text: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ class SplitRule:
         require_range("--seed", self.seed, 0)
         if not 0 < self.fraction < 0.5:
             raise UserError(
-                f"--fraction {self.fraction} must lie between 0 and 0.5: that share is test, as much validation"
+                f"--fraction {self.fraction} must lie between 0 and 0.5: that fraction is test, as much validation"
             )
 
     @property

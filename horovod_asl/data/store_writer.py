@@ -24,7 +24,8 @@ from horovod_asl.data.decode import DECODED_WITH, DECODER_VERSION
 from horovod_asl.data.finding import HandBank
 from horovod_asl.data.hands import HAND_DTYPE
 from horovod_asl.data.split import SPLITS
-from horovod_asl.data.store import (
+from horovod_asl.data.store_files import (
+    COPIES_KEY,
     HANDS,
     INDEX,
     INDEX_FIELDS,
@@ -77,7 +78,7 @@ class Content:
     split_rule: dict[str, Any]
     hands: dict[str, Any] | None = None
     """How the hands were found; None: they were not asked for."""
-    poor_copies: int = 0
+    degraded_copies: int = 0
     """Of each photo among the rows (see `copies`)."""
 
 
@@ -133,7 +134,7 @@ def _manifest(content: Content) -> dict[str, Any]:
         "classes": list(CLASSES),
         "image_size": content.image_size,
         "hands": content.hands,
-        "poor_copies": content.poor_copies,
+        COPIES_KEY: content.degraded_copies,
         "counts": {
             "photos": len(content.rows),
             "problems": len(content.problems),

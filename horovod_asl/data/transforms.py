@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from horovod_asl.config import AugmentConfig
+from horovod_asl.config_groups import AugmentConfig
 
 Inputs = Tensor | tuple[Tensor, ...]
 """What a network takes of a batch: one tensor, or several for one that sees more than one thing."""

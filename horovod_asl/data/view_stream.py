@@ -16,9 +16,9 @@ from threading import Thread
 from horovod_asl.cores import usable_cores
 from horovod_asl.data.decode import PhotoError
 from horovod_asl.data.executor import process_pool
-from horovod_asl.data.folder import Reader
 from horovod_asl.data.origins import Origin
 from horovod_asl.data.photo_view import PhotoView, view_photo
+from horovod_asl.data.readers import Reader
 
 MOST_TOGETHER = 16
 _AHEAD = 96

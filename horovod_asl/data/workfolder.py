@@ -1,6 +1,6 @@
 """`STORE.partial`: where a store is built, and how it takes its name all at once.
 
-- One prepare at a time works on a store: it holds the lock `.STORE.partial.lock` beside the folder (see `files`),
+- One prepare at a time works on a store: it holds the lock `.STORE.partial.lock` beside the folder (see `locks`),
   which stays where it is while the folder comes and goes.
 - Decoded chunks stay in `STORE.partial/chunks` until the store is finished, so an interrupted prepare loses
   little.
@@ -17,9 +17,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from horovod_asl.data.store import MANIFEST, PROBLEMS, Store, foreign_files
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import MANIFEST, PROBLEMS, foreign_files
 from horovod_asl.errors import UserError
-from horovod_asl.files import full_disk, is_full, locked, sync
+from horovod_asl.files import full_disk, is_full, sync
+from horovod_asl.locks import locked
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class WorkFolder:
 
 
 @contextmanager
-def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFolder]:
+def work_folder(store: Path, *, log: Callable[[str], None]) -> Iterator[WorkFolder]:
     """Lock and enter the work folder of `store`; it is removed at the end unless an error leaves work to
     resume.
 
@@ -80,12 +82,14 @@ def work_folder(store: Path, *, say: Callable[[str], None]) -> Iterator[WorkFold
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         lock = root.with_name(f".{root.name}.lock")
-        held.enter_context(locked(lock, f"another prepare is at work in {root}", say=say))
+        held.enter_context(locked(lock, f"another prepare is at work in {root}", log=log))
         root.mkdir(exist_ok=True)
     except OSError as error:
         held.close()
-        raise _out_of_room(root) if is_full(error) else UserError(
-            f"{root} cannot be written ({error.strerror}): choose another place for the store"
+        raise (
+            _out_of_room(root)
+            if is_full(error)
+            else UserError(f"{root} cannot be written ({error.strerror}): choose another place for the store")
         ) from error
     try:
         _refuse_foreign_work(root)

@@ -305,7 +305,7 @@ def test_real_data_from_folders_to_a_score_on_a_stranger(real_data: Path, tmp_pa
 
 @pytest.mark.timeout(200)
 def test_the_gpu_figures_script_runs_to_its_end_on_a_cpu(small_store: Path, tmp_path: Path) -> None:
-    words = ["benchmarks/gpu.sh", "--small", "--device", "cpu"]
+    words = ["benchmarks/gpu/figures.sh", "--small", "--device", "cpu"]
     output = ok(launch(words, OUT=str(tmp_path), STORE=str(small_store), PYTHON=sys.executable))
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["data_path"]["ours_over_synthetic"] > 0

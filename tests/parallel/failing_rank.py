@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from horovod_asl import engine
+from horovod_asl import step
 from horovod_asl.__main__ import main
 from horovod_asl.launcher import detect
 
@@ -19,14 +19,14 @@ FAIL_AT_STEP = 3
 
 def fail_in_step(error: Exception) -> None:
     """Rank 1 raises `error` in its fourth step, when the others already wait for its gradients."""
-    original = engine.train_step
+    original = step.train_step
 
     def train_step(*args: Any, **keywords: Any) -> Any:
         if keywords["step"] == FAIL_AT_STEP:
             raise error
         return original(*args, **keywords)
 
-    engine.train_step = train_step
+    step.train_step = train_step
 
 
 if __name__ == "__main__":

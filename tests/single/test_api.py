@@ -18,8 +18,8 @@ from horovod_asl.api import NO_HAND, TWO_HANDS, WHOLE_PHOTO, Model, Reading
 from horovod_asl.commands import predict
 from horovod_asl.data import hand_finder, rooms
 from horovod_asl.data.flesh import flesh_out
-from horovod_asl.data.folder import PixelReader
 from horovod_asl.data.photo_view import in_photo_pixels, view_photo
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.skin import paint
 from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed, render_spec
 from horovod_asl.errors import UserError

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,10 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from horovod_asl.__main__ import COMMANDS
-from horovod_asl.benchmarks.bench import in_pace
-from horovod_asl.benchmarks.cases import CASES
-from horovod_asl.benchmarks.figures import (
+from benchmarks.__main__ import NAMES, BenchmarkConfig, main
+from benchmarks.bench import in_pace
+from benchmarks.cases import CASES
+from benchmarks.figures import (
     Figure,
     Goal,
     against_goals,
@@ -28,16 +30,21 @@ from horovod_asl.benchmarks.figures import (
     table,
     write_json,
 )
-from horovod_asl.benchmarks.measure import Measured, Quiet, Side, run_side, side, take_turns
-from horovod_asl.benchmarks.photos import draw_photos
-from horovod_asl.benchmarks.sides import SIDES, repeat
-from horovod_asl.commands.benchmark import NAMES, BenchmarkConfig, main
+from benchmarks.measure import Measured, Quiet, Side, run_side, side, take_turns
+from benchmarks.photos import draw_photos
+from benchmarks.plots import plot_scaling
+from benchmarks.scaling import ranks
+from benchmarks.scaling.ring import Observation, Ring
+from benchmarks.sides.__main__ import SIDES
+from benchmarks.sides.growth import repeat
+from horovod_asl.cli import parse
 from horovod_asl.data.photos import find_photos
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.errors import UserError
-from tests.launching import ROOT
+from horovod_asl.options import options_of
+from tests.launching import BIN, ROOT, launch
 
-ANY = Quiet(busy_share=1.0)  # the tests' machine is never quiet
+ANY = Quiet(busy_share=math.inf)  # the tests' machine is never quiet
 
 
 def python(program: str, name: str = "side") -> Side:
@@ -182,7 +189,65 @@ def test_repeated_photos_differ_in_their_bytes_alone(tmp_path: Path) -> None:
 def test_every_name_has_its_case_and_every_side_its_manual() -> None:
     assert list(CASES) == list(NAMES)
     assert all(side.__doc__ for side in SIDES.values())
-    assert "benchmark" in COMMANDS
+
+
+def test_the_package_does_not_know_of_the_benchmarks() -> None:
+    """A wheel is without them."""
+    sources = sorted((ROOT / "horovod_asl").rglob("*.py"))
+    imports = re.compile(r"^\s*(from|import) benchmarks\b", re.MULTILINE)
+    assert sources
+    assert not [path for path in sources if imports.search(path.read_text())]
+
+
+def test_whoever_types_the_old_command_gets_the_way_on() -> None:
+    for words in ([], ["--help"], ["photos", "--small"]):
+        done = launch([BIN / "horovod-asl", "benchmark", *words])
+        assert done.returncode == 2
+        assert done.output.splitlines() == [
+            "error: `benchmark` is no longer a command: in a checkout, run `make bench` or `python -m benchmarks`"
+        ]
+
+
+def test_make_bench_runs_the_benchmarks() -> None:
+    done = launch(["make", "--dry-run", "bench", "PHOTOS=photos", "ARGS=--small"])
+    assert done.output.splitlines()[-1].endswith(
+        "/bin/python -m benchmarks photos --out runs/benchmark --small"
+    )
+
+
+def test_the_manual_has_every_option_and_imports_nothing_slow(tmp_path: Path) -> None:
+    """By its path, as from any other folder."""
+    words = [sys.executable, "-X", "importtime", ROOT / "benchmarks", "--help"]
+    done = launch(words, cwd=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert done.returncode == 0
+    assert "usage: python -m benchmarks [PHOTOS] [OPTIONS]" in done.output
+    text = " ".join(done.output.split())
+    for option in options_of(BenchmarkConfig):
+        assert option.help()
+        assert option.shown.removeprefix("--") in text
+    imported = {line.rpartition("|")[2].strip() for line in done.output.splitlines() if "|" in line}
+    assert "horovod_asl.cli" in imported
+    assert {"torch", "numpy", "matplotlib"}.isdisjoint(imported)
+
+
+def test_its_folders_have_their_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = parse(BenchmarkConfig, ["~/photos", "--out=~/out"], prog="", description=None)
+    assert (config.photos, config.out) == (tmp_path / "photos", tmp_path / "out")
+
+
+def test_ranks_are_summed_up_as_text_and_as_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of times that a ring made: its cost comes back, and efficiency falls with ranks."""
+    monkeypatch.setattr(ranks, "usable_cores", lambda: 4)  # one for each rank
+    ring = Ring(latency_seconds=50e-6, bandwidth_bytes_per_second=3e9)
+    observed = [Observation("small_cnn", n, 5e6, 0.1, 0.1 + ring.seconds(n, 5e6)) for n in (1, 2, 4)]
+    found = ranks.summary({"horovod": observed}, ring)
+    assert found["backends"]["horovod"]["latency_us"] == pytest.approx(50)
+    predicted = [row["efficiency"] for row in found["predictions"]]
+    assert predicted == sorted(predicted, reverse=True)
+    assert any("fitted latency 50 µs, bandwidth 3.00 GB/s" in line for line in ranks.lines(found))
+    plot_scaling(found, "a machine", tmp_path / "scaling.png")
+    assert Image.open(tmp_path / "scaling.png").size[0] > 500
 
 
 @pytest.mark.parametrize(
@@ -206,26 +271,15 @@ def test_an_out_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_small_benchmark_runs_to_its_table_and_files(tmp_path: Path) -> None:
+def test_a_small_benchmark_runs_to_its_table_and_files_from_any_folder(tmp_path: Path) -> None:
     """P1 and P7: a peer, our sides, and ranks under horovodrun; the other cases run in `make bench ARGS=--small`."""
-    words = [
-        sys.executable,
-        "-m",
-        "horovod_asl",
-        "benchmark",
-        "--small",
-        "--only",
-        "P1",
-        "P7",
-        "--out",
-        str(tmp_path),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=290, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    read = json.loads((tmp_path / "benchmark.json").read_text())
+    words = [sys.executable, ROOT / "benchmarks", "--small", "--only", "P1", "P7", "--out", "out"]
+    done = launch(words, cwd=tmp_path, timeout=290)
+    assert done.returncode == 0, done.output
+    read = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert [row["id"] for row in read["figures"]] == ["P1", "P7"]
     assert read["about"]["versions"]["torch"]
     copies = read["figures"][1]["sides"]
     assert set(copies) == {"1 rank(s)", "2 rank(s)", "4 rank(s)"}
     assert all(0.9 < value < 1.1 for value in copies.values())
-    assert Image.open(tmp_path / "benchmark.png").size[0] > 500
+    assert Image.open(tmp_path / "out" / "benchmark.png").size[0] > 500

@@ -21,8 +21,9 @@ from PIL import Image
 from horovod_asl import boxed
 from horovod_asl.cli import parse
 from horovod_asl.commands import evaluate, export, predict
-from horovod_asl.config import DataConfig, ModelConfig, TrainConfig
+from horovod_asl.config import TrainConfig
 from horovod_asl.config_file import to_yaml
+from horovod_asl.config_groups import DataConfig, ModelConfig
 from horovod_asl.data.hands import SEEN_ROW
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import render_spec, sample_specs

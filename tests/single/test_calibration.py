@@ -22,7 +22,7 @@ from horovod_asl.calibration import (
     softmax,
     threshold_for,
 )
-from horovod_asl.engine import Photos
+from horovod_asl.dataset import Photos
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 from horovod_asl.runfolder import RunFolder
 

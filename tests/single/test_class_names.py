@@ -9,8 +9,9 @@ import pytest
 
 from horovod_asl.commands.prepare import main as prepare
 from horovod_asl.data.class_names import USUAL, ClassNames, classes_by, natural_order
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.photos import Found, find_photos
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES

@@ -315,7 +315,6 @@ EVERY_PATH = {
     "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
     "--cache-features=~/f --train=head --pretrained=~/weights.pt",
     "compare": "--out=~/out --store=~/store",
-    "benchmark": "~/photos --out=~/out",
     "doctor": "",
 }
 EXPORT_BOX = {"box", "scores", "notes"}  # not together with OUT

@@ -16,15 +16,9 @@ from hypothesis import strategies as st
 from horovod_asl.boxed import BOX
 from horovod_asl.cli import parse
 from horovod_asl.commands import crossval, train
-from horovod_asl.config import (
-    AugmentConfig,
-    DataConfig,
-    ExecutionConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from horovod_asl.config import TrainConfig
 from horovod_asl.config_file import to_yaml
+from horovod_asl.config_groups import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, OptimizerConfig
 from horovod_asl.errors import UserError
 from horovod_asl.learner import build_optimizer
 from horovod_asl.runfolder import RunFolder

@@ -9,7 +9,8 @@ import yaml
 
 from horovod_asl.boxed import BOX
 from horovod_asl.cli import parse
-from horovod_asl.config import RETIRED, TEMPORARY, TrainConfig
+from horovod_asl.config import RETIRED, TrainConfig
+from horovod_asl.config_groups import TEMPORARY
 from horovod_asl.config_upgrade import upgraded
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder

@@ -1,4 +1,4 @@
-"""Poor copies of photos: the same on every machine, beside their photo, for training and for nothing else."""
+"""Degraded copies of photos: the same on every machine, beside their photo, for training and for nothing else."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ import pytest
 from PIL import Image
 
 from horovod_asl.commands import inspect
-from horovod_asl.config import DataConfig, TrainConfig
-from horovod_asl.data.build import Tolerance, prepare_store
-from horovod_asl.data.copies import PoorOrigin, _before_a_background, poor_copy
+from horovod_asl.commands import prepare as prepare_command
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import DataConfig
+from horovod_asl.data.copies import DegradedOrigin, _before_a_background, degraded_copy
 from horovod_asl.data.decode import MAX_MEGAPIXELS, decode_photo
 from horovod_asl.data.origins import FileOrigin
+from horovod_asl.data.prepare_options import Tolerance
 from horovod_asl.data.split import SPLITS, SplitRule
-from horovod_asl.data.store import Store, is_copy, original_of
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import is_copy, original_of
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.labels import CLASSES
 from horovod_asl.store_photos import training_rows
+from tests.preparing import prepare_with
 
 COPIES = 2
 
 
 def prepare(sources: list[Path], store: Path, **options: object) -> Store:
-    settings = {"image_size": 32, "workers": 1, "say": lambda line: None, "poor_copies": COPIES, **options}
-    prepare_store(sources=[str(source) for source in sources], store=store, **settings)  # type: ignore[arg-type]
+    settings = {"image_size": 32, "degraded_copies": COPIES, **options}
+    prepare_with(sources, store, **settings)  # type: ignore[arg-type]
     return Store.open(store)
 
 
@@ -40,15 +44,15 @@ def store(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_a_copy_has_the_same_bytes_each_time_and_other_bytes_than_the_next(frames: Path) -> None:
     origin = FileOrigin(str(frames / "A" / "A1.jpg"))
-    first = PoorOrigin(origin, 1, MAX_MEGAPIXELS).read()
+    first = DegradedOrigin(origin, 1, MAX_MEGAPIXELS).read()
     assert (
-        first == PoorOrigin(origin, 1, MAX_MEGAPIXELS).read() != PoorOrigin(origin, 2, MAX_MEGAPIXELS).read()
+        first == DegradedOrigin(origin, 1, MAX_MEGAPIXELS).read() != DegradedOrigin(origin, 2, MAX_MEGAPIXELS).read()
     )
 
 
 def test_copies_are_small_and_from_bright_to_very_dark_and_noisy() -> None:
     grey = np.full((256, 256, 3), 160, np.uint8)
-    copies = [Image.open(io.BytesIO(poor_copy(grey, np.random.default_rng(seed)))) for seed in range(200)]
+    copies = [Image.open(io.BytesIO(degraded_copy(grey, np.random.default_rng(seed)))) for seed in range(200)]
     light = np.array([np.asarray(copy).mean() for copy in copies]) / 160
     assert {copy.format for copy in copies} == {"JPEG"}
     assert all(110 <= copy.width == copy.height < 230 for copy in copies)
@@ -70,7 +74,7 @@ def test_a_hand_that_was_cut_out_gets_a_background_and_stays_itself() -> None:
     assert len({picture.tobytes() for picture in backgrounds}) == 20
 
     def corner(photo: np.ndarray, seed: int) -> float:
-        copy = np.asarray(Image.open(io.BytesIO(poor_copy(photo, np.random.default_rng(seed)))))
+        copy = np.asarray(Image.open(io.BytesIO(degraded_copy(photo, np.random.default_rng(seed)))))
         return float(copy[:8, :8].mean())
 
     room = np.full((256, 256, 3), 120, np.uint8)
@@ -95,7 +99,7 @@ def test_workers_of_another_process_make_the_same_copies(frames: Path, store: St
 
 
 def test_the_pixels_are_the_copys(frames: Path, store: Store) -> None:
-    read = PoorOrigin(FileOrigin(str(frames / store.paths[0])), 2, MAX_MEGAPIXELS).read()
+    read = DegradedOrigin(FileOrigin(str(frames / store.paths[0])), 2, MAX_MEGAPIXELS).read()
     assert (store.gather(np.array([2]))[0] == decode_photo(read, 32)).all()
 
 
@@ -166,14 +170,25 @@ def test_inspect_counts_photos_and_tells_of_copies(store: Store, tmp_path: Path,
     assert (facts["photos"], facts["copies"]) == (photos, COPIES * photos)
     assert sum(facts["splits"].values()) == photos
     assert sum(row["train"] + row["validation"] + row["test"] for row in facts["recordings"]) == photos
-    assert f"{photos} photos and {COPIES * photos} poor copies for training" in capsys.readouterr().out
+    assert f"{photos} photos and {COPIES * photos} degraded copies for training" in capsys.readouterr().out
 
 
 def test_other_copies_make_another_store(frames: Path, tmp_path: Path, store: Store) -> None:
     lines: list[str] = []
     copied = shutil.copytree(store.path, tmp_path / "store")
-    without = prepare([frames], copied, poor_copies=0, say=lines.append)
+    without = prepare([frames], copied, degraded_copies=0, log=lines.append)
     assert not without.copies.any()
     assert any("copies 2 → 0" in line for line in lines)
-    with pytest.raises(UserError, match="--poor-copies"):
-        prepare([frames], copied, poor_copies=-1)
+    with pytest.raises(UserError, match="--degraded-copies"):
+        prepare([frames], copied, degraded_copies=-1)
+
+
+def test_the_older_name_of_the_option_is_taken_and_its_store_is_up_to_date(
+    frames: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stores keep the older word in their manifest and in paths: another would change their digests."""
+    assert store.manifest["poor_copies"] == COPIES
+    copied = shutil.copytree(store.path, tmp_path / "store")
+    words = [str(frames), str(copied), "--image-size", "32", "--no-hands", "--workers", "1"]
+    assert prepare_command.main([*words, "--poor-copies", str(COPIES)]) == 0
+    assert f"{copied} is up to date" in capsys.readouterr().out

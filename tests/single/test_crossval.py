@@ -1,4 +1,4 @@
-"""Cross-validation: who is left out and who validates; folds trained, scored, told, and not trained twice."""
+"""Cross-validation: who is left out and who validates; folds trained, scored, reported, and not trained twice."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from horovod_asl import crossval, models
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Serial
 from horovod_asl.commands import crossval as command
-from horovod_asl.config import (
-    RETIRED,
-    AugmentConfig,
-    ExecutionConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
-from horovod_asl.crossval import Plan, cross_validate, markdown, rows_of, table_row, write_report
-from horovod_asl.data.build import Tolerance, prepare_store
+from horovod_asl.config import RETIRED, TrainConfig
+from horovod_asl.config_groups import AugmentConfig, ExecutionConfig, ModelConfig, OptimizerConfig
+from horovod_asl.crossval import Plan, cross_validate
+from horovod_asl.crossval_report import markdown, rows_of, table_row, write_report
+from horovod_asl.data.prepare_options import Tolerance
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
+from horovod_asl.dataset import photos_of
 from horovod_asl.errors import UserError
 from horovod_asl.features import features_of_store
 from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_of, split_codes, with_fold
@@ -36,8 +32,8 @@ from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
-from horovod_asl.store_photos import photos_of
 from tests.conftest import write_frames
+from tests.preparing import prepare_with
 
 torch.set_num_threads(1)
 
@@ -143,7 +139,7 @@ def test_no_two_folds_share_a_folder_even_where_case_is_ignored() -> None:
         ({"validate_on": ["nobody"]}, "--validate-on nobody"),
     ],
 )
-def test_mistakes_are_told_with_a_remedy(asked: dict[str, Any], part: str) -> None:
+def test_mistakes_are_refused_with_a_remedy(asked: dict[str, Any], part: str) -> None:
     with pytest.raises(UserError, match=part):
         plan(**asked)
 
@@ -164,14 +160,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_frames(folder / "a", classes=names, recordings=3, per_recording=2, seed=0)
     write_frames(folder / "b", classes=names, recordings=2, per_recording=2, seed=1)
     shutil.copy(folder / "a" / "A" / "A1.jpg", folder / "b" / "A" / "A3.jpg")
-    prepare_store(
-        sources=[f"{name}={folder / name}" for name in "ab"],
-        store=folder / "store",
+    prepare_with(
+        [f"{name}={folder / name}" for name in "ab"],
+        folder / "store",
         image_size=16,
         split=SplitRule(test=("a/3",)),
         tolerance=Tolerance(allow_missing=True),
-        workers=1,
-        say=lambda line: None,
     )
     return folder / "store"
 
@@ -223,14 +217,12 @@ def test_folds_a_b_with_a_dash_and_a_slash_are_trained_side_by_side(store: Path,
     """The sources `a` (recordings 1, 2, 3), `b` and, of b's photos again under another name, `a-1`."""
     photos = store.parent
     both = tmp_path / "store"
-    prepare_store(
-        sources=[f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
-        store=both,
+    prepare_with(
+        [f"a={photos / 'a'}", f"a-1={photos / 'b'}"],
+        both,
         image_size=16,
         split=SplitRule(test=("a/3",)),
         tolerance=Tolerance(allow_missing=True),
-        workers=1,
-        say=lambda line: None,
     )
     folds = Plan("source", only=("a/1", "a-1"))
     assert walk(both, tmp_path / "out", plan=folds) is Outcome.FINISHED
@@ -270,11 +262,11 @@ def test_a_row_is_what_the_run_s_own_result_says(out: Path) -> None:
     for row in rows_of(out):
         result = json.loads((out / row["folder"] / "result.json").read_text())
         assert row["scores"]["temperature"] == result["temperature"]
-        own, told = result["scores"]["test"], row["scores"]
-        assert told.keys() == own.keys()
-        assert told["confusion"] == own["confusion"]
+        own, reported = result["scores"]["test"], row["scores"]
+        assert reported.keys() == own.keys()
+        assert reported["confusion"] == own["confusion"]
         for name in ("nll", "ece", "nll_calibrated", "ece_calibrated"):
-            assert told[name] == pytest.approx(own[name], rel=1e-4)
+            assert reported[name] == pytest.approx(own[name], rel=1e-4)
 
 
 def test_finished_folds_are_read_back_and_an_unscored_one_is_not_trained_again(

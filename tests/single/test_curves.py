@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from horovod_asl import curves
 from horovod_asl.backends import Serial
-from horovod_asl.config import AugmentConfig, ExecutionConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import AugmentConfig, ExecutionConfig
 from horovod_asl.curves import Curves
 from horovod_asl.resume import Position
 from horovod_asl.session import run_training

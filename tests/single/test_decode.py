@@ -15,8 +15,9 @@ from PIL import Image
 
 from horovod_asl.data import decode as decode_module
 from horovod_asl.data.decode import PhotoError, decode_photo
-from horovod_asl.data.folder import NO_LABEL, PixelReader, load_folder, load_photos
+from horovod_asl.data.folder import NO_LABEL, load_folder, load_photos
 from horovod_asl.data.hashing import distance, phash
+from horovod_asl.data.readers import PixelReader
 from tests.conftest import draw_photo
 
 

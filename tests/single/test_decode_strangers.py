@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data.decode import FORMATS, PhotoError, decode_photo
-from horovod_asl.data.folder import PixelReader, load_folder, load_photos
+from horovod_asl.data.folder import load_folder, load_photos
 from horovod_asl.data.photos import find_photos
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.unknown_folders import no_class_words
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo

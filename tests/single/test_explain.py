@@ -19,8 +19,8 @@ from horovod_asl.answers import Answers
 from horovod_asl.commands import evaluate
 from horovod_asl.data import hand_finder
 from horovod_asl.data.decode import decode_photo
-from horovod_asl.data.folder import PixelReader
 from horovod_asl.data.hands import HAND_DTYPE, hand_arrays, readings
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.skeleton import with_skeleton
 from horovod_asl.errors import UserError
 from horovod_asl.examples import FolderAlbum, Readings, landmarks_in, ranks_apart

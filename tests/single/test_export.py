@@ -22,8 +22,8 @@ from horovod_asl.boxed import LARGEST_BYTES
 from horovod_asl.checkpoint import weights_digest
 from horovod_asl.commands import export
 from horovod_asl.compact import fits_half, load_compact, save_compact
-from horovod_asl.data.folder import HandReader, PixelReader
 from horovod_asl.data.hands import hand_arrays
+from horovod_asl.data.readers import HandReader, PixelReader
 from horovod_asl.data.synthetic import render_spec, sample_specs
 from horovod_asl.data.transforms import to_input
 from horovod_asl.errors import UserError

@@ -18,8 +18,9 @@ from torch import nn
 
 from horovod_asl import features, models
 from horovod_asl.backends import Serial
-from horovod_asl.config import TEMPORARY, AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
-from horovod_asl.engine import Photos
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import TEMPORARY, AugmentConfig, ModelConfig, OptimizerConfig
+from horovod_asl.dataset import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.feature_cache import Kept
 from horovod_asl.labels import NUM_CLASSES

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from horovod_asl import files
-from horovod_asl.files import Lock, full_disk, is_full, locked
+from horovod_asl import locks
+from horovod_asl.files import full_disk, is_full
+from horovod_asl.locks import Lock, locked
 from tests.launching import ROOT, clean_environment
 
 
@@ -44,7 +45,7 @@ def process(program: str, *words: str | Path) -> Iterator[subprocess.Popen[str]]
 HOLD = """
     import sys, time
     from pathlib import Path
-    from horovod_asl.files import Lock
+    from horovod_asl.locks import Lock
     assert Lock(Path(sys.argv[1])).take() is None
     print("held", flush=True)
     time.sleep(60)
@@ -138,7 +139,7 @@ def test_a_holder_elsewhere_is_judged_by_when_it_renewed_the_file(elsewhere: dic
     found = mine.take()
     assert found is not None
     assert found.is_alive
-    rewrite(lock, age_s=files.STALE_AFTER_S + 5)
+    rewrite(lock, age_s=locks.STALE_AFTER_S + 5)
     assert mine.take() is None
     mine.release()
 
@@ -200,7 +201,7 @@ def test_a_file_system_without_links_has_locks_too(lock: Path, monkeypatch: pyte
 
 
 def test_a_holder_renews_its_lock_and_ends_when_it_was_given_up(lock: Path) -> None:
-    quick = f"import horovod_asl.files as files\nfiles._RENEW_EVERY_S = 0.05\n{textwrap.dedent(HOLD)}"
+    quick = f"import horovod_asl.locks as locks\nlocks._RENEW_EVERY_S = 0.05\n{textwrap.dedent(HOLD)}"
     with process(quick, lock) as holder:
         assert holder.stdout is not None
         assert holder.stderr is not None
@@ -217,11 +218,11 @@ def test_a_holder_renews_its_lock_and_ends_when_it_was_given_up(lock: Path) -> N
         mine.release()
 
 
-# Each attempt is a fork that kills itself at one line of files.py, the next attempt at the next line.
+# Each attempt is a fork that kills itself at one line of locks.py, the next attempt at the next line.
 KILLED_EVERYWHERE = """
     import os, signal, sys, time
     from pathlib import Path
-    from horovod_asl import files
+    from horovod_asl import locks
 
     path, first = Path(sys.argv[1]) / "lock", sys.argv[2] == "stale"
 
@@ -229,7 +230,7 @@ KILLED_EVERYWHERE = """
         count = 0
         def trace(frame, event, argument):
             nonlocal count
-            if frame.f_code.co_filename != files.__file__:
+            if frame.f_code.co_filename != locks.__file__:
                 return None
             count += event == "line"
             if count == line:
@@ -245,7 +246,7 @@ KILLED_EVERYWHERE = """
         return os.waitpid(pid, 0)[1]
 
     def take_and_release(line):
-        lock = files.Lock(path)
+        lock = locks.Lock(path)
         die_at(line)
         assert lock.take() is None
         lock.release()
@@ -254,9 +255,9 @@ KILLED_EVERYWHERE = """
     while True:
         line += 1
         if first:
-            child(lambda: files.Lock(path).take())
+            child(lambda: locks.Lock(path).take())
         killed = child(lambda: take_and_release(line)) == signal.SIGKILL
-        lock, began = files.Lock(path), time.monotonic()
+        lock, began = locks.Lock(path), time.monotonic()
         assert lock.take() is None, line
         assert time.monotonic() - began < 1, line
         lock.release()
@@ -279,7 +280,7 @@ def test_a_holder_killed_at_any_line_keeps_nobody_waiting(case: str, least: int,
 ONE_AT_A_TIME = """
     import os, random, signal, sys, time
     from pathlib import Path
-    from horovod_asl.files import Lock
+    from horovod_asl.locks import Lock
 
     folder = Path(sys.argv[1])
     inside, entered = folder / "inside", folder / "entered"
@@ -324,15 +325,15 @@ def test_who_finds_a_lock_stale_late_does_not_break_the_one_that_replaced_it(
 ) -> None:
     leave(lock)
     first, second = Lock(lock), Lock(lock)
-    judge = files._is_stale
+    judge = locks._is_stale
 
     def judge_and_be_overtaken(*words: Any) -> bool:
         judgement = judge(*words)
-        monkeypatch.setattr(files, "_is_stale", judge)
+        monkeypatch.setattr(locks, "_is_stale", judge)
         assert first.take() is None
         return judgement
 
-    monkeypatch.setattr(files, "_is_stale", judge_and_be_overtaken)
+    monkeypatch.setattr(locks, "_is_stale", judge_and_be_overtaken)
     assert second.take() is not None
     found = second.take()
     assert found is not None
@@ -350,8 +351,8 @@ def test_of_many_one_at_a_time_gets_it(tmp_path: Path) -> None:
 
 
 def test_waiting_says_for_whom_and_for_how_long(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(files, "_SAY_EVERY_S", 0.2)
+    monkeypatch.setattr(locks, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(locks, "_REPORT_EVERY_S", 0.2)
     lines: list[str] = []
     with held_elsewhere(lock) as holder:
 
@@ -361,7 +362,7 @@ def test_waiting_says_for_whom_and_for_how_long(lock: Path, monkeypatch: pytest.
                 holder.kill()
                 holder.wait()
 
-        with locked(lock, "somebody is at work", say=say):
+        with locked(lock, "somebody is at work", log=say):
             assert lock.exists()
     assert not lock.exists()
     assert lines[0].startswith(f"somebody is at work (pid {holder.pid} on ")

@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 
 from horovod_asl.data import films
-from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.class_names import classes_by
 from horovod_asl.data.decode import PhotoError
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.photos import find_photos
+from horovod_asl.data.prepare_options import Tolerance
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
+from tests.preparing import prepare_with
 
 av = pytest.importorskip("av", reason="needs the extra video")
 RATE = 30
@@ -158,14 +160,13 @@ def test_prepare_and_evaluate_take_videos_and_each_stays_on_one_side(tmp_path):
     for place, name in enumerate(("ann/A", "ann/B", "ben/A", "ben/B", "cleo/A", "cleo/B")):
         film(tmp_path / "set" / f"{name}.mp4", 24, seed=place)
     lines: list[str] = []
-    report = prepare_store(
-        sources=[str(tmp_path / "set")],
-        store=tmp_path / "store",
+    report = prepare_with(
+        [str(tmp_path / "set")],
+        tmp_path / "store",
         image_size=32,
-        poor_copies=1,
+        degraded_copies=1,
         tolerance=Tolerance(allow_missing=True),
-        workers=1,
-        say=lines.append,
+        log=lines.append,
     )
     assert report is not None
     assert (report.photos, report.copies, report.problems) == (24, 24, ())

@@ -17,7 +17,8 @@ from PIL import Image
 from horovod_asl import features
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import TEMPORARY, AugmentConfig, ModelConfig, TrainConfig, refuse_without_effect
+from horovod_asl.config import TrainConfig, refuse_without_effect
+from horovod_asl.config_groups import TEMPORARY, AugmentConfig, ModelConfig
 from horovod_asl.data.hands import (
     ARRAY_ROWS,
     CROP_SIDE,
@@ -31,7 +32,7 @@ from horovod_asl.data.hands import (
 )
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
-from horovod_asl.engine import Photos
+from horovod_asl.dataset import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandHead, HandNet, TunedTail, _points_in_view, _view_grid, as_held
@@ -316,7 +317,7 @@ def test_small_sources_come_oftener_and_features_with_them(
     shown = extracted(dataclasses.replace(photos, times=times), config)
     trainer = trainer_for(config, shown, head_features)
     trainer.run()
-    assert trainer.steps.num_photos == times.sum()
+    assert trainer.plan.photos_in(0) == times.sum()
     assert np.bincount(trainer.train.order(), minlength=PHOTOS).tolist() == times.tolist()
     assert trainer.score(photos).n == PHOTOS  # whole photos and features of them are scored alike
     np.testing.assert_array_equal(trainer.score(photos).confusion, trainer.score(head_features).confusion)

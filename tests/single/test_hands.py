@@ -22,7 +22,7 @@ from rich.console import Console
 from horovod_asl import hand_bundle
 from horovod_asl.commands import inspect
 from horovod_asl.data import hand_finder, rooms
-from horovod_asl.data.build import PrepareReport, prepare_store
+from horovod_asl.data.build import PrepareReport
 from horovod_asl.data.contact_sheet import contact_sheet
 from horovod_asl.data.decode import decode_photo
 from horovod_asl.data.finding import find_chunk
@@ -36,6 +36,7 @@ from horovod_asl.data.synthetic import SampleSpec, _room, look_of, placed, posed
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASS_INDEX, CLASSES
+from tests.preparing import prepare_with
 
 CLEAR_SIGNS = ("V", "Y")  # drawn hands are not quite hands to it, these most
 
@@ -44,14 +45,11 @@ def prepare(store: Path, **options: object) -> PrepareReport:
     settings = {
         "image_size": 48,
         "crop_size": 64,
-        "workers": 1,
+        "hands": True,
         "synthetic": SyntheticOptions(4, 1, 0),
-        "say": lambda line: None,
         **options,
     }
-    report = prepare_store(sources=["synthetic"], store=store, **settings)  # type: ignore[arg-type]
-    assert report is not None
-    return report
+    return prepare_with(["synthetic"], store, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +318,7 @@ def test_inspect_counts_the_hands(prepared: Path, tmp_path: Path, capsys) -> Non
         "of": "signs",
         "photos": 112,
         "found": sum(bool(hand["found"]) for hand in seen),
-        "doubtful": sum(bool(hand["doubtful"]) for hand in seen),
+        "unconfirmed": sum(bool(hand["doubtful"]) for hand in seen),
         "late": sum(bool(hand["found"]) and int(hand["attempt"]) not in (0, 1, 5, 6) for hand in seen),
         "dark": sum(bool(hand["found"]) and int(hand["attempt"]) > 4 for hand in seen),
         "right": sum(bool(hand["found"] and hand["right"]) for hand in seen),
@@ -368,11 +366,11 @@ def test_workers_and_interruptions_do_not_change_it(prepared: Path, tmp_path: Pa
 def test_it_is_up_to_date_until_the_crops_change(prepared: Path, tmp_path: Path) -> None:
     assert prepare(prepared).up_to_date
     other = tmp_path / "other"
-    assert prepare(other, crop_size=None).hands_found is None
+    assert prepare(other, hands=False).hands_found is None
     with pytest.raises(UserError, match="holds no hands: run its prepare again with --hands"):
         _ = Store.open(other).hands
     said: list[str] = []
-    report = prepare(other, say=said.append)
+    report = prepare(other, log=said.append)
     assert not report.up_to_date
     assert any("hands none → finder" in line for line in said)
     assert Store.open(other).digest == Store.open(prepared).digest

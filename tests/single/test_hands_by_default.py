@@ -19,9 +19,11 @@ from horovod_asl.commands import prepare
 from horovod_asl.commands.prepare import PrepareConfig
 from horovod_asl.data import finding, hand_finder
 from horovod_asl.data.decode import decode_photo
+from horovod_asl.data.decoding import Batch
 from horovod_asl.data.finding import FindTask, roughly
 from horovod_asl.data.hand_finder import LOOK_PX, shared_finder
 from horovod_asl.data.hands import no_hand
+from horovod_asl.data.prepare_options import Reporter
 from horovod_asl.data.store import Store
 from horovod_asl.data.synthetic import SampleSpec, render_spec
 from horovod_asl.errors import UserError
@@ -187,14 +189,16 @@ def test_durations_are_rounded_as_one_says_them(seconds: float, text: str) -> No
 
 
 @pytest.mark.parametrize(("workers", "text"), [(1, "1 min 20 s with 1 worker"), (4, "20 s with 4 workers")])
-def test_the_time_is_told_by_the_first_photos(workers: int, text: str, monkeypatch) -> None:
+def test_the_time_is_reported_by_the_first_photos(workers: int, text: str, monkeypatch) -> None:
     """Ten tasks of sixteen photos at half a second each: 8 s a task, and those that were begun are done."""
     events: list[Any] = []
     monkeypatch.setattr(finding, "find_chunk", lambda task: events.append(task) or 8.0)
     tasks = [FindTask((None,) * 16, ("",) * 16, 64, 1.0, str(number)) for number in range(10 + workers)]  # type: ignore[arg-type]
     done: list[tuple[int, int]] = []
     with _here(workers) as pool:
-        finding._run(pool, tasks, workers, "photos", events.append, lambda *counts: done.append(counts))
+        batch = Batch(pool, workers, (), 1.0)
+        reporter = Reporter(log=events.append, on_progress=lambda *counts: done.append(counts))
+        finding._run(batch, tasks, "photos", reporter)
     line = f"looking for the hand in {16 * len(tasks)} photos: about {text} (--no-hands leaves this out)"
     assert events == [*tasks[:workers], line, *tasks[workers:]]
     assert done == [(16 * count, 16 * len(tasks)) for count in range(1, len(tasks) + 1)]
@@ -213,6 +217,6 @@ def test_each_part_has_photos_from_all_over() -> None:
 
 
 @pytest.mark.usefixtures("in_this_process", "blind")
-def test_poor_copies_are_counted_with_the_photos(photos: Path, tmp_path: Path, capfd) -> None:
-    run(photos, tmp_path / "store", "--poor-copies", "2")
-    assert re.search("in 18 photos and poor copies: about .* with 1 worker", capfd.readouterr().err)
+def test_degraded_copies_are_counted_with_the_photos(photos: Path, tmp_path: Path, capfd) -> None:
+    run(photos, tmp_path / "store", "--degraded-copies", "2")
+    assert re.search("in 18 photos and degraded copies: about .* with 1 worker", capfd.readouterr().err)

@@ -17,10 +17,10 @@ from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("labels", "config", "errors", "files", "cli", "cores", "launcher"), 0),
+    **dict.fromkeys(("labels", "config", "errors", "files", "cli", "cores", "launcher", "locks"), 0),
     "hand_bundle": 0,
     **dict.fromkeys(("options", "synonyms", "flags", "manual", "config_file"), 0),
-    "streams": 0,
+    **dict.fromkeys(("process_identity", "streams"), 0),
     "progress": 1,
     **dict.fromkeys(
         ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
@@ -34,12 +34,12 @@ LAYERS: dict[str, int] = {
         ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
     ),
     **dict.fromkeys(
-        ("announce", "curves", "stopping", "resume", "restarts", "benchmarks", "onnx_export", "model_card"), 2
+        ("announce", "curves", "stopping", "resume", "restarts", "onnx_export", "model_card"), 2
     ),
     **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
     **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),
-    **dict.fromkeys(("calibration", "folds"), 1),
-    **dict.fromkeys(("answers", "crossval", "recipe", "run_opening", "stages", "store_photos"), 2),
+    **dict.fromkeys(("calibration", "folds", "initial_weights", "run_weights"), 1),
+    **dict.fromkeys(("answers", "crossval", "crossval_report", "recipe", "run_opening", "stages", "store_photos"), 2),
     **dict.fromkeys(("api", "onnx_metadata"), 2),
     **dict.fromkeys(("commands", "__main__", "__init__"), 3),
 }

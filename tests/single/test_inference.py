@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from horovod_asl import checkpoint
-from horovod_asl.engine import Photos
+from horovod_asl.dataset import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES, NUM_CLASSES

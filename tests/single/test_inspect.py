@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from horovod_asl.commands import inspect
-from horovod_asl.data.build import prepare_store
 from horovod_asl.data.contact_sheet import choose_columns, contact_sheet
 from horovod_asl.data.inspection import inspect_store
 from horovod_asl.data.split import SplitRule
@@ -21,6 +20,7 @@ from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from tests.conftest import write_frames
+from tests.preparing import prepare_with
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,10 @@ def path(frames, tmp_path_factory):
     """Two sources, one of letters only and held out."""
     folder = tmp_path_factory.mktemp("inspect")
     letters = write_frames(folder / "letters", classes=CLASSES[:26], recordings=2, seed=7)
-    prepare_store(
-        sources=[f"asl={frames}", f"letters={letters}"],
-        store=folder / "store",
+    prepare_with(
+        [f"asl={frames}", f"letters={letters}"],
+        folder / "store",
         image_size=32,
-        workers=1,
         split=SplitRule(test_source="letters"),
     )
     return folder / "store"
@@ -78,11 +77,10 @@ def test_copies_across_a_random_split_are_shown(frames, tmp_path, capsys):
     for name in CLASSES:
         for frame in range(3, 12):
             shutil.copy(photos / name / f"{name}1.jpg", photos / name / f"{name}{frame}.jpg")
-    prepare_store(
-        sources=[str(photos)],
-        store=tmp_path / "store",
+    prepare_with(
+        [str(photos)],
+        tmp_path / "store",
         image_size=32,
-        workers=1,
         split=SplitRule(kind="random"),
     )
     store = Store.open(tmp_path / "store")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import AugmentConfig, ModelConfig
 from horovod_asl.data.hands import HAND_DTYPE, MATRIX_ROWS, SEEN_ROW, VIEW_ROW, hand, hand_arrays, no_hand
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws
@@ -56,7 +57,7 @@ def test_arrays_hold_the_records(hands: torch.Tensor) -> None:
     assert hands[:, SEEN_ROW, 1].tolist() == [-1.0, 1.0, 1.0, 1.0] * 3 + [-1.0, 1.0, 1.0, 0.0]
     assert (hands[15, :42] == 0).all()
     assert torch.equal(as_changed(hands), hands[:, :42])
-    doubtful = hand(*np.ones((2, 21, 3), np.float32), right=True, score=0.5, attempt=2, doubtful=True)
+    doubtful = hand(*np.ones((2, 21, 3), np.float32), right=True, score=0.5, attempt=2, unconfirmed=True)
     assert not doubtful["found"]
     assert hand_arrays(doubtful[None])[0, SEEN_ROW].tolist() == [1.0, 1.0, 1.0]
 

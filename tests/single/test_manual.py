@@ -125,7 +125,6 @@ def test_the_short_manual_shows_the_options_that_people_use_and_how_to_see_the_o
         ("predict", "[RUN] PHOTO …"),
         ("inspect", "STORE"),
         ("export", "RUN [OUT]"),
-        ("benchmark", "[PHOTOS]"),
         ("prepare", "SOURCE [SOURCE …] STORE"),
         ("crossval", "STORE --by {source,signer} --out PATH"),
         ("train", ""),

@@ -15,9 +15,10 @@ from horovod_asl.cli import parse
 from horovod_asl.commands.prepare import PrepareConfig
 from horovod_asl.data.decode import PhotoError
 from horovod_asl.data.file_names import ignored_line, mixed_line
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.origins import FileOrigin
 from horovod_asl.data.photos import FoundPhoto, find_photos, pictures_in
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.recordings import group_recordings, listed, recording_order, summed_up
 from horovod_asl.data.sources import SyntheticOptions, check_classes, open_sources
 from horovod_asl.errors import UserError

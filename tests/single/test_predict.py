@@ -17,7 +17,8 @@ from PIL import Image
 from horovod_asl.commands import predict
 from horovod_asl.data import view_stream
 from horovod_asl.data.decode import PhotoError
-from horovod_asl.data.folder import PixelReader, named_photos
+from horovod_asl.data.folder import named_photos
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.synthetic import SampleSpec, render_spec
 from tests.conftest import draw_photo
 from tests.launching import BIN, clean_environment

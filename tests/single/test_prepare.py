@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from horovod_asl.data.build import PrepareReport, Tolerance, prepare_store
+from horovod_asl.data.build import PrepareReport
+from horovod_asl.data.prepare_options import Tolerance
 from horovod_asl.data.sources import SyntheticOptions
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
@@ -26,15 +27,14 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from tests.conftest import draw_photo
 from tests.launching import BIN, clean_environment, launch
+from tests.preparing import prepare_with
 
 
 def prepare(sources: object, store: Path, **options: object) -> PrepareReport:
     """prepare_store on one worker (a second one costs its start), silent; a path may stand for a list."""
     texts = [str(sources)] if isinstance(sources, str | Path) else [str(text) for text in sources]  # type: ignore[attr-defined]
-    settings = {"image_size": 32, "workers": 1, "say": lambda line: None, **options}
-    report = prepare_store(sources=texts, store=store, **settings)  # type: ignore[arg-type]
-    assert report is not None
-    return report
+    settings = {"image_size": 32, **options}
+    return prepare_with(texts, store, **settings)  # type: ignore[arg-type]
 
 
 def digests_of_files(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -237,7 +237,7 @@ def test_bad_photos_are_listed_and_the_others_kept(frames, tmp_path):
     (photos / "C" / "notes.jpg").write_text("not a photo")
     (photos / "C" / "notes.txt").write_text("no photo is meant")
     lines: list[str] = []
-    report = prepare(photos, tmp_path / "store", group_by=["source"], say=lines.append)
+    report = prepare(photos, tmp_path / "store", group_by=["source"], log=lines.append)
     assert "frames: ignored 1 file that is not a picture (.txt 1)" in lines
     assert report.photos == 232
     assert {(p.path, p.reason.partition(":")[0]) for p in report.problems} == {
@@ -311,7 +311,7 @@ def test_a_random_split_warns_and_counts_what_it_leaks(frames, tmp_path):
             shutil.copy(photos / name / f"{name}1.jpg", photos / name / f"{name}{frame}.jpg")
     lines: list[str] = []
     rule = SplitRule(kind="random", fraction=0.2)
-    prepare(photos, tmp_path / "store", split=rule, say=lines.append)
+    prepare(photos, tmp_path / "store", split=rule, log=lines.append)
     assert any(
         "warning: a random split" in line and "test photos are also in train" in line for line in lines
     )

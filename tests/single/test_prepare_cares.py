@@ -12,10 +12,11 @@ from PIL import Image
 
 from horovod_asl.commands.inspect import InspectConfig
 from horovod_asl.commands.prepare import PrepareConfig, main
-from horovod_asl.data.build import Tolerance
+from horovod_asl.data.prepare_options import Tolerance
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule
-from horovod_asl.data.store import Store, foreign_files
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import foreign_files
 from horovod_asl.errors import UserError
 from tests.conftest import draw_photo
 from tests.single.test_files import held_elsewhere
@@ -87,7 +88,7 @@ def test_a_prepare_waits_for_another_and_names_it(frames, tmp_path):
             holder.kill()
             holder.wait()
 
-        prepare(frames, tmp_path / "store", say=say)
+        prepare(frames, tmp_path / "store", log=say)
     assert lines[0].startswith(f"another prepare is at work in {tmp_path}/store.partial (pid {holder.pid} on ")
     assert "is stale: taken over" in lines[1]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
@@ -100,7 +101,7 @@ def test_it_says_how_the_new_store_differs_from_the_one_it_replaces(frames, new_
     other = new_frames("other", recordings=2, seed=5)
     lines: list[str] = []
     rule = SplitRule(test_source="other")
-    prepare([frames, other], copied, split=rule, say=lines.append)
+    prepare([frames, other], copied, split=rule, log=lines.append)
     (line,) = lines
     assert f"{copied} is replaced" in line
     assert "sources frames by frames → frames by frames, other by frames" in line
@@ -113,7 +114,7 @@ def test_it_says_how_the_new_store_differs_from_the_one_it_replaces(frames, new_
         split=SplitRule(test=("2",)),
         image_size=16,
         tolerance=Tolerance(replace=True),
-        say=lines.append,
+        log=lines.append,
     )
     assert "image size 32 px → 16 px" in lines[0]
     assert "232 of its 348 photos are not in the new one" in lines[0]
@@ -127,7 +128,7 @@ def test_a_store_of_other_photos_is_not_replaced_unasked(frames, new_frames, cop
         assert Store.open(copied, verify=True).digest == before
         assert not copied.with_name("copied.partial").exists()  # seen before anything was decoded
     lines: list[str] = []
-    prepare(other, copied, tolerance=Tolerance(replace=True), say=lines.append)
+    prepare(other, copied, tolerance=Tolerance(replace=True), log=lines.append)
     assert Store.open(copied).digest != before
     assert "232 of its 232 photos are not in the new one" in lines[0]
 
@@ -197,7 +198,7 @@ def test_a_store_in_its_own_source_is_no_part_of_it(frames, tmp_path, place):
     first = prepare(photos, photos / place)
     (photos / place / "sheet.png").write_bytes(b"a contact sheet, say")
     lines: list[str] = []
-    again = prepare(photos, photos / place, say=lines.append)
+    again = prepare(photos, photos / place, log=lines.append)
     assert (again.up_to_date, again.digest, again.problems) == (True, first.digest, ())
     assert lines == []
 
@@ -220,7 +221,7 @@ def test_new_photos_of_the_same_source_are_no_news(frames, copied, tmp_path):
         file.unlink()
     (more / "Z" / "Z3.jpg").write_bytes((more / "Z" / "Z1.jpg").read_bytes())
     lines: list[str] = []
-    assert not prepare(more, copied, say=lines.append).up_to_date
+    assert not prepare(more, copied, log=lines.append).up_to_date
     assert lines == []
 
 
@@ -240,14 +241,14 @@ def test_a_copy_under_another_letter_is_found(frames, new_frames, tmp_path):
 
 def test_nothing_held_out_for_a_test_is_told(frames, tmp_path):
     lines: list[str] = []
-    report = prepare(frames, tmp_path / "store", group_by=["source"], say=lines.append)
+    report = prepare(frames, tmp_path / "store", group_by=["source"], log=lines.append)
     assert report.splits == {"train": 232, "validation": 0, "test": 0}
     (line,) = lines
     assert line.startswith("warning: no photo is held out for a test")
     assert "--group-by" in line
     assert "--test-source" in line
     lines.clear()
-    prepare(frames, tmp_path / "store", say=lines.append)
+    prepare(frames, tmp_path / "store", log=lines.append)
     assert not any("warning" in line for line in lines)
 
 

@@ -9,15 +9,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from horovod_asl import progress
-from horovod_asl.announce import settings_lines
+from horovod_asl.announce import settings_line
 from horovod_asl.backends import Serial
 from horovod_asl.commands import evaluate
-from horovod_asl.config import ExecutionConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import ExecutionConfig
 from horovod_asl.crossval import time_left
 from horovod_asl.progress import Display, Progress, duration
 from horovod_asl.session import run_training
@@ -194,29 +196,39 @@ def test_a_fold_says_how_long_the_others_take() -> None:
     assert time_left(2, 5, 240) == ", 2 done, 6 min left"
 
 
-def test_settings_fit_a_narrow_terminal_with_nothing_left_out() -> None:
-    settings = {
-        "backend": "horovod",
-        "world_size": 2,
-        "device": "cpu",
-        "photos_in": "mapped files",
-        "learning_rate": 0.00123456,
-        "parameters": 11_191_389,
-        "steps": 5,
-        "yield_when_idle": True,
-        "a_setting_of_tomorrow": None,
-    }
-    lines = settings_lines(settings)
-    assert max(map(len, lines)) <= 80 - len("[1,0]<stdout>:")
-    shown = dict(line[10:].split(maxsplit=1) for line in lines)
-    assert shown == {
-        "backend": "horovod",
-        "world_size": "2",
-        "device": "cpu",
-        "photos_in": "mapped files",
-        "learning_rate": "0.001235",
-        "parameters": "11,191,389",
-        "steps": "5",
-        "yield_when_idle": "True",
-        "a_setting_of_tomorrow": "None",
-    }
+SETTINGS = {
+    "backend": "horovod",
+    "world_size": 2,
+    "replicas": 2,
+    "device": "cpu",
+    "photos_in": "mapped files",
+    "precision": "fp32",
+    "global_batch": 64,
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+    "peak_learning_rate": 0.00141421,
+    "controller": "mpi",
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        ({}, "horovod/mpi, 2 ranks, cpu fp32, batch 64, adamw lr 0.00141"),
+        ({"backend": "serial", "world_size": 1, "replicas": 1, "controller": None}, "serial, 1 rank, cpu "),
+        (
+            {"backend": "dp", "world_size": 1, "replicas": 4, "device": "cuda:0", "controller": None},
+            "dp, 4 replicas, cuda ",
+        ),
+        ({"backend": "ddp", "controller": None, "collective": "gloo"}, "ddp, 2 ranks"),
+        (
+            {"world_size": 128, "replicas": 128, "device": "cuda:0", "precision": "bf16", "global_batch": 32768}
+            | {"controller": "gloo"},
+            "horovod/gloo, 128 ranks, cuda bf16, batch 32768, adamw lr 0.00141",
+        ),
+    ],
+)
+def test_the_settings_are_one_short_line(other: dict[str, Any], line: str) -> None:
+    shown = settings_line(SETTINGS | other)
+    assert shown.startswith(line)
+    assert len(f"[1,0]<stdout>:{shown}") <= 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from horovod_asl.benchmarks.ring import Observation, Ring, fit, held_back_errors
+from benchmarks.scaling.ring import Observation, Ring, fit, held_back_errors
 
 NETWORK = Ring(latency_seconds=50e-6, bandwidth_bytes_per_second=3e9)
 

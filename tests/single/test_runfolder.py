@@ -14,8 +14,9 @@ import yaml
 
 from horovod_asl import checkpoint
 from horovod_asl.cli import parse
-from horovod_asl.config import RETIRED, SCHEMA, ModelConfig, TrainConfig
+from horovod_asl.config import RETIRED, SCHEMA, TrainConfig
 from horovod_asl.config_file import to_yaml
+from horovod_asl.config_groups import ModelConfig
 from horovod_asl.errors import UserError
 from horovod_asl.runfolder import RunFolder
 

@@ -23,7 +23,8 @@ from horovod_asl.boxed import put_weights
 from horovod_asl.commands import evaluate, predict
 from horovod_asl.commands.export import main as export
 from horovod_asl.commands.train import _config
-from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
 from horovod_asl.folds import LEFT_OUT

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from horovod_asl.data.build import Tolerance
-from horovod_asl.data.folder import PixelReader, load_folder
+from horovod_asl.data.folder import load_folder
 from horovod_asl.data.origins import FileOrigin
 from horovod_asl.data.photos import FoundPhoto
+from horovod_asl.data.prepare_options import Tolerance
+from horovod_asl.data.readers import PixelReader
 from horovod_asl.data.recordings import group_recordings
 from horovod_asl.data.sources import SyntheticOptions, open_sources
 from horovod_asl.data.split import SplitRule, split_recordings
@@ -122,7 +123,7 @@ def test_a_recording_on_two_sides_becomes_two_whose_names_say_so():
 def test_train_and_test_folders_are_the_split_and_one_line_says_so(tmp_path):
     photos = write_photos(tmp_path / "asl", *[f"Train/{{c}}/{n}.jpg" for n in range(4)], "Test/{c}/1.jpg")
     lines: list[str] = []
-    report = prepare(photos, tmp_path / "store", say=lines.append)
+    report = prepare(photos, tmp_path / "store", log=lines.append)
     assert report.splits == {"train": 116, "validation": 0, "test": 29}
     assert lines == [
         "asl: its folders Train/, Test/ are the split, without validation (--split recordings ignores them)"
@@ -141,7 +142,7 @@ def test_each_source_has_its_own_split(frames, tmp_path):
         tmp_path / "rf", "train/{c}/1.jpg", "valid/{c}/1.jpg", "test/{c}/1.jpg", "more/{c}/1.jpg", seed=9
     )
     lines: list[str] = []
-    prepare([frames, photos], tmp_path / "store", say=lines.append)
+    prepare([frames, photos], tmp_path / "store", log=lines.append)
     assert sides_of(tmp_path / "store") == {
         *[("1", "train"), ("2", "train"), ("3", "validation"), ("4", "test")],
         *[("train", "train"), ("valid", "validation"), ("test", "test")],
@@ -156,11 +157,11 @@ def test_flags_come_before_folders(tmp_path):
     )
     other = write_photos(tmp_path / "other", "{c}/1.jpg", seed=5)
     lines: list[str] = []
-    prepare(photos, tmp_path / "named", split=SplitRule(test=("rf/valid",)), say=lines.append)
+    prepare(photos, tmp_path / "named", split=SplitRule(test=("rf/valid",)), log=lines.append)
     assert sides_of(tmp_path / "named") == {("train", "train"), ("valid", "test"), ("test", "train")}
     assert lines == ["rf: its folders train/, valid/, test/ are not the split: --validation and --test are"]
     lines.clear()
-    ignored = prepare(photos, tmp_path / "ignored", split=SplitRule(kind="recordings"), say=lines.append)
+    ignored = prepare(photos, tmp_path / "ignored", split=SplitRule(kind="recordings"), log=lines.append)
     assert ignored.splits == {"train": 116, "validation": 0, "test": 0}
     assert [line.partition(":")[0] for line in lines] == ["warning"]
     prepare([photos, other], tmp_path / "held", split=SplitRule(test_source="other"))
@@ -184,7 +185,7 @@ def test_a_person_on_two_sides_is_named_so_and_warned_of(tmp_path):
         tmp_path / "set", "train/anna/{c}/1.jpg", "train/ben/{c}/1.jpg", "test/anna/{c}/2.jpg"
     )
     lines: list[str] = []
-    prepare(photos, tmp_path / "store", say=lines.append)
+    prepare(photos, tmp_path / "store", log=lines.append)
     assert sides_of(tmp_path / "store") == {("anna/train", "train"), ("anna/test", "test"), ("ben", "train")}
     assert any(line.startswith("warning: set: these folders share recordings (anna)") for line in lines)
     prepare(photos, tmp_path / "people", split=SplitRule(kind="recordings"))
@@ -196,7 +197,7 @@ def test_frames_of_one_take_in_both_folders_are_warned_of(tmp_path):
         tmp_path / "set", "train/{c}/{c}1.jpg", "train/{c}/{c}1500.jpg", "test/{c}/{c}2.jpg"
     )
     lines: list[str] = []
-    prepare(photos, tmp_path / "store", say=lines.append)
+    prepare(photos, tmp_path / "store", log=lines.append)
     assert sides_of(tmp_path / "store") == {("1/train", "train"), ("2", "train"), ("1/test", "test")}
     assert any(line.startswith("warning: set: these folders share recordings (1)") for line in lines)
 
@@ -220,7 +221,7 @@ def test_the_public_sets_flat_test_folder_leaves_its_recordings_alone(tmp_path):
     names = [f"asl_alphabet_train/asl_alphabet_train/{{c}}/{{c}}{n}.jpg" for n in (1, 1001, 2001, 2501)]
     photos = write_photos(tmp_path / "archive", *names, "asl_alphabet_test/asl_alphabet_test/{c}_test.jpg")
     lines: list[str] = []
-    report = prepare(photos, tmp_path / "store", say=lines.append)
+    report = prepare(photos, tmp_path / "store", log=lines.append)
     assert report.splits == {"train": 58, "validation": 29, "test": 29}
     assert lines == ["archive: 29 files outside the class folders are left aside"]
 

@@ -14,7 +14,8 @@ import pytest
 
 from horovod_asl.data import store as store_module
 from horovod_asl.data.chunks import PixelBank
-from horovod_asl.data.store import SHARD_PHOTOS, Store
+from horovod_asl.data.store import Store
+from horovod_asl.data.store_files import SHARD_PHOTOS
 from horovod_asl.data.store_writer import Content, IndexRow, Problem, write_store
 from horovod_asl.data.workfolder import work_folder
 from horovod_asl.errors import UserError
@@ -43,7 +44,7 @@ def path(tmp_path_factory, pictures):
     )
     sources = [{"name": "s", "photos": PHOTOS, "group_by": "auto", "recordings": {}}]
     content = Content(rows, (Problem("s", "x", "truncated"),), SIZE, sources, {})
-    with work_folder(path, say=print) as work:
+    with work_folder(path, log=print) as work:
         write_store(work, content, bank)
     return path
 

@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from horovod_asl.commands.train import _config, _flags, _for_the_sample
-from horovod_asl.config import (
-    HOW_LONG,
-    NOT_LEARNED,
-    TEMPORARY,
-    DataConfig,
-    ExecutionConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig
+from horovod_asl.config_groups import TEMPORARY, DataConfig, ExecutionConfig, ModelConfig, OptimizerConfig
 from horovod_asl.errors import UserError
 from horovod_asl.run_opening import require_store
 from horovod_asl.runfolder import RunFolder

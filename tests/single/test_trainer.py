@@ -23,16 +23,18 @@ from torch.utils.data import DistributedSampler
 from horovod_asl import checkpoint
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import AugmentConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.config import TrainConfig
+from horovod_asl.config_groups import AugmentConfig, ExecutionConfig, OptimizerConfig
 from horovod_asl.data.loader import ShardedSteps
 from horovod_asl.data.transforms import normalise
-from horovod_asl.engine import Photos, StepOptions, fits_on_device, on_device, train_step
+from horovod_asl.dataset import Photos, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import Learner, build_optimizer
 from horovod_asl.models import SmallCNN
 from horovod_asl.resume import read_state
 from horovod_asl.runfolder import RunFolder
+from horovod_asl.step import StepOptions, train_step
 from horovod_asl.stopping import Outcome
 from horovod_asl.trainer import Trainer
 
@@ -398,7 +400,7 @@ def test_the_last_epoch_may_be_a_part_of_one(epochs: float, photos: list[int], t
     trainer = make_trainer(config, tmp_path / "run")
     assert trainer.run() is Outcome.FINISHED
     assert [row["photos"] for row in trainer.position.history] == photos
-    assert trainer.position.step == trainer.total_steps == sum(-(-shown // BATCH) for shown in photos)
+    assert trainer.position.step == trainer.plan.total_steps == sum(-(-shown // BATCH) for shown in photos)
     assert [path.name for path in trainer.folder.best.iterdir()] == [f"epoch-{len(photos):05d}"]
     ledger = ledger_of(tmp_path / "run")
     for epoch, shown in enumerate(photos):
@@ -527,7 +529,7 @@ def test_two_replicas_take_the_steps_of_one_in_a_part_of_an_epoch(
     halved = dataclasses.replace(config, batch_size_per_replica=BATCH // 2)
     two = on_two_ranks(halved, tmp_path / "two")
     for trainer in two:
-        assert trainer.position.step == one.position.step == one.total_steps == trainer.total_steps
+        assert trainer.position.step == one.position.step == one.plan.total_steps == trainer.plan.total_steps
         assert [row["photos"] for row in trainer.position.history] == photos
         for row, expected in zip(trainer.position.history, one.position.history, strict=True):
             assert row == pytest.approx(expected, rel=1e-4)

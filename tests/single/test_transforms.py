@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_asl.config import AugmentConfig
+from horovod_asl.config_groups import AugmentConfig
 from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
 
 NOTHING = AugmentConfig(

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_asl import features, files, models
+from horovod_asl import features, locks, models
 from horovod_asl.backends import Serial
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.feature_cache import Kept, alone
-from horovod_asl.files import Lock
 from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.locks import Lock
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
@@ -144,7 +144,7 @@ def test_a_lock_of_another_host_is_looked_at_until_it_is_renewed_or_stale(
         train(small_store, resume=run)
     said = f"{run} was in training by pid 17 on another"
     assert capsys.readouterr().out.count(said) == 1
-    monkeypatch.setattr(time, "sleep", lambda seconds: rewrite(run / ".lock", age_s=files.STALE_AFTER_S + 1))
+    monkeypatch.setattr(time, "sleep", lambda seconds: rewrite(run / ".lock", age_s=locks.STALE_AFTER_S + 1))
     rewrite(run / ".lock")
     assert train(small_store, resume=run) is Outcome.FINISHED
     assert capsys.readouterr().out.count(said) == 1

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from horovod_asl.backends.watchdog import Report, Watchdog, diagnose
+from horovod_asl.backends.diagnosis import Report, diagnose
+from horovod_asl.backends.watchdog import Watchdog
 from tests.launching import ROOT, clean_environment
 
 

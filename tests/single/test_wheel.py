@@ -45,9 +45,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built of the files alone, for a checkout may hold what earlier builds left."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    shutil.copytree(
-        ROOT / "horovod_asl", source / "horovod_asl", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for name in ("horovod_asl", "benchmarks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     words = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder), str(source)]
@@ -63,6 +62,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_licence(wheel: Path) ->
     assert {str(path.relative_to(ROOT)) for path in files} <= held
     assert {"horovod_asl/hand_models/NOTICE", "horovod_asl/box/weights.safetensors"} <= held
     assert any(name.endswith("/LICENSE") for name in held)
+    assert not [name for name in held if "benchmark" in name]  # they compare with what a checkout alone has
 
 
 def test_what_a_wheel_installs_needs_nothing_of_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The figures that need a GPU, from our own engine, with torch, torchvision, NumPy and Pillow alone.
 
-`benchmarks/gpu.sh` starts it. Three questions:
+`benchmarks/gpu/figures.sh` starts it. Three questions:
 
 1. ResNet-50 at 64 px in bf16: our photos per second ÷ those of the same loop on a tensor that is there.
 2. The reference job (P6): seconds of training until 98.5 % of the held-out fifth are read rightly. Its split is
@@ -15,9 +15,10 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +27,25 @@ from torch import nn
 
 from horovod_asl.backends import Backend, ReductionOptions, Serial, create
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import AugmentConfig, OptimizerConfig
+from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
 from horovod_asl.data.loader import Shard, ShardedSteps
-from horovod_asl.engine import Photos, StepOptions, evaluate, on_device, train_step
+from horovod_asl.dataset import Photos, on_device
 from horovod_asl.errors import UserError
+from horovod_asl.evaluate import evaluate
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import Learner, build_optimizer
 from horovod_asl.models import build_model
+from horovod_asl.step import StepOptions, train_step
 
 GOAL_TOP1 = 0.985
+FULL: dict[str, Any] = {
+    **{"model": "resnet50", "precision": "bf16", "batch": 256, "steps": 50, "rounds": 5},
+    **{"epochs": 15, "job_batch": 512, "rate": 5e-3},
+}
+SMALL: dict[str, Any] = {
+    **{"model": "small_cnn", "precision": "fp32", "batch": 32, "steps": 2, "rounds": 2},
+    **{"epochs": 2, "job_batch": 32, "rate": 5e-3},
+}
 
 
 def photos_from(store: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +71,8 @@ def photos_from(store: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
 def learner_on(backend: Backend, model: str, rate: float) -> Learner:
     """A fresh network in NHWC with AdamW, as `--channels-last` has it."""
     torch.manual_seed(0)
-    network = (
-        build_model(model, num_classes=NUM_CLASSES).to(memory_format=torch.channels_last).to(backend.device)
-    )
+    network = build_model(model, num_classes=NUM_CLASSES).to(backend.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, OptimizerConfig(learning_rate=rate))
     module, optimizer = backend.wrap(network, optimizer, ReductionOptions())
     return Learner(network, module, optimizer)
@@ -122,7 +132,7 @@ def bare_step(device: torch.device, arguments: argparse.Namespace) -> Callable[[
         learner.optimizer.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = learner.model(images)
-        F.cross_entropy(logits.float(), labels).backward()
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 5.0)
         learner.optimizer.step()
 
@@ -214,8 +224,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main() -> int:
-    """Answer the three questions, and write them to OUT/gpu.json as they come."""
+def arguments_of(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The words of the command line, and the sizes that they ask for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -223,7 +233,39 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true", help="sizes that show that everything runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    arguments.sizes = SMALL if arguments.small else FULL
+    vars(arguments).update(arguments.sizes)
+    return arguments
+
+
+def about(device: torch.device, arguments: argparse.Namespace) -> dict[str, object]:
+    """What the answers hold for: the machine, the photos and the sizes."""
+    is_gpu = device.type == "cuda"
+    return {
+        "machine": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "photos": "drawn" if arguments.store is None else arguments.store,
+        "sizes": arguments.sizes,
+    }
+
+
+def answers(device: torch.device, arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """The answer to each of the three questions, by its name."""
+    images, labels = photos_from(arguments.store, 320 if arguments.small else 10_000)
+    fifth = len(images) // 5
+    held_out, train = (
+        on_device(Photos(images[part].__getitem__, labels[part]), device)
+        for part in (slice(None, fifth), slice(fifth, None))
+    )
+    yield "data_path", data_path(train, device, arguments)
+    yield "time_to_accuracy", time_to_accuracy(train, held_out, device, arguments)
+    yield "backends", backends(train, device, arguments)
+
+
+def main() -> int:
+    """Answer the three questions, and write them to OUT/gpu.json as they come."""
+    arguments = arguments_of()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print(
             "error: torch sees no GPU here; `--small --device cpu` shows that the script runs",
@@ -232,34 +274,12 @@ def main() -> int:
         return 2
     torch.backends.cudnn.benchmark = True
     device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
-    small = {"model": "small_cnn", "precision": "fp32", "batch": 32, "steps": 2, "rounds": 2}
-    full = {"model": "resnet50", "precision": "bf16", "batch": 256, "steps": 50, "rounds": 5}
-    job = {"epochs": 2, "job_batch": 32} if arguments.small else {"epochs": 15, "job_batch": 512}
-    job["rate"] = 5e-3
-    vars(arguments).update((small if arguments.small else full) | job)
-    images, labels = photos_from(arguments.store, 320 if arguments.small else 10_000)
-    fifth = len(images) // 5
-    held_out, train = (
-        on_device(Photos(images[part].__getitem__, labels[part]), device)
-        for part in (slice(None, fifth), slice(fifth, None))
-    )
-    answer: dict[str, object] = {
-        "machine": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or "cpu",
-        "torch": torch.__version__,
-        "photos": "drawn" if arguments.store is None else arguments.store,
-        "sizes": {name: vars(arguments)[name] for name in full | job},
-    }
+    found = about(device, arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, ask in (
-        ("data_path", lambda: data_path(train, device, arguments)),
-        ("time_to_accuracy", lambda: time_to_accuracy(train, held_out, device, arguments)),
-        ("backends", lambda: backends(train, device, arguments)),
-    ):
-        answer[name] = ask()
-        print(f"{name}: {json.dumps(answer[name], indent=1)}")
-        (arguments.out / "gpu.json").write_text(json.dumps(answer, indent=1) + "\n")
+    for name, answer in answers(device, arguments):
+        found[name] = answer
+        print(f"{name}: {json.dumps(answer, indent=1)}")
+        (arguments.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -1,10 +1,11 @@
 """Measure this machine: our sides against their peers, in turns, as a table, JSON and a plot.
 
-    horovod-asl benchmark ~/asl_alphabet_train --out results
-    horovod-asl benchmark ~/asl_alphabet_train --only P1 P4
-    horovod-asl benchmark --scaling --ranks 1 2 4              # backends over ranks, fitted and predicted
-    horovod-asl benchmark --small                              # does everything run?
+    python -m benchmarks ~/asl_alphabet_train --out results
+    python -m benchmarks ~/asl_alphabet_train --only P1 P4
+    python -m benchmarks --scaling --ranks 1 2 4              # backends over ranks, fitted and predicted
+    python -m benchmarks --small                              # does everything run?
 
+It runs in a checkout; from another folder, `python path/to/benchmarks` with the same words.
 PHOTOS is a folder of class folders with JPEGs; without one, photos are drawn and written as JPEGs first. Every side
 of every ratio is a process of its own; sides take turns, and the figures are medians over rounds. Where other
 processes use the cores, nothing is reported. docs/performance.md says what each figure means.
@@ -13,6 +14,7 @@ processes use the cores, nothing is reported. docs/performance.md says what each
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,11 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from horovod_asl.__main__ import run
 from horovod_asl.cli import parse
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
-    from horovod_asl.benchmarks.bench import Bench
+    from benchmarks.bench import Bench
 
 _LONGEST_WORK_FOLDER = 70  # the sides' sockets lie in it, and their paths may have about 100 characters
 NAMES = tuple(f"P{number}" for number in range(1, 12))
@@ -34,7 +37,7 @@ NAMES = tuple(f"P{number}" for number in range(1, 12))
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Flags of `benchmark`."""
+    """Flags of `python -m benchmarks`."""
 
     photos: Positional[Annotated[Path | None, arg(metavar="[PHOTOS]")]] = None
     """A folder of class folders of JPEGs; none: photos are drawn."""
@@ -72,9 +75,9 @@ class BenchmarkConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, and show; 0 whatever the figures are."""
-    config = parse(BenchmarkConfig, argv, prog="horovod-asl benchmark", description=__doc__)
+    config = parse(BenchmarkConfig, argv, prog="python -m benchmarks", description=__doc__)
     if not sys.platform.startswith("linux"):
-        raise UserError(f"benchmark reads Linux's counters of time and memory: {sys.platform} has others")
+        raise UserError(f"the benchmark reads Linux's counters of time and memory: {sys.platform} has others")
     if config.out is not None:
         try:
             config.out.mkdir(parents=True, exist_ok=True)
@@ -94,19 +97,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _bench(config: BenchmarkConfig, work: Path) -> Bench:
-    from horovod_asl.benchmarks.bench import Bench
-    from horovod_asl.benchmarks.measure import Quiet
-    from horovod_asl.benchmarks.photos import draw_photos
+    from benchmarks.bench import Bench
+    from benchmarks.measure import Quiet
+    from benchmarks.photos import draw_photos
 
-    quiet = Quiet(busy_share=1.0) if config.small else Quiet()
+    # Also a busy machine shows that everything runs.
+    quiet = Quiet(busy_share=math.inf) if config.small else Quiet()
     photos = config.photos or draw_photos(work / "photos", count=290 if config.small else 10_005, say=_say)
     rounds = 1 if config.small else config.rounds
     return Bench(photos.resolve(), work, rounds=rounds, small=config.small, say=_say, quiet=quiet)
 
 
 def _measure(config: BenchmarkConfig, bench: Bench) -> None:
-    from horovod_asl.benchmarks.cases import CASES
-    from horovod_asl.benchmarks.figures import Figure, against_goals, table, write_json
+    from benchmarks.cases import CASES
+    from benchmarks.figures import Figure, against_goals, table, write_json
 
     figures: list[Figure] = []
     for name in config.only or NAMES:
@@ -116,22 +120,22 @@ def _measure(config: BenchmarkConfig, bench: Bench) -> None:
             write_json(config.out / "benchmark.json", figures, _about(config, bench))
     print(f"\n{_machine_line()}\n{table(figures)}")
     if config.out is not None:
-        from horovod_asl.report import plot_figures
+        from benchmarks.plots import plot_figures
 
         plot_figures(against_goals(figures), _machine_line(), config.out / "benchmark.png")
         print(f"\n{config.out / 'benchmark.json'}, {config.out / 'benchmark.png'}")
 
 
 def _measure_scaling(config: BenchmarkConfig, bench: Bench) -> None:
-    from horovod_asl.benchmarks import scaling
-    from horovod_asl.benchmarks.ring import Ring
+    from benchmarks.scaling import ranks as scaling
+    from benchmarks.scaling.ring import Ring
 
     network = Ring(config.network_latency_us / 1e6, config.network_gbit_per_second * 1e9 / 8)
     ranks = config.ranks or scaling.ranks_to_measure()
     found = scaling.summary(scaling.measure(bench, backends=config.backends, ranks=ranks), network)
     print("\n".join(["", _machine_line(), *scaling.lines(found)]))
     if config.out is not None:
-        from horovod_asl.report import plot_scaling
+        from benchmarks.plots import plot_scaling
 
         text = json.dumps({"about": _about(config, bench)} | found, indent=1, ensure_ascii=False)
         (config.out / "scaling.json").write_text(text + "\n", encoding="utf-8")
@@ -161,3 +165,9 @@ def _machine_line() -> str:
 
 def _say(line: str) -> None:
     print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    if not __package__:  # `python path/to/benchmarks`
+        sys.path[0] = str(Path(__file__).resolve().parents[1])
+    run(lambda: main(sys.argv[1:]))

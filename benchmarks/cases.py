@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from horovod_asl.benchmarks.bench import Bench, horovodrun, in_pace, independent, sides_command, torchrun
-from horovod_asl.benchmarks.figures import Figure, Goal, faster, per_second, share
-from horovod_asl.benchmarks.measure import side
+from benchmarks.bench import Bench, horovodrun, in_pace, independent, sides_command, torchrun
+from benchmarks.figures import Figure, Goal, faster, per_second, share
+from benchmarks.measure import side
 
 
 def uint8_batches(bench: Bench) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""`benchmark --scaling`: step times of 1 … N ranks under each backend, the ring fitted to them, and predictions."""
+"""`--scaling`: step times of 1 … N ranks under each backend, the ring fitted to them, and predictions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from horovod_asl.benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
-from horovod_asl.benchmarks.measure import Side, side
-from horovod_asl.benchmarks.ring import Observation, Ring, fit, held_back_errors
+from benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
+from benchmarks.measure import Side, side
+from benchmarks.scaling.ring import Observation, Ring, fit, held_back_errors
 from horovod_asl.cores import usable_cores
 
 PREDICTED_RANKS = (8, 64, 512)

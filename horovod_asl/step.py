@@ -1,115 +1,26 @@
-"""The training step and the evaluation loop, blind to the backend: it only meets the verbs of `Backend`."""
+"""The training step, blind to the backend: it only meets the verbs of `Backend`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from horovod_asl.backends import Backend
-from horovod_asl.config import AugmentConfig
+from horovod_asl.config_groups import AugmentConfig
 from horovod_asl.data.landmarks import augment_hands
-from horovod_asl.data.loader import Shard, evaluation_shard
-from horovod_asl.data.transforms import Augment, Inputs, draws, mix, normalise, to_input, to_tensors, to_unit
+from horovod_asl.data.loader import Shard
+from horovod_asl.data.transforms import Augment, Inputs, draws, mix, normalise, to_input, to_unit
+from horovod_asl.dataset import Photos, each, labels_to
 from horovod_asl.errors import UserError
 from horovod_asl.learner import Learner
-from horovod_asl.metrics import Scores, Tally
-from horovod_asl.progress import Report, no_report
 
-Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.generic]]
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Photos:
-    """A set of photos to train on or to score.
-
-    Attributes:
-        gather: `gather(i)` gives uint8 (len(i), H, W, 3); for a network that reads landmarks the hands, float32
-            (len(i), 50, 3); for one that sees both, records of `hands.reading_dtype`; or what a frozen backbone has
-            made of them.
-        labels: int64 (n,).
-        are_features: whether it is the last of these.
-        times: int64 (n,), how often an epoch shows each photo; None: once.
-    """
-
-    gather: Gather
-    labels: npt.NDArray[np.int64]
-    are_features: bool = False
-    times: npt.NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Inputs, Tensor]:
-        """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
-        return _to_device(self.gather(indices), device), _labels_to(self.labels[indices], device)
-
-    def select(self, rows: npt.NDArray[np.int64]) -> Photos:
-        """Some of them."""
-        return Photos(
-            lambda indices: self.gather(rows[indices]), self.labels[rows], are_features=self.are_features
-        )
-
-    def order(self) -> npt.NDArray[np.int64]:
-        """The photos of an epoch before they are shuffled: each as often as `times` says."""
-        numbers = np.arange(len(self))
-        return numbers if self.times is None else np.repeat(numbers, self.times)
-
-
-@dataclass(frozen=True)
-class ResidentPhotos(Photos):
-    """Photos that lie on the device as a whole: of a batch, only its numbers travel there.
-
-    Attributes:
-        images: what `gather` gives for all of them, on the device.
-        answers: `labels` on the device.
-    """
-
-    images: Inputs = field(default_factory=lambda: torch.empty(0))
-    answers: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Inputs, Tensor]:
-        """As `Photos.batch`; `device` is where they are."""
-        rows = _labels_to(indices, device)
-        return each(lambda part: part[rows], self.images), self.answers[rows]
-
-
-def each(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """`change` of the tensor, or of each of several."""
-    return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
-
-
-def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> ResidentPhotos:
-    """All of `photos` copied to `device`, a block at a time."""
-    made: list[Tensor] = []
-    for rows in _chunks(np.arange(len(photos)), block):
-        parts = _to_device(photos.gather(rows), device)
-        for index, part in enumerate(parts if isinstance(parts, tuple) else (parts,)):
-            if rows[0] == 0:
-                made.append(torch.empty((len(photos), *part.shape[1:]), dtype=part.dtype, device=device))
-            made[index][int(rows[0]) : int(rows[-1]) + 1] = part
-    return ResidentPhotos(
-        photos.gather,
-        photos.labels,
-        times=photos.times,
-        images=made[0] if len(made) == 1 else tuple(made),
-        answers=_labels_to(photos.labels, device),
-    )
-
-
-def fits_on_device(photos: Photos, device: torch.device, *, share: float = 0.25) -> bool:
-    """Whether a GPU has room for all of them in `share` of the memory that is free; never so on a CPU."""
-    if device.type != "cuda" or len(photos) == 0:
-        return False
-    size = photos.gather(np.zeros(1, np.int64)).nbytes * len(photos)
-    return size <= share * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)
@@ -171,7 +82,7 @@ def _backward(
 ) -> Tensor:
     images, labels = photos.batch(part.indices, backend.device)
     inputs, targets = _prepare(images, labels, part, options, step)
-    weights = _labels_to(part.weights, backend.device)
+    weights = labels_to(part.weights, backend.device)
     with autocast(backend.device, options.precision):
         logits = learner.module(inputs)
     losses = -(targets * torch.log_softmax(logits.float(), 1)).sum(1) * weights
@@ -267,100 +178,10 @@ def not_finite(when: str) -> UserError:
     )
 
 
-def evaluate(
-    model: nn.Module,
-    backend: Backend,
-    photos: Photos,
-    *,
-    num_classes: int,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    smallest_px: int = 0,
-    own_share: bool = False,
-    on_progress: Report = no_report,
-) -> Scores:
-    """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
-
-    Args:
-        own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
-        on_progress: gets the photos of this rank that are done, and in all.
-    """
-    tally = Tally(num_classes, backend.device)
-    rows = evaluation_share(photos, backend, own_share=own_share)
-    for logits, labels in forward_passes(
-        model,
-        backend,
-        photos,
-        rows,
-        batch_size=batch_size,
-        precision=precision,
-        smallest_px=smallest_px,
-        on_progress=on_progress,
-    ):
-        tally.add(logits, labels)
-    return tally.scores(backend.sum)
-
-
-def evaluation_share(photos: Photos, backend: Backend, *, own_share: bool) -> npt.NDArray[np.int64]:
-    """The rows that this rank answers for: all of them where they are its `own_share`, else its part of them."""
-    rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
-    return evaluation_shard(len(photos), world_size=world_size, rank=rank)
-
-
-@torch.no_grad()
-def forward_passes(
-    model: nn.Module,
-    backend: Backend,
-    photos: Photos,
-    rows: npt.NDArray[np.int64],
-    *,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    smallest_px: int = 0,
-    on_progress: Report = no_report,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits float32 (m, classes) and labels int64 (m,) of these rows, a batch at a time, on the device."""
-    model.eval()
-    done = 0
-    for indices in _chunks(rows, batch_size):
-        on_progress(done, len(rows))
-        backend.heartbeat()
-        images, labels = photos.batch(indices, backend.device)
-        with scoring_autocast(backend.device, precision):
-            logits = model(to_input(images, smallest_px=smallest_px))
-        yield logits.float(), labels
-        done += len(indices)
-    on_progress(done, len(rows))
-
-
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Mixed precision of the forward pass: `fp32` (none), `bf16` or `fp16`."""
     dtype = _AUTOCAST[precision]
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def scoring_autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """As `autocast`, for what is scored: on a CPU fp32, whatever the steps were in.
-
-    Many CPUs have no bf16 and are slow with it, and a run in bf16 is to be read on any of them, and by ONNX Runtime.
-    """
-    return autocast(device, "fp32" if device.type == "cpu" else precision)
-
-
-def _chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    yield from (indices[start : start + size] for start in range(0, len(indices), size))
-
-
-def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> Inputs:
-    return each(lambda tensor: _moved(tensor, device), to_tensors(array))
-
-
-def _labels_to(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    return _moved(torch.from_numpy(array), device)
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def train_epoch(

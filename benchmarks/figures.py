@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from horovod_asl.benchmarks.measure import Measured
+from benchmarks.measure import Measured
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _rounds(key: str, *sides: Measured) -> dict[str, list[float]]:
 
 
 def against_goals(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """What `report.plot_figures` draws: the figures that have a goal, and by how much each is beyond it."""
+    """What `plots.plot_figures` draws: the figures that have a goal, and by how much each is beyond it."""
     rows = []
     for figure in figures:
         if figure.goal is None:

@@ -35,6 +35,8 @@ BUSY_SHARE = 0.12
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37  # from <sys/prctl.h>
 
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
 Answer = dict[str, Any]
 
 
@@ -201,9 +203,15 @@ def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the peers compute on the CPU, so we do too
+            env=_environment(),
             start_new_session=True,
         )
+
+
+def _environment() -> dict[str, str]:
+    """Without GPUs, for the peers compute on the CPU; every side imports this checkout, from any working folder."""
+    path = os.pathsep.join(filter(None, [str(_CHECKOUT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

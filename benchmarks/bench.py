@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from horovod_asl.benchmarks.measure import Measured, Quiet, Side, side, take_turns
+from benchmarks.measure import Measured, Quiet, Side, side, take_turns
+from benchmarks.stores import make_store
 from horovod_asl.cores import usable_cores
 from horovod_asl.errors import UserError
 
-PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+PEERS = Path(__file__).with_name("peers")
 
 
 @dataclass
@@ -44,11 +45,9 @@ class Bench:
     @cached_property
     def store(self) -> Path:
         """A store of the photos at 64 px, prepared when it is first asked for."""
-        from horovod_asl.data.build import prepare_store
-
         self.say("preparing a store of the photos")
         path = self.work / "store"
-        prepare_store(sources=[f"photos={self.photos}"], store=path, say=self.say)
+        make_store(self.photos, path, say=self.say)
         return path
 
     @cached_property
@@ -66,7 +65,7 @@ class Bench:
         return path
 
     def ours(self, name: str, label: str, *words: object, ranks: int = 1) -> Side:
-        """A side of `sides.py`; on several ranks under horovodrun."""
+        """A side of `benchmarks.sides`; on several ranks under horovodrun."""
         return side(label, *horovodrun(ranks), *sides_command(name, *words))
 
     def command(self, *words: object, label: str = "ours") -> Side:
@@ -74,13 +73,8 @@ class Bench:
         return side(label, sys.executable, "-m", "horovod_asl", *words, answers=False)
 
     def peer(self, script: str, label: str, *words: object, ranks: int = 1) -> Side:
-        """A script of benchmarks/peers; UserError where this is no checkout."""
-        path = PEERS / script
-        if not path.is_file():
-            raise UserError(
-                f"the peers to compare with are in a checkout, not in {PEERS.parent.parent}: run it there"
-            )
-        return side(label, *horovodrun(ranks), sys.executable, path, *words)
+        """A script of benchmarks/peers."""
+        return side(label, *horovodrun(ranks), sys.executable, PEERS / script, *words)
 
     @cached_property
     def class_folders(self) -> Path:
@@ -110,8 +104,8 @@ def torchrun(ranks: int) -> Sequence[str]:
 
 
 def sides_command(*words: object) -> tuple[str, ...]:
-    """The command that runs a side of `sides.py`."""
-    return (sys.executable, "-m", "horovod_asl.benchmarks.sides", *map(str, words))
+    """The command that runs a side of `benchmarks.sides`."""
+    return (sys.executable, "-m", "benchmarks.sides", *map(str, words))
 
 
 def independent(words: Sequence[object], processes: int) -> Side:

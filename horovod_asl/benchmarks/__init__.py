@@ -1,1 +1,0 @@
-"""What `horovod-asl benchmark` measures: both sides of every ratio as processes of their own, taken in turns."""
