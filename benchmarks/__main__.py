@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from horovod_asl.__main__ import run
-from horovod_asl.cli import parse
+from horovod_asl.command_line.cli import parse
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _measure_scaling(config: BenchmarkConfig, bench: Bench) -> None:
 
 
 def _about(config: BenchmarkConfig, bench: Bench) -> dict[str, Any]:
-    from horovod_asl import machine
+    from horovod_asl.reports import machine
 
     probed = machine.probe()
     return {
@@ -157,7 +157,7 @@ def _about(config: BenchmarkConfig, bench: Bench) -> dict[str, Any]:
 
 
 def _machine_line() -> str:
-    from horovod_asl import machine
+    from horovod_asl.reports import machine
 
     devices = machine.devices({})
     return f"{devices['cpu']}, {devices['cores']['usable']} cores, {devices['memory_gib']:g} GiB"

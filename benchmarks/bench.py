@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.measure import Measured, Quiet, Side, side, take_turns
 from benchmarks.stores import make_store
-from horovod_asl.cores import usable_cores
 from horovod_asl.errors import UserError
+from horovod_asl.system.cores import usable_cores
 
 PEERS = Path(__file__).with_name("peers")
 

@@ -13,10 +13,10 @@ import sys
 import torch
 from torch import Tensor
 
-from horovod_asl import hand_network
 from horovod_asl.commands import crossval
-from horovod_asl.hand_network import HandHead, Reading, _Branch
-from horovod_asl.hand_trunk import POOLED
+from horovod_asl.models import hand_net
+from horovod_asl.models.hand_net import HandHead, Reading, _Branch
+from horovod_asl.models.hand_trunk import POOLED
 
 
 class _OnePosition(HandHead):
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     if name not in PARTS:
         print(f"hand_parts: {name or 'no part'}: name one of {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    hand_network.HandHead = PARTS[name]  # type: ignore[misc]
+    hand_net.HandHead = PARTS[name]  # type: ignore[misc]
     return crossval.main([*words, "--train", "head"])
 
 

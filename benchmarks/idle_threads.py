@@ -81,7 +81,7 @@ def measure(threads: int, seconds: float) -> None:
     """Print this process's photos/s over so many seconds."""
     import torch
 
-    from horovod_asl.models import build_model
+    from horovod_asl.models.registry import build_model
 
     torch.set_num_threads(threads)
     model = build_model("small_cnn", num_classes=29)

@@ -27,8 +27,8 @@ from typing import Any
 
 import psutil
 
-from horovod_asl.cores import allowed_cores
 from horovod_asl.errors import UserError
+from horovod_asl.system.cores import allowed_cores
 
 BUSY_SHARE = 0.12
 """The share of the cores that others may use: what a quiet machine's own services take, and timer noise."""

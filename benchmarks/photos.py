@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from horovod_asl.cores import usable_cores
-from horovod_asl.data.executor import process_pool
-from horovod_asl.data.synthetic import SampleSpec, render_spec, sample_specs
 from horovod_asl.labels import NUM_CLASSES
+from horovod_asl.photos.workers import process_pool
+from horovod_asl.synthetic.render import SampleSpec, render_spec, sample_specs
+from horovod_asl.system.cores import usable_cores
 
 SIDE_PX = 200
 _RECORDINGS = 3

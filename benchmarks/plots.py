@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from horovod_asl.report import BLUE, ORANGE, plain_axes, save
+from horovod_asl.reports.plots import BLUE, ORANGE, plain_axes, save
 
 
 def plot_figures(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from horovod_asl.data.split import SplitRule
+    from horovod_asl.splits.split import SplitRule
 
 
 def to_stderr(line: str) -> None:
@@ -33,9 +33,9 @@ def make_store(
     The options are those of `prepare`. Returns how many photos the store holds, and the seconds that they took;
     importing what prepares them is left out.
     """
-    from horovod_asl.data.build import prepare_store
-    from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter, StoreFormat
-    from horovod_asl.data.split import SplitRule
+    from horovod_asl.prepare.options import PhotoSelection, PrepareOptions, Reporter, StoreFormat
+    from horovod_asl.prepare.pipeline import prepare_store
+    from horovod_asl.splits.split import SplitRule
 
     options = PrepareOptions(
         PhotoSelection((f"photos={photos}",), group_by=group_by, samples=samples),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from horovod_asl.data.synthetic import SampleSpec, render_spec
 from horovod_asl.labels import CLASSES
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 
 CELL_PX, CAPTION_PX, GAP_PX = 100, 20, 6
 COLUMNS, LOOKS, RECORDINGS = 10, 3, 6

@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from horovod_asl import __version__, streams
-from horovod_asl.cli import fail
+from horovod_asl import __version__
+from horovod_asl.command_line.cli import fail
+from horovod_asl.distributed.launcher import announced_rank
 from horovod_asl.errors import UserError
-from horovod_asl.files import is_full
-from horovod_asl.launcher import announced_rank
+from horovod_asl.system import streams
+from horovod_asl.system.files import is_full
 
 COMMANDS: dict[str, str] = {
     "prepare": "decode photos once into a store",
@@ -124,7 +125,7 @@ def _fault_of_torch(error: Exception) -> str | None:
     """A line for what a GPU or the memory lacks; torch is not imported for it."""
     if "torch" not in sys.modules:
         return None
-    from horovod_asl.backends.gpu import in_one_line
+    from horovod_asl.distributed.gpu import in_one_line
 
     return in_one_line(error)
 

@@ -157,7 +157,7 @@ class TrainConfig:
     def trains_on_features(self) -> bool:
         """Whether every epoch sees the same features: frozen layers, and pixels that are not augmented.
 
-        They are then computed once (`features.py`), and the steps are of the layers behind them.
+        They are then computed once (`engine/features.py`), and the steps are of the layers behind them.
         """
         return (
             self.model.train != "all"

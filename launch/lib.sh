@@ -26,7 +26,7 @@ count_gpus() {
 count_cores() {
     local listed usable
     listed=$(nproc 2>/dev/null || echo 65536) # macOS has none
-    usable=$(PYTHONPATH=$ROOT python -m horovod_asl.cores)
+    usable=$(PYTHONPATH=$ROOT python -m horovod_asl.system.cores)
     echo $((usable < listed ? usable : listed))
 }
 
@@ -61,7 +61,7 @@ export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-10}
 
 # stoppable COMMAND…: run a launcher whose ranks save and leave at Ctrl-C; a second Ctrl-C ends it at once. Left to
 # itself, a launcher ends its ranks within two seconds of that key. So it gets a session of its own, in which it does not
-# see the key, and the ranks get a file (horovod_asl/stopping.py). The code is then 130. It does not outlive this script.
+# see the key, and the ranks get a file (horovod_asl/runs/preemption.py). The code is then 130. It does not outlive this script.
 stoppable() {
     local job code=0 pressed=0
     if ! { command -v setsid && command -v setpriv && command -v mktemp; } >/dev/null; then # not Linux

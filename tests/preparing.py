@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from horovod_asl.data.build import PrepareReport, prepare_store
-from horovod_asl.data.prepare_options import PhotoSelection, PrepareOptions, Reporter, StoreFormat, Tolerance
-from horovod_asl.data.split import SplitRule
+from horovod_asl.prepare.options import PhotoSelection, PrepareOptions, Reporter, StoreFormat, Tolerance
+from horovod_asl.prepare.pipeline import PrepareReport, prepare_store
+from horovod_asl.splits.split import SplitRule
 
 
 def prepare_with(

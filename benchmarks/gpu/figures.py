@@ -25,17 +25,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from horovod_asl.backends import Backend, ReductionOptions, Serial, create
-from horovod_asl.backends.dp import DataParallel
 from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
-from horovod_asl.data.loader import Shard, ShardedSteps
-from horovod_asl.dataset import Photos, on_device
+from horovod_asl.distributed.base import Backend, ReductionOptions, Serial
+from horovod_asl.distributed.create import create
+from horovod_asl.distributed.dp import DataParallel
+from horovod_asl.engine.dataset import Photos, on_device
+from horovod_asl.engine.evaluate import evaluate
+from horovod_asl.engine.loader import Shard, ShardedSteps
+from horovod_asl.engine.step import StepOptions, train_step
+from horovod_asl.engine.train_state import Learner, build_optimizer
 from horovod_asl.errors import UserError
-from horovod_asl.evaluate import evaluate
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.learner import Learner, build_optimizer
-from horovod_asl.models import build_model
-from horovod_asl.step import StepOptions, train_step
+from horovod_asl.models.registry import build_model
 
 GOAL_TOP1 = 0.985
 FULL: dict[str, Any] = {
@@ -51,15 +52,15 @@ SMALL: dict[str, Any] = {
 def photos_from(store: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (n, 64, 64, 3) and labels int64 (n,): a store's, or drawn ones."""
     if store is not None:
-        from horovod_asl.data.store import Store
+        from horovod_asl.store.store import Store
 
         opened = Store.open(store)
         rows = np.random.default_rng(0).permutation(len(opened))[:count]
         return opened.gather(rows), opened.labels[rows]
-    from horovod_asl.cores import usable_cores
-    from horovod_asl.data.executor import process_pool
-    from horovod_asl.data.synthetic import render_spec, sample_specs
     from horovod_asl.labels import CLASS_INDEX
+    from horovod_asl.photos.workers import process_pool
+    from horovod_asl.synthetic.render import render_spec, sample_specs
+    from horovod_asl.system.cores import usable_cores
 
     specs = sample_specs(0, 4, -(-count // (4 * NUM_CLASSES)))
     specs = [specs[index] for index in np.random.default_rng(0).permutation(len(specs))[:count]]

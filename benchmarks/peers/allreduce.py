@@ -13,8 +13,8 @@ from statistics import median
 
 import torch
 
-from horovod_asl.backends import create
-from horovod_asl.models import build_model
+from horovod_asl.distributed.create import create
+from horovod_asl.models.registry import build_model
 
 ROUNDS = 9
 

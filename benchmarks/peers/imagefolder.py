@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from horovod_asl.torchvision_compat import torchvision_models
+from horovod_asl.models.torchvision_compat import torchvision_models
 
 torchvision_models()  # makes `import torchvision` work beside a CPU torch
 

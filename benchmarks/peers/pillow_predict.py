@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from horovod_asl.labels import CLASSES
-from horovod_asl.models import build_model
+from horovod_asl.models.registry import build_model
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 

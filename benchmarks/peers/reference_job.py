@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from horovod_asl.models import build_model, freeze_backbone, head_of, set_train_mode
-from horovod_asl.torchvision_compat import torchvision_models
+from horovod_asl.models.registry import build_model, freeze_backbone, head_of, set_train_mode
+from horovod_asl.models.torchvision_compat import torchvision_models
 
 torchvision_models()
 

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.bench import Bench, horovodrun, independent, sides_command, torchrun
 from benchmarks.measure import Side, side
 from benchmarks.scaling.ring import Observation, Ring, fit, held_back_errors
-from horovod_asl.cores import usable_cores
+from horovod_asl.system.cores import usable_cores
 
 PREDICTED_RANKS = (8, 64, 512)
 # Sergeev and Del Balso 2018 (arXiv:1802.05799): 512 Pascal GPUs, 25 Gbit/s Ethernet with RDMA.
@@ -127,7 +127,7 @@ def _finite(value: float) -> float | None:
 
 def _gradient_bytes(model: str) -> float:
     from horovod_asl.labels import NUM_CLASSES
-    from horovod_asl.models import build_model
+    from horovod_asl.models.registry import build_model
 
     return 4.0 * sum(
         parameter.numel() for parameter in build_model(model, num_classes=NUM_CLASSES).parameters()

@@ -18,7 +18,7 @@ from benchmarks.sides.reading import reading
 from benchmarks.sides.reference_job import describe_job, reference_job
 from benchmarks.sides.start import first_step
 from benchmarks.sides.steps import steps, steps_in_pace
-from horovod_asl.launcher import detect
+from horovod_asl.distributed.launcher import detect
 
 SIDES: dict[str, Callable[..., Answer]] = {
     "reading": reading,

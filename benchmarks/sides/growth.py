@@ -45,8 +45,8 @@ def grow(photos: str, store: str) -> Answer:
 
 def open_store(store: str) -> Answer:
     """Open a store, find its training photos, read a batch of 32; and what it takes of memory beside the map."""
-    from horovod_asl.data.store import Store
-    from horovod_asl.dataset import photos_of
+    from horovod_asl.engine.dataset import photos_of
+    from horovod_asl.store.store import Store
 
     started = time.perf_counter()
     opened = Store.open(store)

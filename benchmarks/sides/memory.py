@@ -13,8 +13,8 @@ def memory(store: str) -> Answer:
     """Read all photos on every rank; the mapped photos' proportional set size, summed over ranks (Linux)."""
     import torch
 
-    from horovod_asl.backends import create
-    from horovod_asl.data.store import Store
+    from horovod_asl.distributed.create import create
+    from horovod_asl.store.store import Store
 
     backend = create("auto", device="cpu")
     opened = Store.open(store)

@@ -15,11 +15,11 @@ def reading(store: str, what: str, batch: str) -> Answer:
     """All photos of a store in a shuffled order, at the device's door: `uint8`, `float` or `augmented`."""
     import torch
 
-    from horovod_asl.backends.threads import limit_threads
     from horovod_asl.config_groups import AugmentConfig
-    from horovod_asl.data.store import Store
-    from horovod_asl.data.transforms import Augment, draws, normalise, to_input, to_unit
-    from horovod_asl.memory import keep_freed_memory
+    from horovod_asl.distributed.threads import limit_threads
+    from horovod_asl.inputs.pixels import Augment, draws, normalise, to_input, to_unit
+    from horovod_asl.store.store import Store
+    from horovod_asl.system.memory import keep_freed_memory
 
     keep_freed_memory()
     limit_threads(None, 1)

@@ -22,9 +22,9 @@ def describe_job(photos: str, work: str, model: str, count: str, target: str) ->
     """
     import torch
 
-    from horovod_asl.data.store import Store
-    from horovod_asl.data.transforms import to_input
-    from horovod_asl.models import build_model
+    from horovod_asl.inputs.pixels import to_input
+    from horovod_asl.models.registry import build_model
+    from horovod_asl.store.store import Store
 
     job = {"photos": photos, "samples": int(count), "model": model, "size": 64, "batch": 32, "epochs": 5}
     job |= {"learning_rate": 1e-3, "validate_every": 150, "split_seed": 0}
@@ -54,11 +54,11 @@ def describe_job(photos: str, work: str, model: str, count: str, target: str) ->
 
 def reference_job(described: str) -> Answer:
     """The reference job our way: prepare, then train the head on features that are computed once."""
-    from horovod_asl.backends import create
-    from horovod_asl.cli import parse
+    from horovod_asl.command_line.cli import parse
     from horovod_asl.config import TrainConfig
-    from horovod_asl.runfolder import RESULT
-    from horovod_asl.session import run_training
+    from horovod_asl.distributed.create import create
+    from horovod_asl.runs.run_folder import RESULT
+    from horovod_asl.training.session import run_training
 
     job = json.loads(Path(described).read_text(encoding="utf-8"))
     words = ["--model", job["model"], "--pretrained", job["weights"], "--train", "head", "--no-augment"]
@@ -88,7 +88,7 @@ def _make_job_store(job: Answer, store: Path) -> float:
 
     The split is random, as the reference had it: neighbours of held-out frames are in training.
     """
-    from horovod_asl.data.split import SplitRule
+    from horovod_asl.splits.split import SplitRule
 
     split = SplitRule(kind="random", fraction=0.1, seed=job["split_seed"])
     return make_store(job["photos"], store, image_size=job["size"], split=split, samples=job["samples"])[1]

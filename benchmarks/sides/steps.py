@@ -53,9 +53,9 @@ def _partner(place: Path) -> Iterator[Connection]:
 def _steps(
     store: str, model: str, batch: str, count: str, flags: Sequence[str], *, at_end: Callable[[], None]
 ) -> Answer:
-    from horovod_asl.backends import create
-    from horovod_asl.cli import parse
+    from horovod_asl.command_line.cli import parse
     from horovod_asl.config import TrainConfig
+    from horovod_asl.distributed.create import create
 
     warm = 2
     words = ["--store", store, "--model", model, "--batch-size-per-replica", batch]
@@ -80,11 +80,11 @@ def _trainer(
 
     `at_end` is called at each step's end and belongs to it.
     """
-    from horovod_asl.data.store import Store
-    from horovod_asl.dataset import Photos, photos_of
-    from horovod_asl.runfolder import RunFolder
-    from horovod_asl.session import settle_process
-    from horovod_asl.trainer import Trainer
+    from horovod_asl.engine.dataset import Photos, photos_of
+    from horovod_asl.runs.run_folder import RunFolder
+    from horovod_asl.store.store import Store
+    from horovod_asl.training.session import settle_process
+    from horovod_asl.training.trainer import Trainer
 
     settle_process(config, backend)
     store = Store.open(config.data.store)

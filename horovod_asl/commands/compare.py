@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from horovod_asl.cli import fail, named_flags, parse
+from horovod_asl.command_line.cli import fail, named_flags, parse
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 
@@ -210,7 +210,7 @@ def _read_row(kind: Kind, folder: Path) -> dict[str, Any]:
 
 def _compare_with_reference(rows: list[dict[str, Any]], out: Path) -> None:
     """Add speed-up and weight difference against serial, or the first run where serial is not among `rows`."""
-    from horovod_asl.runfolder import RunFolder
+    from horovod_asl.runs.run_folder import RunFolder
 
     def weights(kind: str) -> dict[str, Any]:
         final = RunFolder(out / kind).final_weights()
@@ -229,7 +229,7 @@ def _compare_with_reference(rows: list[dict[str, Any]], out: Path) -> None:
 
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
-    from horovod_asl.report import plot_comparison
+    from horovod_asl.reports.plots import plot_comparison
 
     (out / "compare.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     plot_comparison(rows, out / "compare.png")

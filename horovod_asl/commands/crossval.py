@@ -35,7 +35,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import command, parse
+from horovod_asl.command_line.cli import command, parse
 from horovod_asl.config import TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 
@@ -63,14 +63,14 @@ class CrossvalConfig(TrainConfig):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command and return `stopping.Outcome`: 0 when every fold is done."""
+    """Run the command and return `preemption.Outcome`: 0 when every fold is done."""
     config = _config(argv)
     train = _train_config(config)
 
-    from horovod_asl.backends import create
-    from horovod_asl.crossval import Plan, cross_validate
-    from horovod_asl.launcher import detect
-    from horovod_asl.stopping import Outcome, StopSignal
+    from horovod_asl.distributed.create import create
+    from horovod_asl.distributed.launcher import detect
+    from horovod_asl.runs.preemption import Outcome, StopSignal
+    from horovod_asl.training.crossval import Plan, cross_validate
 
     launcher = detect()
     stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
@@ -93,9 +93,9 @@ def _config(argv: Sequence[str]) -> CrossvalConfig:
     refuse_without_effect(config)
     if not config.folds_of.exists() or config.model.pretrained not in (None, "hands"):
         return config
-    from horovod_asl.data.store import Store
-    from horovod_asl.launcher import detect
-    from horovod_asl.recipe import flags_of, recipe_of
+    from horovod_asl.distributed.launcher import detect
+    from horovod_asl.recipes.recipe import flags_of, recipe_of
+    from horovod_asl.store.store import Store
 
     store = Store.open(config.folds_of)
     if not recipe_of(argv, store, CrossvalConfig):
@@ -136,7 +136,7 @@ def _report(out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from horovod_asl.crossval_report import HEAD, rows_of, write_report
+    from horovod_asl.training.crossval_report import HEAD, rows_of, write_report
 
     cells = write_report(out, rows_of(out))
     table = Table(*HEAD)

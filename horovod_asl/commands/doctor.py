@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from horovod_asl import machine
-from horovod_asl.cli import parse
+from horovod_asl.command_line.cli import parse
+from horovod_asl.reports import machine
 
 # Below this, ranks on one machine may fail to map the memory through which they talk (Docker's default is 64 MB).
 LEAST_SHARED_MEMORY_GIB = 0.5

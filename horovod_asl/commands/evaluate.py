@@ -32,20 +32,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse, require_writable, write_text
+from horovod_asl.command_line.cli import parse, require_writable, write_text
+from horovod_asl.command_line.progress import Progress, counted
 from horovod_asl.errors import UserError
-from horovod_asl.progress import Progress, counted
-from horovod_asl.score_lines import lines_of
+from horovod_asl.reports.score_lines import lines_of
 
 if TYPE_CHECKING:
-    from horovod_asl.answers import Answers
-    from horovod_asl.data.class_names import ClassNames
-    from horovod_asl.data.folder import LoadedPhotos
-    from horovod_asl.data.store import Store
-    from horovod_asl.dataset import Photos
-    from horovod_asl.examples import Album, Readings
-    from horovod_asl.inference import Predictor
-    from horovod_asl.runfolder import RunFolder
+    from horovod_asl.discovery.class_names import ClassNames
+    from horovod_asl.engine.dataset import Photos
+    from horovod_asl.engine.predictions import Answers
+    from horovod_asl.inference.folder import LoadedPhotos
+    from horovod_asl.inference.predictor import Predictor
+    from horovod_asl.reports.examples import Album, Readings
+    from horovod_asl.runs.run_folder import RunFolder
+    from horovod_asl.store.store import Store
 
     Examples = Callable[[], tuple[Album, Readings]]
 
@@ -83,17 +83,17 @@ class EvaluateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success."""
     config = parse(EvaluateConfig, argv, prog="horovod-asl evaluate", description=__doc__)
-    from horovod_asl.backends import create
-    from horovod_asl.backends.threads import limit_threads
-    from horovod_asl.inference import Predictor
-    from horovod_asl.launcher import detect
-    from horovod_asl.memory import keep_freed_memory
+    from horovod_asl.distributed.create import create
+    from horovod_asl.distributed.launcher import detect
+    from horovod_asl.distributed.threads import limit_threads
+    from horovod_asl.inference.predictor import Predictor
+    from horovod_asl.system.memory import keep_freed_memory
 
     score = _score_store if _is_store(config) else _score_folder
     if config.json is not None and detect().rank == 0:
         require_writable(config.json, "--json")
     if config.report is not None and detect().rank == 0:
-        from horovod_asl.evaluation_report import claim_report_folder, write_evaluation_report
+        from horovod_asl.reports.evaluation_report import claim_report_folder, write_evaluation_report
 
         claim_report_folder(config.report)
     backend = create(config.backend, device=config.device)
@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _is_store(config: EvaluateConfig) -> bool:
-    from horovod_asl.data.store import Store
+    from horovod_asl.store.store import Store
 
     if not config.photos.exists():
         raise UserError(f"no store and no folder of photos at {config.photos}")
@@ -131,11 +131,11 @@ def _is_store(config: EvaluateConfig) -> bool:
 
 
 def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
-    from horovod_asl.answers import measures
-    from horovod_asl.boxed import open_run
-    from horovod_asl.data.store import Store
-    from horovod_asl.dataset import photos_of
-    from horovod_asl.store_photos import parts_of
+    from horovod_asl.engine.dataset import photos_of
+    from horovod_asl.engine.predictions import measures
+    from horovod_asl.runs.bundled_model import open_run
+    from horovod_asl.store.store import Store
+    from horovod_asl.training.datasets import parts_of
 
     store = Store.open(config.photos)
     _require_size(store, predictor)
@@ -158,7 +158,7 @@ def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str
     figures = measures(answers, predictor.classes, predictor.temperature) | provenance
 
     def examples() -> tuple[Album, Readings]:
-        from horovod_asl.examples import Readings, StoreAlbum, ranks_apart
+        from horovod_asl.reports.examples import Readings, StoreAlbum, ranks_apart
 
         order = ranks_apart(len(rows), predictor.backend.world_size)
         return StoreAlbum(store, rows, photos), Readings.of(answers, predictor.temperature, order)
@@ -183,10 +183,10 @@ def _require_size(store: Store, predictor: Predictor) -> None:
 
 def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
     """Each rank decodes and scores every world_size-th photo."""
-    from horovod_asl.answers import measures
-    from horovod_asl.boxed import open_run
-    from horovod_asl.data.class_names import classes_by
-    from horovod_asl.dataset import Photos
+    from horovod_asl.discovery.class_names import classes_by
+    from horovod_asl.engine.dataset import Photos
+    from horovod_asl.engine.predictions import measures
+    from horovod_asl.runs.bundled_model import open_run
 
     backend = predictor.backend
     classes = classes_by(config.classes, config.class_from_name)
@@ -210,7 +210,7 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
     figures = measures(answers, predictor.classes, predictor.temperature)
 
     def examples() -> tuple[Album, Readings]:
-        from horovod_asl.examples import FolderAlbum, Readings
+        from horovod_asl.reports.examples import FolderAlbum, Readings
 
         order = sorted(range(len(paths)), key=paths.__getitem__)
         has_hands = predictor.sees in ("landmarks", "both")
@@ -223,8 +223,8 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
 
 def _load_folder(config: EvaluateConfig, predictor: Predictor, classes: ClassNames) -> LoadedPhotos:
     """The photos of this rank, their number shown meanwhile."""
-    from horovod_asl.cores import usable_cores
-    from horovod_asl.data.folder import load_folder
+    from horovod_asl.inference.folder import load_folder
+    from horovod_asl.system.cores import usable_cores
 
     backend = predictor.backend
     with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
@@ -267,7 +267,7 @@ def _provenance(
     seen: list[str],
     known_in_training: int | None,
 ) -> dict[str, Any]:
-    from horovod_asl.runfolder import training_unknown
+    from horovod_asl.runs.run_folder import training_unknown
 
     file = run.unknown_weights()
     unknown = None if file is None else training_unknown(file)

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse, require_writable
+from horovod_asl.command_line.cli import parse, require_writable
+from horovod_asl.command_line.progress import Progress
 from horovod_asl.errors import UserError
-from horovod_asl.progress import Progress
 
 if TYPE_CHECKING:
-    from horovod_asl.inference import Predictor
-    from horovod_asl.onnx_export import Exported
+    from horovod_asl.inference.onnx_export import Exported
+    from horovod_asl.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
     if config.out is not None:
         require_writable(config.out, "OUT")
 
-    from horovod_asl.inference import Predictor
-    from horovod_asl.onnx_export import export_onnx, require_onnx
+    from horovod_asl.inference.onnx_export import export_onnx, require_onnx
+    from horovod_asl.inference.predictor import Predictor
 
     require_onnx()
     predictor = Predictor.from_run(config.run)
@@ -94,18 +94,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
-    from horovod_asl import boxed
-    from horovod_asl.inference import Predictor
-    from horovod_asl.model_card import model_card, read_scores
-    from horovod_asl.onnx_export import export_onnx
+    from horovod_asl.inference.model_card import model_card, read_scores
+    from horovod_asl.inference.onnx_export import export_onnx
+    from horovod_asl.inference.predictor import Predictor
+    from horovod_asl.runs import bundled_model
 
-    run = boxed.open_run(config.run)
+    run = bundled_model.open_run(config.run)
     scores = [row for path in config.scores for row in read_scores(path)]
     notes = _read(config.notes) if config.notes is not None else ""
-    with boxed.new_box(folder) as box, Progress("") as progress:
-        boxed.put_weights(box, run, config.temperature or predictor.temperature, half=config.half)
+    with bundled_model.new_box(folder) as box, Progress("") as progress:
+        bundled_model.put_weights(box, run, config.temperature or predictor.temperature, half=config.half)
         predictor = Predictor.from_run(box)  # of what is in the box, rounded or not
-        exported = export_onnx(predictor, box / boxed.ONNX, on_stage=progress.stage)
+        exported = export_onnx(predictor, box / bundled_model.ONNX, on_stage=progress.stage)
         card = model_card(
             run,
             box=box,
@@ -115,11 +115,11 @@ def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
             scores=scores,
             notes=notes,
         )
-        (box / boxed.CARD).write_text(card, encoding="utf-8")
+        (box / bundled_model.CARD).write_text(card, encoding="utf-8")
     _show(exported)
-    for name in (boxed.WEIGHTS, boxed.ONNX):
+    for name in (bundled_model.WEIGHTS, bundled_model.ONNX):
         print(f"{folder / name}  {(folder / name).stat().st_size / 1e6:.2f} MB")
-    print(f"{folder / boxed.CARD}: read it, and say what it lacks with --notes")
+    print(f"{folder / bundled_model.CARD}: read it, and say what it lacks with --notes")
 
 
 def _read(path: Path) -> str:

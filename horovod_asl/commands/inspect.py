@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse
-from horovod_asl.data.checks import require_range
-from horovod_asl.data.contact_sheet import MAX_COLUMNS, contact_sheet
-from horovod_asl.data.inspection import Inspection, inspect_store
-from horovod_asl.data.split import SPLITS
-from horovod_asl.data.store import Store
+from horovod_asl.command_line.checks import require_range
+from horovod_asl.command_line.cli import parse
 from horovod_asl.errors import UserError
+from horovod_asl.splits.split import SPLITS
+from horovod_asl.store.contact_sheet import MAX_COLUMNS, contact_sheet
+from horovod_asl.store.inspection import Inspection, inspect_store
+from horovod_asl.store.store import Store
 
 SHOWN_PAIRS = 5
 SHOWN_CLASSES = 3

@@ -39,14 +39,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import parse
+from horovod_asl.command_line.cli import parse
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
-    from horovod_asl.api import Model, Reading
-    from horovod_asl.data.origins import Origin
-    from horovod_asl.data.view_stream import Viewed
-    from horovod_asl.progress import Progress
+    from horovod_asl.command_line.progress import Progress
+    from horovod_asl.inference.api import Model, Reading
+    from horovod_asl.inference.view_stream import Viewed
+    from horovod_asl.photos.origins import Origin
 
 _STDIN = Path("-")
 _NO_PHOTOS = "no photos: name files, folders, or - for a list on standard input"
@@ -78,9 +78,9 @@ def main(argv: Sequence[str]) -> int:
     run, given = _run_and_photos(config.words)
     photos, count = _photos(given)
 
-    from horovod_asl.api import load
-    from horovod_asl.data.view_stream import view_stream
-    from horovod_asl.memory import keep_freed_memory
+    from horovod_asl.inference.api import load
+    from horovod_asl.inference.view_stream import view_stream
+    from horovod_asl.system.memory import keep_freed_memory
 
     keep_freed_memory()
     model = load(run, "cpu", abstain=config.abstain or 0.0)
@@ -106,7 +106,7 @@ class _Printer:
 
     def __enter__(self) -> _Printer:
         if self._count is not None and self._count >= _FEWEST_WITH_PROGRESS and not sys.stdout.isatty():
-            from horovod_asl.progress import Progress
+            from horovod_asl.command_line.progress import Progress
 
             self._progress = Progress("photos").__enter__()
         return self
@@ -119,7 +119,7 @@ class _Printer:
 
     def show(self, viewed: Sequence[Viewed]) -> None:
         """Read these photos as one batch, and print what there is to say of each."""
-        from horovod_asl.data.photo_view import PhotoView
+        from horovod_asl.inference.photo_view import PhotoView
 
         readings = iter(self._model.readings([one.view for one in viewed if isinstance(one.view, PhotoView)]))
         for one in viewed:
@@ -152,9 +152,9 @@ class _Printer:
 
 def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     """The run and the photos among the words; UserError if the first is neither, so that a slip is not overlooked."""
-    from horovod_asl.boxed import DEFAULT, names_run
-    from horovod_asl.data.file_names import PICTURE_SUFFIXES
-    from horovod_asl.data.photos import pictures_in
+    from horovod_asl.discovery.file_names import PICTURE_SUFFIXES
+    from horovod_asl.discovery.find_photos import pictures_in
+    from horovod_asl.runs.bundled_model import DEFAULT, names_run
 
     if not words or str(words[0]) == "-":
         return Path(DEFAULT), words
@@ -173,7 +173,7 @@ def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 
 def _photos(given: Sequence[Path]) -> tuple[Iterable[tuple[str, Origin]], int | None]:
     """The photos by name, and how many; None where a list on standard input names them, as it comes."""
-    from horovod_asl.data.folder import named_photos
+    from horovod_asl.inference.folder import named_photos
 
     if not given:
         raise UserError(_NO_PHOTOS)

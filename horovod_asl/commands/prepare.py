@@ -61,22 +61,22 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from horovod_asl.cli import command, parse
+from horovod_asl.command_line.checks import require_range
+from horovod_asl.command_line.cli import command, parse
+from horovod_asl.command_line.progress import Progress
 from horovod_asl.config_groups import PLACE
-from horovod_asl.data.build import PrepareReport, prepare_store
-from horovod_asl.data.checks import require_range
-from horovod_asl.data.decode import MAX_MEGAPIXELS
-from horovod_asl.data.prepare_options import (
+from horovod_asl.errors import UserError
+from horovod_asl.photos.decode import MAX_MEGAPIXELS
+from horovod_asl.prepare.options import (
     PhotoSelection,
     PrepareOptions,
     Reporter,
     StoreFormat,
     Tolerance,
 )
-from horovod_asl.data.sources import SyntheticOptions
-from horovod_asl.data.split import SplitRule
-from horovod_asl.errors import UserError
-from horovod_asl.progress import Progress
+from horovod_asl.prepare.pipeline import PrepareReport, prepare_store
+from horovod_asl.sources.sources import SyntheticOptions
+from horovod_asl.splits.split import SplitRule
 
 
 @dataclass(frozen=True)

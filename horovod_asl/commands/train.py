@@ -30,28 +30,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horovod_asl.cli import asks_for_help, expand_home, parse, value_of
+from horovod_asl.command_line.cli import asks_for_help, expand_home, parse, value_of
 from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
 from horovod_asl.config_groups import TEMPORARY
+from horovod_asl.distributed.launcher import Launcher, detect
 from horovod_asl.errors import UserError
-from horovod_asl.launcher import Launcher, detect
 
 if TYPE_CHECKING:
-    from horovod_asl.backends import Backend
+    from horovod_asl.distributed.base import Backend
 
 _MOST_SAMPLE_PHOTOS_PER_STEP = 128
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command and return `stopping.Outcome`.
+    """Run the command and return `preemption.Outcome`.
 
     0 when trained to the end, 3 after `--stop-after-steps`, 85 after a signal to stop, 130 after Ctrl-C.
     """
     config = _config(argv)
 
-    from horovod_asl.backends import choose, create  # torch is imported from here on, not for --help
-    from horovod_asl.stages import run_stages
-    from horovod_asl.stopping import Outcome, StopSignal
+    from horovod_asl.distributed.create import (  # torch is imported from here on, not for --help
+        choose,
+        create,
+    )
+    from horovod_asl.recipes.stages import run_stages
+    from horovod_asl.runs.preemption import Outcome, StopSignal
 
     launcher = detect()
     stop = StopSignal().listen(alone=launcher.world_size == 1, interrupts=launcher.name == "torchrun")
@@ -78,9 +81,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Backend) -> list[TrainConfig]:
     """What is trained, one after the other: as the flags say, or as a recipe does where they leave that open."""
-    from horovod_asl.data.store import Store
-    from horovod_asl.recipe import flags_of, in_words, recipe_of
-    from horovod_asl.stages import stages_of_resumed
+    from horovod_asl.recipes.recipe import flags_of, in_words, recipe_of
+    from horovod_asl.recipes.stages import stages_of_resumed
+    from horovod_asl.store.store import Store
 
     if config.resume is not None:
         return stages_of_resumed(config)
@@ -100,7 +103,7 @@ def _config(argv: Sequence[str]) -> TrainConfig:
         config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
         refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
-    from horovod_asl.runfolder import RunFolder
+    from horovod_asl.runs.run_folder import RunFolder
 
     run = RunFolder(Path(expand_home(resumed))).begun_stage()
     saved = _saved_config(run)
@@ -136,8 +139,8 @@ def _store_of(saved: TrainConfig, run: Path) -> Path | None:
 
 def _after_a_restart(config: TrainConfig, argv: Sequence[str], backend: Backend) -> TrainConfig:
     """`config`, or that of the run which earlier ranks of this torchrun began, to be resumed."""
-    from horovod_asl.restarts import restart_in_words, run_of_this_job
-    from horovod_asl.runfolder import RunFolder
+    from horovod_asl.runs.restarts import restart_in_words, run_of_this_job
+    from horovod_asl.runs.run_folder import RunFolder
 
     run = None if config.resume is not None else run_of_this_job(config.run_folder, backend)
     if run is None:
@@ -163,7 +166,7 @@ def _can_be_resumed(run: Path, argv: Sequence[str]) -> bool:
 
 def _saved_config(run: Path) -> TrainConfig:
     """The config of the run to resume; every rank reads it, before ranks can talk."""
-    from horovod_asl.runfolder import RunFolder
+    from horovod_asl.runs.run_folder import RunFolder
 
     folder = RunFolder(run)
     if detect().rank > 0 and not folder.holds_run():
@@ -214,7 +217,7 @@ def _refuse_changes(asked: TrainConfig, saved: TrainConfig) -> None:
 
 def _flags(config: TrainConfig) -> dict[str, Any]:
     """All options by the names of their flags."""
-    from horovod_asl.runfolder import HEAD
+    from horovod_asl.runs.run_folder import HEAD
 
     flags: dict[str, Any] = {}
     for name, value in vars(config).items():
@@ -248,11 +251,11 @@ def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
 def _store(config: TrainConfig, launcher: Launcher) -> Path:
     """The store to train on, the sample drawn if need be; that of a run to resume may be missing yet."""
     if config.data.store is None:
-        from horovod_asl.sample import ensure_sample
+        from horovod_asl.prepare.sample import ensure_sample
 
         return ensure_sample(launcher.local_rank)
     if config.resume is None:
-        from horovod_asl.run_opening import require_store
+        from horovod_asl.runs.opening import require_store
 
         require_store(config.data.store, None)
     return config.data.store

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from horovod_asl.boxed import BOX, Box
-from horovod_asl.checkpoint import weights_digest
-from horovod_asl.runfolder import FEATURES, HEAD, RunFolder
+from horovod_asl.runs.bundled_model import BOX, Box
+from horovod_asl.runs.checkpoint import weights_digest
+from horovod_asl.runs.run_folder import FEATURES, HEAD, RunFolder
 from tests.launching import BIN, Finished, launch, launcher_words, ok
 
 pytestmark = pytest.mark.timeout(240)

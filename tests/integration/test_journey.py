@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from horovod_asl.checkpoint import weights_digest
-from horovod_asl.data.store import Store
 from horovod_asl.labels import CLASSES
-from horovod_asl.models import build_model
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.models.registry import build_model
+from horovod_asl.runs.checkpoint import weights_digest
+from horovod_asl.runs.run_folder import RunFolder
+from horovod_asl.store.store import Store
 from tests.conftest import write_frames
 from tests.launching import BIN, ROOT, clean_environment, launch, launcher_words, ok
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from horovod_asl.data.store import Store
-from horovod_asl.data.synthetic import SampleSpec, render_spec
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runs.run_folder import RunFolder
+from horovod_asl.store.store import Store
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 from tests.launching import BIN, launch, launcher_words, ok
 
 ASL = BIN / "horovod-asl"

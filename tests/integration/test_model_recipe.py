@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from horovod_asl.data.synthetic import SampleSpec, render_spec
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runs.run_folder import RunFolder
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 from tests.conftest import FIRST_FRAMES
 from tests.launching import BIN, ROOT, Finished, launch, ok
 

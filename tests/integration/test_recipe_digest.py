@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from horovod_asl.data.store import Store
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runs.run_folder import RunFolder
+from horovod_asl.store.store import Store
 from tests.launching import BIN, ROOT, launch, ok
 
 pytestmark = pytest.mark.timeout(600)

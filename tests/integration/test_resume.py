@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from horovod_asl.checkpoint import load_newest
+from horovod_asl.runs.checkpoint import load_newest
 from tests.launching import BIN, ROOT, Finished, clean_environment, launch, launcher_words
 
 # 58 or so training photos in batches of 12 over all ranks: 10 steps an epoch, the last one short.

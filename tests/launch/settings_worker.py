@@ -6,8 +6,8 @@ import platform
 
 import torch
 
-from horovod_asl.backends import create
-from horovod_asl.backends.threads import limit_threads
+from horovod_asl.distributed.create import create
+from horovod_asl.distributed.threads import limit_threads
 
 backend = create("auto", device="cpu")
 limit_threads(None, backend.local_size)

@@ -109,7 +109,7 @@ def test_it_holds_what_runs_and_nothing_that_was_needed_to_build(image: Image) -
         "/usr/bin/cmake",
     ):
         assert image.run("sh", "-c", f"ls -d {left}").returncode != 0, left
-    imports = "import mpi4py.MPI, horovod_asl.torchvision_compat as c; c.torchvision_models()"
+    imports = "import mpi4py.MPI, horovod_asl.models.torchvision_compat as c; c.torchvision_models()"
     finished = image.run("sh", "-c", f"python -c '{imports}' && command -v sshd")
     assert finished.returncode == 0, finished.output
 
@@ -128,7 +128,7 @@ def test_it_runs_what_make_train_runs(image: Image) -> None:
 _DRAW = """
 import pathlib
 from PIL import Image
-from horovod_asl.data.synthetic import SampleSpec, render_spec
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 for label in "VY":
     for index in range(2):
         file = pathlib.Path(f"runs/drawn/{label}/{index}.png")

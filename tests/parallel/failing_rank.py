@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from horovod_asl import step
 from horovod_asl.__main__ import main
-from horovod_asl.launcher import detect
+from horovod_asl.distributed.launcher import detect
+from horovod_asl.engine import step
 
 FAIL_AT_STEP = 3
 

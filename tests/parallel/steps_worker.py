@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from horovod_asl.backends import Backend, ReductionOptions, create, sync_buffers
 from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
-from horovod_asl.data.loader import ShardedSteps
-from horovod_asl.data.transforms import normalise, to_unit
-from horovod_asl.dataset import Photos
-from horovod_asl.evaluate import evaluate
-from horovod_asl.learner import Learner, build_optimizer
-from horovod_asl.models import SmallCNN
-from horovod_asl.step import StepOptions, train_epoch
+from horovod_asl.distributed.base import Backend, ReductionOptions, sync_buffers
+from horovod_asl.distributed.create import create
+from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.evaluate import evaluate
+from horovod_asl.engine.loader import ShardedSteps
+from horovod_asl.engine.step import StepOptions, train_epoch
+from horovod_asl.engine.train_state import Learner, build_optimizer
+from horovod_asl.inputs.pixels import normalise, to_unit
+from horovod_asl.models.registry import SmallCNN
 
 NUM_PHOTOS, SIZE, CLASSES = 53, 16, 7  # 53 divides by no number of ranks and no batch
 GLOBAL_BATCH = 12  # divides by 1, 2 and 3

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from horovod_asl.backends import Serial
-from horovod_asl.backends.dp import DataParallel
+from horovod_asl.distributed.base import Serial
+from horovod_asl.distributed.dp import DataParallel
 from tests.launching import BIN, launch, launcher_words
 from tests.parallel import steps_worker
 

@@ -9,7 +9,7 @@ from tests.launching import BIN, ROOT, launch, launcher_words, ok
 
 TAG = "[1,0]<stdout>:"
 LINES = """
-from horovod_asl import streams
+from horovod_asl.system import streams
 streams.make_usable()
 print("two lines\\nat once", flush=True)
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from horovod_asl.data.store import Store
+from horovod_asl.store.store import Store
 from tests.conftest import write_frames
 from tests.launching import BIN, clean_environment, launch, launcher_words
 

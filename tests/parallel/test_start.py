@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from horovod_asl.backends.threads import usable_threads
+from horovod_asl.distributed.threads import usable_threads
 from tests.launching import BIN, ROOT, clean_environment, launch, launcher_words, ok
 
 TRAIN = [BIN / "python", ROOT / "train.py", "--epochs", "1", "--batch-size-per-replica", "8"]

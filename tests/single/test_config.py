@@ -13,15 +13,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horovod_asl.boxed import BOX
-from horovod_asl.cli import parse
+from horovod_asl.command_line.cli import parse
+from horovod_asl.command_line.config_file import to_yaml
 from horovod_asl.commands import crossval, train
 from horovod_asl.config import TrainConfig
-from horovod_asl.config_file import to_yaml
 from horovod_asl.config_groups import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, OptimizerConfig
+from horovod_asl.engine.train_state import build_optimizer
 from horovod_asl.errors import UserError
-from horovod_asl.learner import build_optimizer
-from horovod_asl.runfolder import RunFolder
+from horovod_asl.runs.bundled_model import BOX
+from horovod_asl.runs.run_folder import RunFolder
 from tests.launching import ROOT
 
 RECIPES = (*sorted((ROOT / "launch").glob("*.yaml")), BOX / "config.yaml")

@@ -1,4 +1,4 @@
-"""The architecture as a test: imports point strictly down, and a heavy dependency is imported by one file.
+"""The architecture as a test: a room imports only rooms above it, and a heavy dependency is imported by one file.
 
 Imports are read from the source, those inside functions and under TYPE_CHECKING included.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,96 +17,137 @@ import pytest
 from tests.launching import ROOT, clean_environment
 
 PACKAGE = ROOT / "horovod_asl"
-LAYERS: dict[str, int] = {
-    **dict.fromkeys(("labels", "config", "errors", "files", "cli", "cores", "launcher", "locks"), 0),
-    "hand_bundle": 0,
-    **dict.fromkeys(("options", "synonyms", "flags", "manual", "config_file"), 0),
-    **dict.fromkeys(("process_identity", "streams"), 0),
-    "progress": 1,
-    **dict.fromkeys(
-        ("backends", "data", "models", "landmark_network", "schedule", "metrics", "checkpoint", "runfolder"),
-        1,
-    ),
-    **dict.fromkeys(("hand_network", "hand_trunk"), 1),
-    **dict.fromkeys(
-        ("boxed", "compact", "earlier_run", "machine", "memory", "optimizers", "torchvision_compat"), 1
-    ),
-    **dict.fromkeys(
-        ("learner", "engine", "features", "trainer", "session", "inference", "report", "sample"), 2
-    ),
-    **dict.fromkeys(
-        ("announce", "curves", "stopping", "resume", "restarts", "onnx_export", "model_card"), 2
-    ),
-    **dict.fromkeys(("gradcam", "explain", "examples", "evaluation_report"), 2),
-    **dict.fromkeys(("run_report", "score_lines", "score_tables", "web_page"), 2),
-    **dict.fromkeys(("calibration", "folds", "initial_weights", "run_weights"), 1),
-    **dict.fromkeys(("answers", "crossval", "crossval_report", "recipe", "run_opening", "stages", "store_photos"), 2),
-    **dict.fromkeys(("api", "onnx_metadata"), 2),
-    **dict.fromkeys(("commands", "__main__", "__init__"), 3),
-}
+ROOMS = (
+    "",  # the files at the top
+    "system",
+    "distributed",
+    "command_line",
+    "hands",
+    "synthetic",
+    "photos",
+    "discovery",
+    "splits",
+    "sources",
+    "store",
+    "prepare",
+    "inputs",
+    "runs",
+    "models",
+    "metrics",
+    "engine",
+    "inference",
+    "reports",
+    "training",
+    "recipes",
+    "commands",
+)
+"""The folders of the package in the order of the data. Each imports those above it alone."""
+LAST = "__main__"
+"""This file, which starts everything, and the package itself, which loads lazily, stand below all rooms."""
+MOST_FILES, MOST_LINES, LONGEST_FUNCTION = 12, 300, 50
 ONLY_IN: dict[str, set[str]] = {
-    "horovod": {"backends/hvd.py"},
-    "torch.distributed": {"backends/ddp.py"},
-    "mpi4py": {"data/executor.py"},
-    "kagglehub": {"data/kaggle.py"},
-    "imagehash": set(),  # the tests' reference for data/hashing.py
-    "simplejpeg": {"data/decode.py"},
-    "pillow_heif": {"data/decode.py"},
-    "av": {"data/films.py"},
-    "mediapipe": {"data/hand_finder.py"},
-    "tflite": {"hand_trunk.py"},
-    "onnx": {"onnx_export.py"},
-    "onnxruntime": {"onnx_export.py"},
-    "matplotlib": {"report.py"},
-    "torchvision": {"torchvision_compat.py"},
-    "torch.utils.tensorboard": {"curves.py"},
+    "horovod": {"distributed/hvd.py"},
+    "torch.distributed": {"distributed/ddp.py"},
+    "mpi4py": {"photos/workers.py"},
+    "kagglehub": {"sources/kaggle.py"},
+    "imagehash": set(),  # the tests' reference for photos/hashing.py
+    "simplejpeg": {"photos/decode.py"},
+    "pillow_heif": {"photos/decode.py"},
+    "av": {"photos/films.py"},
+    "mediapipe": {"hands/finder.py"},
+    "tflite": {"models/hand_trunk.py"},
+    "onnx": {"inference/onnx_export.py"},
+    "onnxruntime": {"inference/onnx_export.py"},
+    "matplotlib": {"reports/plots.py"},
+    "torchvision": {"models/torchvision_compat.py"},
+    "torch.utils.tensorboard": {"training/curves.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports; `from a import b` counts as `a` and as `a.b`."""
+def short(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """The dotted names that a file imports, with lines; `from a import b` counts as `a` and as `a.b`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide the layer"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            yield node.module or "", node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def room(path: Path) -> str:
-    """`data` for data/store.py, `engine` for engine.py."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room(path: Path) -> int:
+    """The place in `ROOMS` of a file's room; after all of them for `LAST` and the package's own __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts in ((LAST,), ("__init__",)):
+        return len(ROOMS)
+    return ROOMS.index(parts[0] if len(parts) == 2 else "")
 
 
-def own_rooms(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imported(path) if name.startswith("horovod_asl.")} & LAYERS.keys()
+def room_of_module(name: str) -> int | None:
+    """The same of a dotted name; None for what is not of this package or is the package itself."""
+    parts = name.split(".")
+    if parts[0] != "horovod_asl" or len(parts) == 1:
+        return None
+    if parts[1] in ROOMS:
+        return ROOMS.index(parts[1])
+    if parts[1] == LAST:
+        return len(ROOMS)
+    return ROOMS.index("") if (PACKAGE / f"{parts[1]}.py").exists() else None
 
 
-def test_every_file_has_a_layer() -> None:
-    assert {room(path) for path in FILES} <= LAYERS.keys()
+def test_every_folder_with_code_is_a_room() -> None:
+    assert {path.relative_to(PACKAGE).parent.as_posix() for path in FILES} - {"."} == set(ROOMS) - {""}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    own = room(path)
-    for other in own_rooms(path):
-        assert LAYERS[other] <= LAYERS[own], f"{path} (L{LAYERS[own]}) imports {other} (L{LAYERS[other]})"
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_a_room_imports_rooms_above_it(path: Path) -> None:
+    upward = [
+        f"{short(path)}:{line} imports {name}"
+        for name, line in imported(path)
+        if (other := room_of_module(name)) is not None and other > room(path)
+    ]
+    assert upward == []
 
 
-def test_rooms_of_a_layer_do_not_import_each_other_in_circles() -> None:
-    reaches = {name: set[str]() for name in LAYERS}
-    for path in FILES:
-        reaches[room(path)] |= own_rooms(path) - {room(path)}
-    for _ in LAYERS:
-        for name in reaches:
-            reaches[name] = reaches[name].union(*(reaches[other] for other in reaches[name]), set())
-    assert not [name for name in reaches if name in reaches[name]]
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_no_file_and_no_function_is_long(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    lengths = {
+        node.name: (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+
+
+def test_no_room_holds_many_files() -> None:
+    files = Counter(path.relative_to(PACKAGE).parent.as_posix() for path in FILES)
+    assert {folder: number for folder, number in files.items() if number > MOST_FILES} == {}
+
+
+def test_importing_a_room_imports_nothing_else() -> None:
+    """`__main__` needs the launcher at once, and `--help` no torch, which its room's other files import."""
+    assert [short(path) for path in FILES if path.name == "__init__.py" and path.read_text()] == [
+        "__init__.py"
+    ]
+
+
+def test_the_tests_stand_in_the_same_rooms() -> None:
+    """Each folder of tests is a room of the package, or a folder of the checkout: launch/, benchmarks/, docs/."""
+    folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    assert [name for name in folders - set(ROOMS) if not (ROOT / name).is_dir()] == []
 
 
 def test_the_package_itself_imports_nothing_slow_until_a_model_is_loaded() -> None:
-    program = "import sys, horovod_asl as h; print(h.load.__name__, {'torch', 'numpy', 'PIL'} & sys.modules.keys())"
+    program = (
+        "import sys, horovod_asl as h; print(h.load.__name__, {'torch', 'numpy', 'PIL'} & sys.modules.keys())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -114,17 +156,25 @@ def test_the_package_itself_imports_nothing_slow_until_a_model_is_loaded() -> No
 
 def test_commands_do_not_import_each_other() -> None:
     for path in (PACKAGE / "commands").glob("*.py"):
-        assert not [name for name in imported(path) if name.startswith("horovod_asl.commands")], path
+        assert not [name for name, _ in imported(path) if name.startswith("horovod_asl.commands")], path
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_a_heavy_dependency_is_imported_by_one_file(package: str) -> None:
     users = {
-        str(path.relative_to(PACKAGE))
+        short(path)
         for path in FILES
-        if any(name == package or name.startswith(package + ".") for name in imported(path))
+        if any(name == package or name.startswith(package + ".") for name, _ in imported(path))
     }
     assert users == ONLY_IN[package]
+
+
+def test_rooms_up_to_the_store_work_without_torch() -> None:
+    """`--help` and prepare's workers import them; torch takes two seconds and 200 MB in each process."""
+    users = {
+        path.parent.name for path in FILES if any(name.split(".")[0] == "torch" for name, _ in imported(path))
+    }
+    assert users.isdisjoint({*ROOMS[: ROOMS.index("inputs")]} - {"distributed"})
 
 
 # What `train` needs late or never, and what would cost every rank seconds before its first step.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from horovod_asl.data.synthetic import SampleSpec, render_spec
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 from tests.launching import ROOT
 
 # Runs `horovod-asl WORDS` for each list of words, imports the rest, and reports what it opened of the checkout.

@@ -1,1 +1,0 @@
-"""From photos to the batches that a rank reads."""

@@ -1,0 +1,131 @@
+"""A network's answers to a set of photos, photo by photo, and every figure that is taken of them.
+
+`engine.evaluate` counts as it goes, which is enough for an epoch's line. Temperature and abstention want every
+photo's logits: they are few beside the photos (29 numbers each), so all ranks get all of them, and the figures are
+those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from horovod_asl.command_line.progress import Report, no_report
+from horovod_asl.distributed.base import Backend
+from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.evaluate import evaluation_share, forward_passes
+from horovod_asl.labels import MOVEMENTS
+from horovod_asl.metrics.calibration import (
+    ACCURACIES,
+    coverage_curve,
+    fit_temperature,
+    softmax,
+    threshold_for,
+)
+from horovod_asl.metrics.metrics import Scores, Tally
+
+_ROWS_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits float32 (n, classes) and labels int64 (n,), equal on every rank."""
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which photos are read rightly, bool (n,)."""
+        right: npt.NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
+        return right
+
+    def confidence(self, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+        """The probability of each photo's answer, float64 (n,)."""
+        confidence: npt.NDArray[np.float64] = softmax(self.logits, temperature).max(axis=1)
+        return np.nan_to_num(confidence)
+
+    def scores(self, temperature: float = 1.0) -> Scores:
+        """The figures at a temperature; accuracy and all that follows from it is the same at each."""
+        tally = Tally(self.logits.shape[1], torch.device("cpu"))
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            logits = torch.from_numpy(self.logits[part])
+            tally.add(
+                logits if temperature == 1 else logits.double() / temperature,
+                torch.from_numpy(self.labels[part]),
+            )
+        return tally.scores(torch.clone)
+
+    def temperature(self) -> float:
+        """The temperature that fits these answers; fit it on validation photos, never on those to be scored."""
+        return fit_temperature(self.logits, self.labels)
+
+
+def collect(
+    model: nn.Module,
+    backend: Backend,
+    photos: Photos,
+    *,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    smallest_px: int = 0,
+    own_share: bool = False,
+    on_progress: Report = no_report,
+) -> Answers:
+    """Ask `model` for every photo, over all ranks; every rank must come here and gets all answers.
+
+    Args:
+        own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+        on_progress: gets the photos of this rank that are done, and in all.
+
+    The order is by rank, not that of `photos`.
+    """
+    rows = evaluation_share(photos, backend, own_share=own_share)
+    passes = forward_passes(
+        model,
+        backend,
+        photos,
+        rows,
+        batch_size=batch_size,
+        precision=precision,
+        smallest_px=smallest_px,
+        on_progress=on_progress,
+    )
+    parts = [logits.cpu().numpy() for logits, _ in passes]
+    own = np.concatenate(parts) if parts else None
+    shares = backend.gather((own, photos.labels[rows]))
+    return Answers(
+        np.concatenate([logits for logits, _ in shares if logits is not None]),
+        np.concatenate([labels for _, labels in shares]),
+    )
+
+
+def measures(answers: Answers, classes: Sequence[str], temperature: float = 1.0) -> dict[str, Any]:
+    """The JSON of a score: `Scores.as_dict` of the logits as they are, and what is told beside it.
+
+    - without_j_z: n, correct, top1, macro_f1 of the photos whose label is no movement.
+    - temperature, and at it: nll_calibrated, ece_calibrated and all that follows.
+    - coverage: a list of {threshold, coverage, accuracy}, one for each of `calibration.THRESHOLDS`.
+    - at_accuracy: {"0.95": {threshold, coverage, accuracy}}, the lowest threshold that gives it here, or null.
+    """
+    scores, calibrated = answers.scores(), answers.scores(temperature)
+    confidence, right = answers.confidence(temperature), answers.right
+    least = {accuracy: threshold_for(confidence, right, accuracy) for accuracy in ACCURACIES}
+    return scores.as_dict(tuple(classes)) | {
+        "without_j_z": scores.without([index for index, name in enumerate(classes) if name in MOVEMENTS]),
+        "temperature": temperature,
+        "nll_calibrated": calibrated.nll,
+        "ece_calibrated": calibrated.ece,
+        "coverage": [point._asdict() for point in coverage_curve(confidence, right)],
+        "at_accuracy": {str(key): point and point._asdict() for key, point in least.items()},
+    }

@@ -1,0 +1,294 @@
+"""The network that reads a hand by its pixels and its landmarks together.
+
+The pixels pass MediaPipe's trunk (`hand_trunk`), on the crop as MediaPipe would turn it, left hands mirrored. The
+head takes its pooled features and, at every landmark, what its 14×14 map says there: whether two or three fingers lie
+over the thumb is written at the fingertips (M, N, T, S), not in where the landmarks are. Beside them it takes the
+features of the landmarks themselves. Where no hand was seen, the crop is the whole picture and its pooled features
+are all there is.
+
+A left hand makes the signs of a right one mirrored, but which of the two a hand is, MediaPipe misreads: in 7 %
+of the ASL Alphabet's photos, of one person's right hand (docs/hands.md). So the hand is read twice, as the one and as
+the other, and the logits are averaged: what is said of a hand does not depend on the side that it was taken for.
+
+Where up is, MediaPipe misreads too, of fists that hang down (M, N). So each side passes the trunk in two positions:
+turned up, as the trunk has learned to see hands, and as it is held.
+
+The trunk may be frozen, or all but its last blocks (`tuned_blocks`): what it makes of a photo up to there is then
+kept (`features`), and a step trains `TunedTail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from horovod_asl.hands.record import (
+    BOX_ROW,
+    CROP_SIDE,
+    HAND_SIDE,
+    LANDMARKS,
+    SEEN_ROW,
+    TURN_ROW,
+    VIEW_ROW,
+)
+from horovod_asl.inputs.pixels import to_unit_again
+from horovod_asl.models.hand_trunk import INPUT_PX, LOCAL, LOCAL_FROM, POOLED, HandTrunk
+from horovod_asl.models.landmark_mlp import LandmarkFeatures
+
+Reading = tuple[Tensor, Tensor]
+"""Crops float (n, 3, S, S), normalised, and hands float (n, 50, 3)."""
+SIDES = POSITIONS = 2
+"""How a hand passes the trunk: as MediaPipe took it and mirrored, each turned up and as it is held."""
+
+
+class HandNet(nn.Module):
+    """Readings to logits (n, num_classes)."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = HandTrunk()
+        self.tail = HandHead(num_classes)
+        self.tuned_blocks = 0
+        """How many of the trunk's last blocks are trained where the rest of it is frozen."""
+
+    @property
+    def grad_cam_layer(self) -> nn.Module:
+        """The last layer on whose maps all that is read of the pixels depends: the map that is read at the joints."""
+        return self.trunk.blocks[LOCAL_FROM]
+
+    @property
+    def first_tuned(self) -> int:
+        """The number of the first block that is trained."""
+        return len(self.trunk.blocks) - self.tuned_blocks
+
+    def see(self, reading: Reading) -> Reading:
+        """What the frozen part of the trunk gives of each side in each position, and the hands.
+
+        Float (n, 2, 2, 1152 + 21 · 112): pooled features and the map's at the landmarks. Where blocks are tuned, what
+        enters the first of them, and where the landmarks lie in the view: float (n, 2, 2, channels · h · w + 21 · 2).
+        """
+        keep = self._before_tuned if self.tuned_blocks else self._after_trunk
+        return self._of_each_look(reading, keep), reading[1]
+
+    def forward(self, reading: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        logits: Tensor = self.tail((self._of_each_look(reading, self._after_trunk), reading[1]))
+        return logits
+
+    def _of_each_look(self, reading: Reading, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What `read` makes of the view of each side in each position: float (n, 2, 2, width)."""
+        crops, hands = reading
+        pixels = to_unit_again(crops)
+        features = []
+        for held in (held for side in (hands, other_side(hands)) for held in (side, as_held(side))):
+            view = F.grid_sample(pixels, _view_grid(held), align_corners=False)
+            features.append(read(view.contiguous(memory_format=torch.channels_last), held))
+        stacked = torch.stack(features, 1)
+        return stacked.view(-1, SIDES, POSITIONS, stacked.shape[-1])
+
+    def _after_trunk(self, view: Tensor, hands: Tensor) -> Tensor:
+        local, pooled = self.trunk(view)
+        return _joined(local, pooled, _points_in_view(hands), hands)
+
+    def _before_tuned(self, view: Tensor, hands: Tensor) -> Tensor:
+        maps = self.trunk.begin(view, self.first_tuned)
+        return torch.cat([maps.flatten(1), _points_in_view(hands).flatten(1)], 1)
+
+
+def _joined(local: Tensor, pooled: Tensor, points: Tensor, hands: Tensor) -> Tensor:
+    """Pooled features (n, 1152), and those of the map `local` (n, 112, 14, 14) at points (n, 21, 2) in [−1, 1]."""
+    at_joints = F.grid_sample(local, points[:, :, None], align_corners=False)[..., 0]
+    at_joints = at_joints.transpose(1, 2).flatten(1) * hands[:, SEEN_ROW, :1]
+    return torch.cat([pooled, at_joints], 1)
+
+
+class TunedTail(nn.Module):
+    """What `HandNet.see` gives of a network whose last blocks are tuned, to logits (n, num_classes).
+
+    In training a photo is shown on one side, by a draw, and in one position, in turns: four times the photos for the
+    same work. It holds the network's own layers.
+    """
+
+    def __init__(self, network: HandNet) -> None:
+        super().__init__()
+        self.trunk, self.head = network.trunk, network.tail
+        self._first = network.first_tuned
+        self._channels = network.trunk.channels_before(self._first)
+
+    def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        features, hands = seen
+        if not self.head.training:
+            logits: Tensor = self.head(self.see(seen))
+            return logits
+        place = torch.arange(len(hands), device=hands.device)
+        other = torch.rand(len(hands)).to(hands.device) < 0.5
+        held = torch.where(other[:, None, None], other_side(hands), hands)
+        return self.head.in_turns(self._read(features[place, other.long(), place % POSITIONS], held), held)
+
+    def see(self, seen: Reading) -> Reading:
+        """What the whole trunk gives of each side in each position, from what entered its last blocks; and the hands.
+
+        As `HandNet.see` gives it where no blocks are tuned.
+        """
+        features, hands = seen
+        of_looks = self._read(features.flatten(0, 2), hands.repeat_interleave(SIDES * POSITIONS, 0))
+        return of_looks.view(len(hands), SIDES, POSITIONS, -1), hands
+
+    def _read(self, features: Tensor, hands: Tensor) -> Tensor:
+        maps, points = features[:, : -2 * LANDMARKS].float(), features[:, -2 * LANDMARKS :].float()
+        side = round((maps.shape[1] / self._channels) ** 0.5)
+        maps = maps.view(-1, self._channels, side, side).contiguous(memory_format=torch.channels_last)
+        return _joined(*self.trunk.finish(maps, self._first), points.view(-1, LANDMARKS, 2), hands)
+
+
+class HandHead(nn.Module):
+    """What `HandNet.see` gives to logits (n, num_classes): the mean over both sides of the hand and both positions.
+
+    Each position has a branch of its own, and in training a photo teaches only one of them, in turns: taught together
+    they lean on each other, and read strangers worse.
+
+    Dropout draws anew on every rank, and whose turn it is depends on the place in a rank's batch: N ranks do not take
+    the very step of one process.
+    """
+
+    def __init__(
+        self, num_classes: int, *, width: int = 256, per_joint: int = 32, dropout: float = 0.4
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            _Branch(num_classes, width, per_joint, dropout) for _ in range(POSITIONS)
+        )
+
+    def forward(self, seen: Reading) -> Tensor:
+        """Logits (n, num_classes)."""
+        features, hands = seen
+        if not self.training:
+            read = [branch(features[:, :, index], hands) for index, branch in enumerate(self.branches)]
+            return torch.stack(read).mean(0)
+        return _in_turns(
+            [
+                branch(features[first::POSITIONS, :, first], hands[first::POSITIONS])
+                for first, branch in enumerate(self.branches)
+            ]
+        )
+
+    def in_turns(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Logits (n, num_classes) of photos of which one side and position was read, the positions in turns.
+
+        Args:
+            features: float (n, 1152 + 21 · 112).
+            hands: float (n, 50, 3), as the side that was read.
+        """
+        return _in_turns(
+            [
+                branch.of_one_side(features[first::POSITIONS], hands[first::POSITIONS])  # type: ignore[operator]
+                for first, branch in enumerate(self.branches)
+            ]
+        )
+
+
+def _in_turns(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of each part in turns: the first of the first, the first of the second …"""
+    whole = parts[0].new_empty(sum(map(len, parts)), parts[0].shape[1])
+    for first, part in enumerate(parts):
+        whole[first :: len(parts)] = part
+    return whole
+
+
+class _Branch(nn.Module):
+    """The reading of a hand in one position."""
+
+    def __init__(self, num_classes: int, width: int, per_joint: int, dropout: float) -> None:
+        super().__init__()
+        self.landmarks = LandmarkFeatures()
+        self.normalise_pooled = nn.LayerNorm(POOLED)
+        self.normalise_local = nn.LayerNorm(LOCAL)
+        self.normalise_landmarks = nn.LayerNorm(self.landmarks.width)
+        self.per_joint = nn.Parameter(torch.randn(LANDMARKS, LOCAL, per_joint) * LOCAL**-0.5)
+        inputs = POOLED + LANDMARKS * per_joint + self.landmarks.width
+        self.body = nn.Sequential(
+            nn.Dropout(dropout / 2),
+            nn.Linear(inputs, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Features float (n, 2, 1152 + 21 · 112) of both sides to logits (n, num_classes), their mean."""
+        one, other = features.unbind(1)
+        return (self.of_one_side(one, hands) + self.of_one_side(other, other_side(hands))) / 2
+
+    def of_one_side(self, features: Tensor, hands: Tensor) -> Tensor:
+        """Features float (n, 1152 + 21 · 112) of the side that `hands` are told as, to logits (n, num_classes)."""
+        pooled, local = features[:, :POOLED], features[:, POOLED:]
+        local = self.normalise_local(local.view(-1, LANDMARKS, LOCAL))
+        at_joints = F.gelu(torch.einsum("njc,jcp->njp", local, self.per_joint)) * hands[:, SEEN_ROW, :1, None]
+        landmarks = self.normalise_landmarks(self.landmarks(hands))
+        joined = torch.cat([self.normalise_pooled(pooled), at_joints.flatten(1), landmarks], 1)
+        logits: Tensor = self.head(self.body(joined))
+        return logits
+
+
+def other_side(hands: Tensor) -> Tensor:
+    """The same hands, left ones taken for right ones and right ones for left ones."""
+    others = hands.clone()
+    others[:, SEEN_ROW, 1] = -hands[:, SEEN_ROW, 1]
+    return others
+
+
+def as_held(hands: Tensor) -> Tensor:
+    """The same hands, the view of the crop turned back to the photo's upright."""
+    held = hands.clone()
+    held[:, VIEW_ROW, 0] = hands[:, VIEW_ROW, 0] - hands[:, TURN_ROW, 0]
+    return held
+
+
+def _view_grid(hands: Tensor) -> Tensor:
+    """Where each pixel of the trunk's input lies in the crop: float (n, 224, 224, 2) in [−1, 1]."""
+    line = ((torch.arange(INPUT_PX, device=hands.device) * 2 + 1) / INPUT_PX - 1).to(hands.dtype)
+    rotation, shift, reach = _view(hands)
+    right, down = (rotation * _mirror(hands)[:, None])[:, None, None].unbind(-1)
+    placed: Tensor = (line[:, None] * right + line[:, None, None] * down + shift[:, None]) * reach[:, None]
+    return placed
+
+
+def _points_in_view(hands: Tensor) -> Tensor:
+    """Where the landmarks lie in the trunk's input: float (n, 21, 2) in [−1, 1]; it undoes `_view_grid`."""
+    turn = hands[:, TURN_ROW, 0]
+    half = (hands[:, BOX_ROW, 2] / 2).clamp_min(1e-6)
+    in_crop = (hands[:, :LANDMARKS, :2] - hands[:, None, BOX_ROW, :2]) @ _rotation(turn)
+    rotation, shift, reach = _view(hands)
+    points = in_crop / half[:, None, None] / reach - shift
+    zoom = hands[:, VIEW_ROW, 1].exp()
+    unturned = points @ rotation / zoom.square()[:, None, None]
+    placed: Tensor = unturned * _mirror(hands)[:, None]
+    return placed
+
+
+def _view(hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the view in the crop: turn and zoom (n, 2, 2), shift (n, 1, 2), and how far it reaches (n, 1, 1)."""
+    turn, zoom = hands[:, VIEW_ROW, 0], hands[:, VIEW_ROW, 1].exp()
+    seen = hands[:, SEEN_ROW, 0, None, None]
+    reach = 1.0 + seen * (HAND_SIDE / CROP_SIDE - 1.0)  # where no hand was seen, the whole of it
+    return _rotation(turn) * zoom[:, None, None], hands[:, None, VIEW_ROW + 1, :2], reach
+
+
+def _rotation(turn: Tensor) -> Tensor:
+    """Matrices (n, 2, 2) that turn column vectors clockwise (y points down) by angles (n,)."""
+    cos, sin = turn.cos(), turn.sin()
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
+def _mirror(hands: Tensor) -> Tensor:
+    """(n, 2): (−1, 1) for left hands, which are read as right ones."""
+    handedness = hands[:, SEEN_ROW, 1]
+    one = torch.ones_like(handedness)
+    return torch.stack([torch.where(handedness < 0, -one, one), one], 1)
