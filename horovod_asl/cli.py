@@ -49,10 +49,10 @@ def parse(
     Raises:
         UserError: the YAML file is missing, is not a mapping, or holds a key that the config lacks; a flag or a
             value is refused, by tyro or by the config itself; a path begins with `~` and the name of no user.
-        SystemExit: after `--help`, with code 0.
+        SystemExit: after `--help` or `--help-all`, with code 0.
     """
-    if {"-h", "--help"} & {*argv}:
-        print(manual(config_class, prog=prog, description=description))
+    if asks_for_help(argv):
+        print(manual(config_class, prog=prog, description=description, shows_all="--help-all" in argv))
         raise SystemExit(0)
     words = join_repeated(config_class, checked(config_class, argv, prog=prog))
     complaint = io.StringIO()
@@ -69,6 +69,11 @@ def parse(
         raise _own_error(stop) or UserError(_one_line(complaint.getvalue(), config_class, prog)) from None
     result: ConfigT = _with_homes(config)
     return result
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command is to show its manual."""
+    return bool({"-h", "--help", "--help-all"} & {*argv})
 
 
 def expand_home(text: str) -> str:

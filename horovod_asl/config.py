@@ -10,56 +10,40 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, ClassVar, Literal, Optional
+
+from tyro.conf import arg
 
 from horovod_asl.errors import UserError
+from horovod_asl.networks import DEFAULT_NETWORK, NETWORKS, NetworkName
 
 PLACE = {"is_place": True}
 """The metadata of a text field that may name a file or folder, plain or as NAME=PLACE. A Path field needs none."""
 
-ModelName = Literal[
-    "hand_net",
-    "landmark_mlp",
-    "small_cnn",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "alexnet",
-    "vgg19",
-    "googlenet",
-    "inception_v3",
-]
+TEMPORARY = "temporary"
+"""The value of `--cache-features` without a file."""
+_BARE = {"bare_value": TEMPORARY}
 _TUNED_BLOCKS = range(5, 17)
-_MODEL_OF_INPUT: dict[str | None, ModelName] = {
-    None: "small_cnn",
-    "photos": "small_cnn",
-    "pixels": "small_cnn",
-    "landmarks": "landmark_mlp",
-    "both": "hand_net",
-}
-_INPUT_OF_MODEL = {"landmark_mlp": "landmarks", "hand_net": "both"}
-
-# Dropout between frozen layers: what they give the head differs from epoch to epoch.
-_RANDOM_WITHIN = ("alexnet", "vgg19")
 # Learning rate of one replica of 32 photos, and weight decay.
 _USUAL_RATES = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}
 
-SCHEMA = 1
+SCHEMA = 2
 """Of config.yaml, run.json and the manifests of checkpoints, which hold it as `schema` (none: 1). Raise it when an
 older version would misread them: it then refuses them and names the remedy."""
-RETIRED: dict[str, Any] = {}
+RETIRED: dict[str, Any] = {
+    "cycles": 1,
+    **dict.fromkeys(("mirror", "backgrounds", "darken", "jpeg"), 0.0),
+}
 """Options that are gone, with the default that they had, by their YAML key. A config that holds one at its old
 default is read as if it did not. Another value is refused where a training is to be repeated or to go on, and ignored
-where a trained network is only used: so no option may stand here that decides a network's shape."""
+where a trained network is only used: so no option may stand here that decides a network's shape. What is spelt
+otherwise today is translated (`config_upgrade`)."""
 
 # Where a run takes place, and what it writes beside its weights: a resume may change these, and learns the same. The
 # store may have moved: its digest is compared. All other options decide what is learned, or which weights are kept.
 NOT_LEARNED = frozenset(
     {
-        *("run_folder", "resume", "store", "features_file", "stop_after_steps"),
+        *("run_folder", "resume", "store", "stop_after_steps"),
         *("backend", "device", "threads_per_rank", "stall_timeout_seconds"),
         *("save_every_steps", "commit_every_steps", "ledger", "keep_top"),
     }
@@ -111,16 +95,12 @@ class DataConfig:
     hands_in_nothing: float = 1.0
     """Show this share of the photos of `nothing` in which a hand was found: they teach to call hands nothing."""
 
-    epoch_share: float = 1.0
-    """Show this share of the photos in an epoch, drawn anew for each."""
-
     def __post_init__(self) -> None:
         _require_at_least_1(self, "samples")
         _require(
             0 <= self.hands_in_nothing <= 1,
             f"--hands-in-nothing must be in [0, 1], not {self.hands_in_nothing}",
         )
-        _require(0 < self.epoch_share <= 1, f"--epoch-share must be in (0, 1], not {self.epoch_share}")
         _require(0 <= self.balance <= 1, f"--balance must be in [0, 1], not {self.balance}")
 
 
@@ -128,7 +108,7 @@ class DataConfig:
 class ModelConfig:
     """The network and what it sees."""
 
-    model: Optional[ModelName] = None
+    model: Optional[NetworkName] = None
     """hand_net reads the hand's landmarks and the pixels around them, landmark_mlp the landmarks alone; small_cnn,
     for 64 px, and torchvision's, with the head replaced, read pixels. None: by the next option; without that hand_net
     where the store has hands, else small_cnn."""
@@ -143,66 +123,59 @@ class ModelConfig:
     folder it is known who was in training, of any other file it is not, and scores say so. None: for hand_net
     `default` where the store is small, else `hands`; for other networks random weights. `none`: random weights for
     any network."""
-    freeze_backbone: bool = False
-    """Train the new head only; the backbone's BatchNorm statistics stay as they are. With --no-augment its
-    features are computed once instead of in every epoch."""
-    tuned_blocks: int = 0
-    """With a frozen backbone: train the last so many of hand_net's 16 blocks all the same, at 0.4 of the head's rate;
-    0, or 5 and more."""
-    views: Optional[int] = None
-    """With a frozen backbone: compute its features once, of so many versions of each photo, the first as it is, the
-    others augmented; an epoch then sees them all."""
-
-    features_file: Optional[Path] = None
-    """Keep there what the frozen backbone makes of the store's photos, for other runs with the same views of the same
-    store. None: a temporary file."""
-    keep_maps: int = 0
-    """Of a frozen hand_net: pass its trunk in two parts, and keep also what enters its last so many blocks, in half
-    precision, in FEATURES_FILE.maps: the features file of runs with as many --tuned-blocks. 0: in one part."""
+    train: Annotated[str, arg(metavar="{all,head,last-N}")] = "all"
+    """Train all layers, the new head alone, or the head and the last N of hand_net's 16 blocks (N at least 5, at 0.4
+    of the head's learning rate). Frozen layers keep the BatchNorm statistics that they came with. With --no-augment
+    the features of frozen layers are computed once instead of in every epoch."""
+    cache_features: Annotated[Optional[str], arg(metavar="[FILE]")] = field(
+        default=None, metadata=PLACE | _BARE
+    )
+    """With --train head or last-N: compute the features of frozen layers once, from photos that are not augmented;
+    landmarks are augmented in every step all the same. In a temporary file; or in FILE, for other runs on the same
+    store. Of hand_net, FILE.last-10 then holds what enters its last ten blocks (125 kB a photo), for --train last-10
+    with the same FILE."""
 
     def __post_init__(self) -> None:
-        _require_at_least_1(self, "views")
-        model = self.model or ("hand_net" if self.pretrained == "hands" else _MODEL_OF_INPUT[self.input])
-        sees = _INPUT_OF_MODEL.get(model, self.input)
-        _require(
-            self.input in (None, sees) and (model in _INPUT_OF_MODEL) == (sees in ("landmarks", "both")),
-            f"--model {model} cannot read --input {self.input}: leave one of the two out",
-        )
+        model = self.model or ("hand_net" if self.pretrained == "hands" else DEFAULT_NETWORK[self.input])
+        reads = NETWORKS[model].input_type
+        fits = self.input in (None, "photos", "pixels") if reads == "pixels" else self.input in (None, reads)
+        _require(fits, f"--model {model} cannot read --input {self.input}: leave one of the two out")
         _require(
             self.pretrained != "hands" or model == "hand_net",
             "--pretrained hands is for --model hand_net: its pixel network is the hand finder's",
         )
-        for name, blocks in (("tuned-blocks", self.tuned_blocks), ("keep-maps", self.keep_maps)):
-            _require(
-                blocks in (0, *_TUNED_BLOCKS),
-                f"--{name} must be 0 or in {_TUNED_BLOCKS[0]} … {_TUNED_BLOCKS[-1]}, not {blocks}: "
-                "the map that is read at the joints stands before the last five",
-            )
+        names = ("all", "head", *(f"last-{blocks}" for blocks in _TUNED_BLOCKS))
         _require(
-            self.tuned_blocks == 0 or (model == "hand_net" and self.freeze_backbone),
-            "--tuned-blocks trains the last blocks of hand_net where the others are frozen: --model hand_net "
-            "--freeze-backbone",
+            self.train in names,
+            f"--train {self.train}: it must be all, head, or {names[2]} to {names[-1]} (the map that is read at the "
+            "joints stands before the last five blocks)",
         )
         _require(
-            self.keep_maps == 0 or (model == "hand_net" and self.freeze_backbone and self.tuned_blocks == 0),
-            "--keep-maps is for a hand_net whose whole trunk is frozen: --model hand_net --freeze-backbone, without "
-            "--tuned-blocks (which keeps such maps itself)",
+            self.tuned_blocks == 0 or model == "hand_net",
+            f"--train {self.train} counts the blocks of hand_net: add --model hand_net, or use --train head or all",
         )
         _require(
-            self.views is None or self.freeze_backbone,
-            "--views keeps what a frozen backbone makes of photos: add --freeze-backbone",
-        )
-        _require(
-            self.features_file is None or self.freeze_backbone,
-            "--features-file keeps what a frozen backbone makes of photos: add --freeze-backbone",
+            self.cache_features is None or self.train != "all",
+            "--cache-features keeps the features of frozen layers: add --train head, or --train last-N",
         )
         object.__setattr__(self, "model", model)  # resolved, as it is saved with a run
-        object.__setattr__(self, "input", None if sees == "photos" else sees)
+        crops = "pixels" if self.input == "pixels" else None
+        object.__setattr__(self, "input", crops if reads == "pixels" else reads)
         if self.pretrained == "none":
             object.__setattr__(self, "pretrained", None)
 
     @property
-    def name(self) -> ModelName:
+    def tuned_blocks(self) -> int:
+        """How many of the last blocks are trained where the others are frozen: N of `last-N`, else 0."""
+        return int(self.train.removeprefix("last-")) if self.train.startswith("last-") else 0
+
+    @property
+    def cache_file(self) -> Optional[Path]:
+        """The file that `--cache-features` names; None for a temporary one, or none."""
+        return None if self.cache_features in (None, TEMPORARY) else Path(str(self.cache_features))
+
+    @property
+    def name(self) -> NetworkName:
         """The model, resolved."""
         assert self.model is not None
         return self.model
@@ -227,10 +200,6 @@ class OptimizerConfig:
     """After the warm-up: cosine to zero, or ÷ 10 after 1/2 and 3/4 of the epochs, or constant."""
     warmup_epochs: float = 2.0
     """Linear warm-up from the peak rate ÷ replicas (÷ 10 for fewer than ten), at most a quarter of the run."""
-    cycles: int = 1
-    """How often the schedule runs over the epochs, warm-up included, a cycle beginning with the weights of the one
-    before. Of several, the mean of the weights at their ends is scored and kept (Izmailov et al. 2018,
-    arXiv:1803.05407), BatchNorm's statistics likewise."""
     clip_norm: Optional[float] = 5.0
     """Clip the gradient's global L2 norm; `None` never does."""
     ema_decay: float = 0.0
@@ -238,16 +207,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         rate, decay = self.learning_rate, self.weight_decay
-        _require_at_least_1(self, "cycles")
         _require_finite(self, "learning_rate", "weight_decay", "warmup_epochs")
         _require(rate is None or rate > 0, f"--learning-rate must be positive, not {rate}")
         _require(decay is None or decay >= 0, f"--weight-decay must not be negative: {decay}")
         _require(0 <= self.momentum < 1, f"--momentum must be in [0, 1), not {self.momentum}")
         _require(0 <= self.ema_decay < 1, f"--ema-decay must be in [0, 1), not {self.ema_decay}")
-        _require(
-            self.cycles == 1 or self.ema_decay == 0,
-            "--cycles keeps the mean over cycles and --ema-decay a moving average: leave one of the two out",
-        )
         _require(self.warmup_epochs >= 0, f"--warmup-epochs must not be negative: {self.warmup_epochs}")
         _require(
             self.clip_norm is None or self.clip_norm > 0, f"--clip-norm must be positive: {self.clip_norm}"
@@ -284,20 +248,12 @@ class AugmentConfig:
     """Uniform in ± this share of the width and height."""
     perspective: float = 0.25
     """How far the vanishing point may tilt; 0: affine only."""
-    mirror: float = 0.0
-    """Probability of a mirrored hand: a left hand makes the same signs mirrored."""
     colour: float = 0.5
     """Strength of brightness, contrast, saturation, hue and gamma changes, 0 to 1."""
     blur: float = 0.3
     """Probability of a blur."""
     cutout: float = 0.3
     """Probability of a grey rectangle over part of the photo (DeVries & Taylor 2017)."""
-    backgrounds: float = 0.0
-    """Probability that a hand cut out on black is put before soft colours."""
-    darken: float = 0.0
-    """Probability of a dark room: pixel values down to an eighth, with noise."""
-    jpeg: float = 0.0
-    """Probability of a webcam's compression."""
     mixup_alpha: float = 0.0
     """Beta parameter of mixup (Zhang et al. 2018); 0: none. Pairs are within a rank's micro-batch."""
     cutmix_alpha: float = 0.0
@@ -307,10 +263,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self, "rotation_degrees", "translation", "mixup_alpha", "cutmix_alpha")
-        for name in (
-            *("mirror", "colour", "blur", "cutout", "label_smoothing", "perspective"),
-            *("backgrounds", "darken", "jpeg"),
-        ):
+        for name in ("colour", "blur", "cutout", "label_smoothing", "perspective"):
             _require(0 <= getattr(self, name) <= 1, f"--{name.replace('_', '-')} must be in [0, 1]")
         _require(0 <= self.scale < 1, f"--scale must be in [0, 1), not {self.scale}")
         _require(
@@ -357,6 +310,24 @@ class ExecutionConfig:
 class TrainConfig:
     """One training run."""
 
+    COMMON: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("store", "samples", "model", "input", "pretrained", "train", "cache_features"),
+            *("optimizer", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "augment"),
+            *("backend", "device", "precision", "compile", "threads_per_rank"),
+            *(
+                "run_folder",
+                "resume",
+                "epochs",
+                "patience",
+                "batch_size_per_replica",
+                "accumulation_steps",
+                "seed",
+            ),
+        }
+    )
+    """The options that `--help` shows; `--help-all` shows the others, too."""
+
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -367,9 +338,10 @@ class TrainConfig:
     resume: Optional[Path] = None
     """Continue the run in this folder with its own config. Flags that change what is learned are refused; --epochs
     and --patience extend it or end it earlier."""
-    epochs: int = 12
-    """Passes over the training photos. With --resume another number extends a run, finished or not, or shortens it:
-    from there on the learning rate follows the schedule of a run of so many epochs; the warm-up is not repeated."""
+    epochs: float = 12
+    """Passes over the training photos; the last may be a part of one (0.5: half of the photos, drawn by the seed).
+    With --resume another number extends a run, finished or not, or shortens it: from there on the learning rate
+    follows the schedule of a run of so many epochs; the warm-up is not repeated."""
     patience: Optional[int] = None
     """End the run when the accuracy on validation has not risen for this many epochs; an equal one is no rise. None:
     train all --epochs."""
@@ -394,22 +366,20 @@ class TrainConfig:
     """Save and leave after this many steps in all, as a preempted job would; `--resume` goes on."""
 
     def __post_init__(self) -> None:
-        _require_at_least_1(self, "epochs", "batch_size_per_replica", "accumulation_steps", "keep_top")
+        if math.isfinite(self.epochs) and self.epochs == int(self.epochs):
+            object.__setattr__(self, "epochs", int(self.epochs))  # so it is shown as one writes it
+        _require(0 < self.epochs < math.inf, f"--epochs must be above 0 and finite, not {self.epochs}")
+        _require_at_least_1(self, "batch_size_per_replica", "accumulation_steps", "keep_top")
         _require_at_least_1(self, "save_every_steps", "stop_after_steps", "commit_every_steps", "patience")
         for flag, is_set in (
             ("last-epoch", self.last_epoch),
             ("all-splits", self.data.all_splits),
-            ("cycles", self.optimizer.cycles > 1),
         ):
             _require(
                 self.patience is None or not is_set,
                 f"--patience ends a run by its accuracy on validation, which does not go with --{flag}: leave one of "
                 "the two out",
             )
-        _require(
-            self.epochs % self.optimizer.cycles == 0,
-            f"--epochs {self.epochs} cannot be divided into {self.optimizer.cycles} equal --cycles",
-        )
         for flag, folder in (("run-folder", self.run_folder), ("resume", self.resume)):
             _require(
                 _is_utf8(str(folder)),
@@ -429,37 +399,30 @@ class TrainConfig:
             f"mixup and cutmix mix pixels alone, and {self.model.model} sees landmarks: leave them out",
         )
         _require(
-            not (self.model.freeze_backbone and self.model.pretrained is None),
-            "--freeze-backbone without --pretrained would freeze random weights; name weights with --pretrained",
-        )
-        for flag, value in (("features-file", self.model.features_file), ("keep-maps", self.model.keep_maps)):
-            _require(
-                not value or self.trains_on_features,
-                f"--{flag} keeps what every epoch sees again: add --views N or --no-augment"
-                if self.model.model not in _RANDOM_WITHIN
-                else f"--{flag}: {self.model.model} has dropout among its frozen layers; leave it out",
-            )
-        _require(
-            self.model.model != "hand_net" or self.augment.mirror == 0,
-            "--mirror is of no use to hand_net, which reads every hand as both sides: leave it out",
+            self.model.train == "all" or self.model.pretrained is not None,
+            f"--train {self.model.train} without --pretrained would freeze random weights; name weights with "
+            "--pretrained",
         )
 
     @property
-    def trains_on_features(self) -> bool:
-        """Whether every epoch sees the same features: a frozen backbone, photos as they are or in so many views.
+    def epoch_count(self) -> int:
+        """The epochs that are begun: of 1.5 the second is half of one."""
+        return math.ceil(self.epochs)
 
-        They are then computed once (`features.py`), and the steps are of the head.
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether every epoch sees the same features: frozen layers, and pixels that are not augmented.
+
+        They are then computed once (`features.py`), and the steps are of the layers behind them.
         """
         return (
-            self.model.freeze_backbone
-            and (not self.augment.augment or self.model.views is not None)
-            and self.model.model not in _RANDOM_WITHIN
+            self.model.train != "all"
+            and (not self.augment.augment or self.model.cache_features is not None)
+            and not NETWORKS[self.model.name].frozen_dropout
         )
 
 
 # Augmentation that is off by default: whoever names one of these wants it.
-_ASKED_FOR = ("mirror", "backgrounds", "darken", "jpeg", "mixup_alpha", "cutmix_alpha")
-_OF_PIXELS = ("backgrounds", "darken", "jpeg")
 _MIXING = ("mixup_alpha", "cutmix_alpha")
 
 
@@ -471,25 +434,15 @@ def refuse_without_effect(config: TrainConfig) -> None:
     Raises:
         UserError: one of these options, and why it would do nothing.
     """
-    model, views = config.model, config.model.views
-    if views is not None:
-        _require(
-            model.name not in _RANDOM_WITHIN,
-            f"--views: {model.name} has dropout among its frozen layers, which keeps nothing the same: leave it out",
-        )
-        _require(
-            views == 1 or config.augment.augment,
-            f"--views {views}: all versions but the first are augmented, and --no-augment asks for none: leave one "
-            "of the two out",
-        )
     if not config.augment.augment:
-        _refuse_augmentation(config, _ASKED_FOR, "with --no-augment")
-    if model.input == "landmarks":
-        _refuse_augmentation(config, _OF_PIXELS, f"for {model.name}, which sees landmarks alone")
+        _refuse_augmentation(config, _MIXING, "with --no-augment")
     if config.trains_on_features:
-        _refuse_augmentation(config, _MIXING, "with --views, whose features are kept and not mixed")
-        if views == 1:
-            _refuse_augmentation(config, (*_OF_PIXELS, "mirror"), "with --views 1, which is each photo as it is")
+        _refuse_augmentation(config, _MIXING, "with --cache-features, whose features are kept and not mixed")
+    _require(
+        config.model.cache_features is None or not NETWORKS[config.model.name].frozen_dropout,
+        f"--cache-features: {config.model.name} has dropout among its frozen layers, whose features are never the "
+        "same: leave it out",
+    )
     _require(
         config.optimizer.optimizer == "sgd" or config.optimizer.momentum == OptimizerConfig.momentum,
         f"--momentum {config.optimizer.momentum} has no effect with --optimizer {config.optimizer.optimizer}: add "
@@ -500,7 +453,9 @@ def refuse_without_effect(config: TrainConfig) -> None:
 def _refuse_augmentation(config: TrainConfig, names: tuple[str, ...], when: str) -> None:
     for name in names:
         value = getattr(config.augment, name)
-        _require(value == 0, f"--{name.replace('_', '-')} {value} has no effect {when}: leave one of the two out")
+        _require(
+            value == 0, f"--{name.replace('_', '-')} {value} has no effect {when}: leave one of the two out"
+        )
 
 
 def without_folders(config: TrainConfig) -> TrainConfig:
@@ -511,5 +466,9 @@ def without_folders(config: TrainConfig) -> TrainConfig:
         run_folder=None,
         resume=None,
         data=replace(config.data, store=None),
-        model=replace(config.model, features_file=None, pretrained=pretrained and Path(pretrained).name),
+        model=replace(
+            config.model,
+            cache_features=config.model.cache_features and TEMPORARY,
+            pretrained=pretrained and Path(pretrained).name,
+        ),
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from horovod_asl import __version__
-from horovod_asl.config import RETIRED, SCHEMA, TrainConfig
+from horovod_asl.config import SCHEMA, TrainConfig
+from horovod_asl.config_upgrade import upgraded
 from horovod_asl.errors import UserError
 from horovod_asl.flags import nearest, refusal, require_fit
 from horovod_asl.options import Option, options_of
@@ -44,7 +45,8 @@ def flags_of_file(
     """The flags that a YAML file of `config_class` stands for.
 
     Args:
-        refuse_retired: whether a key of `config.RETIRED` must have its old default; else it is dropped at any value.
+        refuse_retired: whether an option that this version no longer has must have its old default; else it is
+            dropped.
         written_by: the version to name in that refusal.
 
     Raises:
@@ -55,7 +57,7 @@ def flags_of_file(
     if issubclass(config_class, TrainConfig):
         require_known_schema(content, path)
         content.pop("schema", None)
-        gone = _pop_retired(content)
+        content, gone = upgraded(content)
         if gone and refuse_retired:
             raise UserError(
                 f"{path} asks for {', '.join(gone)}, which this version of horovod-asl ({__version__}) no longer "
@@ -99,19 +101,6 @@ def _repeated_key(node: Any) -> str | None:
     keys = [key.value for key, _ in node.value]
     twice = [str(key) for key in keys if keys.count(key) > 1]
     return twice[0] if twice else next(filter(None, (_repeated_key(value) for _, value in node.value)), None)
-
-
-def _pop_retired(content: dict[str, Any]) -> list[str]:
-    """Take the keys of `RETIRED` out of `content`; returns the flags of those that had not their old default."""
-    gone: list[str] = []
-    for key, value in list(content.items()):
-        name = str(key).replace("-", "_")
-        if isinstance(value, dict):
-            gone += _pop_retired(value)
-        elif name in RETIRED:
-            del content[key]
-            gone += [f"--{name.replace('_', '-')} {value}"] if value != RETIRED[name] else []
-    return gone
 
 
 def _flags_of_mapping(config_class: type[Any], content: dict[Any, Any], path: Path) -> list[str]:
@@ -165,6 +154,8 @@ def _refuse_wrong_kind(option: Option, value: Any, where: str) -> None:
     """What would make a flag of another shape: switches, lists and sections."""
     if value is None and option.may_be_none:
         return
+    if value is True and option.bare_value is not None:
+        return
     if isinstance(value, bool) != option.is_switch:
         raise UserError(
             f"{where} {'must be true or false' if option.is_switch else 'needs a value'}, not {value}"
@@ -176,6 +167,8 @@ def _refuse_wrong_kind(option: Option, value: Any, where: str) -> None:
 def _flag(option: Option, value: Any, path: Path) -> list[str]:
     if option.is_switch and value is not None:
         return [option.flag if value else "--no-" + option.flag[2:]]
+    if value is True:
+        return [f"{option.flag}={option.bare_value}"]
     values = list(map(str, value)) if isinstance(value, list) else [str(value)]
     for one in values:
         try:

@@ -24,12 +24,13 @@ import numpy as np
 from horovod_asl.answers import Answers, measures
 from horovod_asl.backends import Backend, from_rank_0
 from horovod_asl.calibration import ACCURACIES, coverage_curve, threshold_for
-from horovod_asl.config import NOT_LEARNED, RETIRED, TrainConfig
+from horovod_asl.config import NOT_LEARNED, RETIRED, TEMPORARY, TrainConfig
+from horovod_asl.config_upgrade import upgraded
 from horovod_asl.data.recordings import by_source, listed
 from horovod_asl.data.store import Store
 from horovod_asl.earlier_run import is_path
-from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
+from horovod_asl.features import StoreFeatures, features_of_store, frozen_digest
 from horovod_asl.files import Lock, write_atomically
 from horovod_asl.folds import (
     LEFT_OUT,
@@ -47,13 +48,13 @@ from horovod_asl.progress import duration
 from horovod_asl.run_opening import held_on_rank_0, refuse_another_store_or_split
 from horovod_asl.runfolder import FACTS, LOCK, RESULT, RunFolder
 from horovod_asl.session import (
+    RunOptions,
     display_of,
     open_equal_stores,
     run_training,
     settle_process,
 )
 from horovod_asl.stopping import Outcome, StopSignal
-from horovod_asl.store_photos import features_of_store, frozen_digest
 
 PLAN, ROW, REPORT, TABLE, PLOT = "plan.json", "fold.json", "crossval.json", "crossval.md", "coverage.png"
 _CURVE_POINTS = 99
@@ -122,7 +123,7 @@ def _walk(
         frozen = frozen_digest(own)
         if frozen is not None and (features is None or made_by != frozen):
             with display_of(own, backend, title) as display, stop.catching_interrupts():
-                features = features_of_store(own, store, backend, stop, display.on_features)
+                features = features_of_store(own, store, backend, stop, on_progress=display.on_features)
             made_by = frozen
             if features is None:
                 return stop.outcome
@@ -197,6 +198,7 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     for name, value in dataclasses.asdict(config).items():
         flags |= value if isinstance(value, dict) else {name: value}
     kept = {name: value for name, value in flags.items() if name not in NOT_LEARNED}
+    kept["cache_features"] = kept["cache_features"] and TEMPORARY  # in which file, decides nothing
     as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return as_json
 
@@ -218,10 +220,11 @@ def _claim(out: Path, common: dict[str, Any]) -> None:
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    defaults = RETIRED | _flags(TrainConfig())  # what a flag is or was that is younger or older than the folder
+    defaults = RETIRED | _flags(TrainConfig())  # of a flag that is older or younger than the folder
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
-        flags: dict[str, Any] = defaults | plan.get("train", {})
+        train, gone = upgraded(plan.get("train", {}))
+        flags: dict[str, Any] = defaults | train | dict(flag[2:].split(" ", 1) for flag in gone)
         for name in NOT_LEARNED:  # an older version wrote some of them down
             flags.pop(name, None)
         if is_path(flags["pretrained"]):  # the same one by whatever path
@@ -292,7 +295,7 @@ def _train_and_score(
     backend: Backend,
     stop: StopSignal,
     committed: dict[str, Any] | None,
-    features: Photos | None,
+    features: StoreFeatures | None,
     title: str,
 ) -> Outcome:
     codes = backend.broadcast(split_codes(store, fold) if backend.rank == 0 else None)
@@ -310,9 +313,7 @@ def _train_and_score(
             stop,
             began_with,
             features,
-            scores_training=False,
-            resume_command=same_command(path.parent),
-            title=title,
+            RunOptions(scores_training=False, resume_command=same_command(path.parent), title=title),
         )
         if outcome is not Outcome.FINISHED:
             return outcome

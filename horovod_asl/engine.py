@@ -51,11 +51,10 @@ class Photos:
         """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
         return _to_device(self.gather(indices), device), _labels_to(self.labels[indices], device)
 
-    def select(self, rows: npt.NDArray[np.int64], *, views: int = 1, of: int | None = None) -> Photos:
-        """Some of them; of features that hold several versions of `of` photos, the first `views` of these rows."""
-        chosen = np.concatenate([rows + view * (of or 0) for view in range(views)])
+    def select(self, rows: npt.NDArray[np.int64]) -> Photos:
+        """Some of them."""
         return Photos(
-            lambda indices: self.gather(chosen[indices]), self.labels[chosen], are_features=self.are_features
+            lambda indices: self.gather(rows[indices]), self.labels[rows], are_features=self.are_features
         )
 
     def order(self) -> npt.NDArray[np.int64]:

@@ -42,7 +42,12 @@ def checked(config_class: type[Any], argv: Sequence[str], *, prog: str) -> list[
         if option is not None and equals and not option.is_switch:
             require_fit(option, value)
         if option is not None and takes_more and not option.is_list:
-            _require_value(option, argv[position + 1 : position + 2])
+            following = argv[position + 1 : position + 2]
+            if option.bare_value is not None and (not following or following[0].startswith("-")):
+                words[-1] += f"={option.bare_value}"
+                takes_more = False
+            else:
+                _require_value(option, following)
         reading = option if takes_more else None
     return words
 

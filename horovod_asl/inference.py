@@ -116,7 +116,7 @@ class Predictor:
 
     @property
     def _smallest_px(self) -> int:
-        return models.SMALLEST_INPUT_PX.get(self.facts["model"], 0)
+        return models.smallest_input_px(self.facts["model"])
 
     def answers(self, photos: Photos, *, own_share: bool = False, on_progress: Report = no_report) -> Answers:
         """The logits of all photos, over all ranks of the backend; `own_share`: each rank brings its own.

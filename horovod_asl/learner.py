@@ -26,8 +26,7 @@ class Learner:
     module: nn.Module
     optimizer: Optimizer
     average: AveragedModel | None = None
-    """Of the weights: a moving one over the steps, or the mean over the ends of the schedule's cycles."""
-    averages_cycles: bool = False
+    """A moving average of the weights over the steps."""
     scaler: torch.amp.GradScaler | None = None
     skipped: Tensor | None = None
     """On a GPU: how many steps were passed over because their gradient was not finite, float32 () there."""
@@ -46,12 +45,7 @@ class Learner:
 
     def after_step(self) -> None:
         """Have the moving average follow."""
-        if self.average is not None and not self.averages_cycles:
-            self.average.update_parameters(self.model)
-
-    def after_cycle(self) -> None:
-        """Have the mean over cycles take this one's weights."""
-        if self.average is not None and self.averages_cycles:
+        if self.average is not None:
             self.average.update_parameters(self.model)
 
 
@@ -67,7 +61,7 @@ def build_learner(
     torch.manual_seed(config.seed)  # so all ranks draw the same weights
     pretrained = None if resumed else config.model.pretrained
     model = models.build_model(config.model.name, num_classes=NUM_CLASSES, pretrained=pretrained)
-    if config.model.freeze_backbone:
+    if config.model.train != "all":
         models.freeze_backbone(model, tuned_blocks=config.model.tuned_blocks)
     execution = config.execution
     if execution.channels_last:
@@ -82,7 +76,7 @@ def build_learner(
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
-    return Learner(model, module, optimizer, average, config.optimizer.cycles > 1, scaler)
+    return Learner(model, module, optimizer, average, scaler)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -101,9 +95,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def _average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | None:
-    if config.cycles > 1:
-        mean = torch.optim.swa_utils.get_swa_avg_fn()  # type: ignore[no-untyped-call]
-        return AveragedModel(model, avg_fn=mean, use_buffers=True)
     if config.ema_decay == 0:
         return None
     moving = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]

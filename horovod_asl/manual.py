@@ -19,41 +19,54 @@ _LEAST_COLUMNS, _NARROW_COLUMNS = 40, 70
 _CONFIG = "Read options from a YAML file; a flag to its right wins."
 
 
-def manual(config_class: type[Any], *, prog: str, description: str | None, columns: int | None = None) -> str:
+def manual(
+    config_class: type[Any],
+    *,
+    prog: str,
+    description: str | None,
+    shows_all: bool = False,
+    columns: int | None = None,
+) -> str:
     """The manual of a command.
 
     Args:
         config_class: the dataclass of its options; a string under a field is the option's text.
         prog: `horovod-asl train`.
         description: paragraphs, which are wrapped, and indented examples, which are not.
+        shows_all: all options, not those alone that `config_class.COMMON` names, where it has that.
         columns: the width; None: the terminal's, where there is none 80.
     """
     width = max(_LEAST_COLUMNS, columns or shutil.get_terminal_size().columns)
     options = options_of(config_class)
+    common = None if shows_all else getattr(config_class, "COMMON", None)
     parts = [_wrapped(_usage(options, prog), width, hang=len("usage: "))]
     parts += _paragraphs(description or "", width)
     words = [option for option in options if option.is_positional]
     if words:
         parts.append(_group("arguments", ((one.label, _text(one)) for one in words), width))
-    for name, about, rows in _groups(config_class, options):
+    shown = [one for one in options if common is None or one.name in common or one.is_required]
+    for name, about, rows in _groups(config_class, shown, left_out=len(options) - len(shown)):
         parts.append(_group(f"{name}: {about}" if about else name, rows, width))
     return "\n\n".join(parts)
 
 
 def _groups(
-    config_class: type[Any], options: Sequence[Option]
+    config_class: type[Any], options: Sequence[Option], *, left_out: int
 ) -> Iterable[tuple[str, str, list[tuple[str, str]]]]:
     """Name, purpose and rows: first of the options at the top, what must be given before the rest."""
     flags = [option for option in options if not option.is_positional]
     top = [option for option in flags if option.section is None]
     top.sort(key=lambda option: not option.is_required)
     own = [(_invocation(option), _text(option)) for option in top]
-    yield "options", "", [*own, ("--config FILE", _CONFIG), ("-h, --help", "Show this manual and leave.")]
+    own += [("--config FILE", _CONFIG), ("-h, --help", "Show this manual and leave.")]
+    own += [("--help-all", f"Show {left_out} more options, too.")] if left_out else []
+    yield "options", "", own
     for field in dataclasses.fields(config_class):
         section = section_of(field)
         if section is not None:
             rows = [(_invocation(option), _text(option)) for option in flags if option.section == field.name]
-            yield field.name, (inspect.getdoc(section) or "").partition("\n")[0], rows
+            if rows:
+                yield field.name, (inspect.getdoc(section) or "").partition("\n")[0], rows
 
 
 def _usage(options: Sequence[Option], prog: str) -> str:

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
+from typing import cast
 
 import torch
 from torch import nn
 
 from horovod_asl.boxed import names_run_folder, open_run
-from horovod_asl.config import ModelName
 from horovod_asl.errors import UserError
 from horovod_asl.files import file_digest
 from horovod_asl.hand_bundle import find_bundle
 from horovod_asl.hand_network import HandNet, TunedTail
 from horovod_asl.landmark_network import LandmarkMLP
+from horovod_asl.networks import NETWORKS, Network, NetworkName
 from horovod_asl.torchvision_compat import torchvision_models
 
-HAND_NAMES = ("landmark_mlp", "hand_net")
-"""Networks that take hands float (n, 50, 3) in place of photos, or crops with them."""
-NAMES: tuple[str, ...] = tuple(name for name in get_args(ModelName) if name not in HAND_NAMES)
-# The smallest input that each network's strides leave something of; smaller photos are enlarged on the device.
-SMALLEST_INPUT_PX = {"inception_v3": 75, "alexnet": 64}
-_OWN = {"small_cnn", *HAND_NAMES}
 TUNED_RATE = 0.4
 """The learning rate of tuned blocks ÷ that of the head."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "model_ema", "ema")
 """Where training programs keep a state_dict in what they save; an average of weights is the last choice."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before every name of a state_dict."""
-_AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of googlenet and inception_v3
+_AUXILIARY = {name for network in NETWORKS.values() for name in network.auxiliary}
 
 
 def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
     """A classifier to logits (n, num_classes) from float (n, 3, H, W), or from what `data.hands` makes of hands.
 
     Args:
-        name: one of `NAMES` or `HAND_NAMES`.
+        name: one of `networks.NETWORKS`.
         num_classes: the width of the new head.
         pretrained: None, `imagenet` (torchvision's hub), `hands` (hand_net's trunk from the hand finder's bundle), or
             a file of weights whose head may differ, or the folder of a run or box (or `default`, the one that ships),
@@ -46,12 +41,11 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
     """
-    if name not in (*NAMES, *HAND_NAMES):
-        raise UserError(f"no model {name!r}; there are: {', '.join((*NAMES, *HAND_NAMES))}")
-    own = {"small_cnn": SmallCNN, "landmark_mlp": LandmarkMLP, "hand_net": HandNet}
-    if name in own:
+    network = _network(name)
+    if not network.from_torchvision:
         if pretrained == "imagenet":
             raise UserError(f"{name} has no ImageNet weights; choose a torchvision model, or a local file")
+        own = {"small_cnn": SmallCNN, "landmark_mlp": LandmarkMLP, "hand_net": HandNet}
         model: nn.Module = own[name](num_classes)
     else:
         model = _torchvision_model(name, imagenet=pretrained == "imagenet")
@@ -64,16 +58,29 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
     return model
 
 
+def _network(name: str) -> Network:
+    if name not in NETWORKS:
+        raise UserError(f"no model {name!r}; there are: {', '.join(NETWORKS)}")
+    return NETWORKS[cast(NetworkName, name)]
+
+
+def smallest_input_px(name: str) -> int:
+    """The smallest side that a network takes, in pixels; 0 for any."""
+    return _network(name).smallest_input_px
+
+
 def is_imagenet_file(name: str, path: Path) -> bool:
     """Whether `path` is a file that torchvision publishes for the network `name`, whatever it is called here.
 
     All of those for our networks were trained on ImageNet; their published names end with the first digits of their
     SHA-256.
     """
-    if name in _OWN:
+    if not _network(name).from_torchvision:
         return False
     published = [weights.url for weights in torchvision_models().get_model_weights(name)]
-    return file_digest(path).startswith(tuple(url.rpartition("-")[2].removesuffix(".pth") for url in published))
+    return file_digest(path).startswith(
+        tuple(url.rpartition("-")[2].removesuffix(".pth") for url in published)
+    )
 
 
 def head_of(model: nn.Module) -> nn.Linear:
@@ -147,12 +154,8 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
-    options: dict[str, bool] = {}
-    if name in ("googlenet", "inception_v3"):
-        # Their weights are of photos in [−1, 1], which they make of ours, and so must every later load of them.
-        options["transform_input"] = True
-        if not imagenet:
-            options |= {"aux_logits": False, "init_weights": True}
+    network = _network(name)
+    options = {**network.options, **({} if imagenet else network.options_without_weights)}
     try:
         model: nn.Module = torchvision_models().get_model(
             name, weights="DEFAULT" if imagenet else None, **options
@@ -162,13 +165,13 @@ def _torchvision_model(name: str, *, imagenet: bool) -> nn.Module:
             f"cannot fetch the ImageNet weights of {name} ({error}); on a machine without network, copy the file "
             "from one that has it (~/.cache/torch/hub/checkpoints) and name it with --pretrained FILE"
         ) from error
-    _drop_auxiliary_classifiers(model)
+    _drop_auxiliary_classifiers(model, network.auxiliary)
     return model
 
 
-def _drop_auxiliary_classifiers(model: nn.Module) -> None:
+def _drop_auxiliary_classifiers(model: nn.Module, names: Iterable[str]) -> None:
     """They help only long ImageNet training; without them every model returns plain logits."""
-    for name in _AUXILIARY:
+    for name in names:
         if hasattr(model, name):
             setattr(model, name, None)
             model.aux_logits = False  # type: ignore[assignment]
@@ -232,7 +235,9 @@ def _unwrapped(state: object) -> dict[str, torch.Tensor]:
     while inner := next((tensors[key] for key in _WRAPPERS if isinstance(tensors.get(key), dict)), None):
         tensors = inner
     weights = {str(key): value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
-    while prefix := next((one for one in _PREFIXES if weights and all(key.startswith(one) for key in weights)), ""):
+    while prefix := next(
+        (one for one in _PREFIXES if weights and all(key.startswith(one) for key in weights)), ""
+    ):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 

@@ -27,7 +27,7 @@ from horovod_asl.data.hands import HAND_DTYPE, LANDMARKS, hand, hand_arrays, no_
 from horovod_asl.data.transforms import to_input
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
-from horovod_asl.models import SMALLEST_INPUT_PX
+from horovod_asl.models import smallest_input_px
 from horovod_asl.onnx_metadata import metadata
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def export_onnx(
     """
     require_onnx()
     inputs = drawn_inputs(predictor.reader, checked)
-    network = _FromReader(predictor.model.eval(), SMALLEST_INPUT_PX.get(predictor.facts["model"], 0))
+    network = _FromReader(predictor.model.eval(), smallest_input_px(predictor.facts["model"]))
     on_stage("export: tracing the network")
     # Before the export: it fills the caches that tracing must not fill.
     expected = _torch_logits(network, inputs)

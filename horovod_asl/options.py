@@ -33,6 +33,7 @@ class Option:
         may_be_none: whether `None` is a value.
         is_positional: whether it is a plain word, without a flag.
         label: what stands for its value in the manual.
+        bare_value: its value where the flag stands without one; None where it needs one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Option:
     may_be_none: bool
     is_positional: bool
     label: str
+    bare_value: str | None = None
 
     @property
     def flag(self) -> str:
@@ -114,6 +116,7 @@ def _option(config_class: type[Any], field: dataclasses.Field[Any], hint: Any, s
         may_be_none=may_be_none,
         is_positional=Positional in marks,
         label=labels[0] if labels else _label(kind, is_list=is_list),
+        bare_value=field.metadata.get("bare_value"),
     )
 
 

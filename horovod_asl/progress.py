@@ -209,8 +209,8 @@ class Display:
         self._progress.update(step, total, note, label=self._title)
 
     def on_features(self, done: int, total: int) -> None:
-        """`done` of `total` photos and views of them have passed the frozen backbone."""
-        self._begin("photos through the frozen backbone")
+        """`done` of `total` photos have passed the frozen layers."""
+        self._begin("photos through the frozen layers")
         self._epoch_started = time.perf_counter()  # these photos count in no epoch's speed
         self._progress.update(done, total, label=self._title)
 

@@ -30,7 +30,7 @@ of one person."""
 
 _STEPS = {"bundled": 0, "head": 1_600, "tuned": 500}
 _FOLDER = Path(__file__).with_name("recipes")
-_OWN_WAY = {"freeze-backbone", "no-freeze-backbone", "tuned-blocks", "views", "keep-maps"}
+_OWN_WAY = {"train", "cache-features"}
 
 
 def recipe_of(
@@ -73,8 +73,8 @@ def flags_of(
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     batch = recipe["batch_size_per_replica"]
     photos = max(1, _photos_of_training(named_flags(config_class, argv), store))
-    shown = recipe["data"].get("epoch_share", 1.0) * photos
-    epochs = max(recipe["epochs"], math.ceil(_STEPS[stage] * batch / shown))
+    epochs, needed = recipe["epochs"], _STEPS[stage] * batch / photos
+    epochs = epochs if needed <= epochs else math.ceil(needed)
     words: dict[str, object] = {
         "batch-size-per-replica": max(1, batch // world_size),
         "learning-rate-scaling": "none",
@@ -97,4 +97,7 @@ def in_words(stages: Sequence[str]) -> tuple[str, str]:
         if stages == BUNDLED
         else "a new head on MediaPipe's hand network, then both"
     )
-    return f"the store has hands, so hand_net reads them: {how}", "(--input photos trains on whole photos instead)"
+    return (
+        f"the store has hands, so hand_net reads them: {how}",
+        "(--input photos trains on whole photos instead)",
+    )

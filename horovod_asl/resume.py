@@ -7,6 +7,7 @@ broadcasting empty optimizer state has ranks take a step of weight decay.)
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
 from horovod_asl.learner import Learner, float_buffers
+from horovod_asl.runfolder import RunFolder
 
 State = dict[str, Any]
 
@@ -35,6 +37,19 @@ class Position:
     epoch_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     """Summed loss, hits and photos of this epoch so far, over all ranks."""
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_state(
+    config: TrainConfig, folder: RunFolder, backend: Backend, committed: State | None = None
+) -> State | None:
+    """What was committed in memory; else rank 0 reads the newest sound checkpoint, and all ranks get it.
+
+    None for a run that begins. Every rank must come here.
+    """
+    if committed is not None or config.resume is None:
+        return copy.deepcopy(committed)
+    newest = checkpoint.load_newest(folder.checkpoints) if backend.rank == 0 else None
+    return backend.broadcast(newest)
 
 
 def position_of(loaded: State | None, config: TrainConfig, backend: Backend) -> Position:

@@ -48,7 +48,9 @@ def open_run_folder(
     given = config.resume or config.run_folder
     if given is None and backend.rank == 0:
         given = RunFolder.new_default(config.model.name).path
-        held.callback(_remove_if_empty, given)  # of a run that does not begin; the next one takes another name
+        held.callback(
+            _remove_if_empty, given
+        )  # of a run that does not begin; the next one takes another name
     folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
     lock = folder.lock(say)
     held.callback(lock.release)
@@ -81,8 +83,10 @@ def _enter(folder: RunFolder, lock: Lock, resumed: Store | None) -> Holder | Non
             folder.claim()  # first: nothing is written into a folder that is refused
         holder = take_or_refuse(lock, "--run-folder")
     except OSError as error:
-        raise full_disk(folder.path, "free some room and start again") if is_full(error) else UserError(
-            f"{folder.path} cannot be written ({error.strerror or error})"
+        raise (
+            full_disk(folder.path, "free some room and start again")
+            if is_full(error)
+            else UserError(f"{folder.path} cannot be written ({error.strerror or error})")
         ) from error
     if holder is None:
         folder.claim() if resumed is None else refuse_another_store_or_split(folder, resumed)
@@ -127,7 +131,9 @@ def held_on_rank_0(
 @contextlib.contextmanager
 def full_disk_in_one_line(folder: RunFolder, go_on: str) -> Iterator[None]:
     """Have a disk that is full end the run with what is saved and how to go on."""
-    before = threading.excepthook  # TensorBoard's thread hands its error on to ours, and would print it as well
+    before = (
+        threading.excepthook
+    )  # TensorBoard's thread hands its error on to ours, and would print it as well
     threading.excepthook = lambda said: (
         None if said.exc_value is not None and is_full(said.exc_value) else before(said)
     )
@@ -215,15 +221,15 @@ def _said_of_finished(config: TrainConfig, run: RunFolder) -> str | None:
     if not (run.path / RESULT).is_file():
         return None
     saved, history, result = run.config(), run.metrics(), run.result()
-    done = history[-1]["epoch"] if history else saved.epochs
+    done = history[-1]["epoch"] if history else saved.epoch_count
     early, patience, stale = result.get("stopped_early", False), config.patience, epochs_without_gain(history)
     stops_at_once = patience is not None and stale >= patience
     more = f"--patience N, N more than {stale} (or None)" if early or stops_at_once else "--epochs N"
-    if config.epochs < done:
+    if config.epoch_count < done:
         raise UserError(f"--epochs {config.epochs}: {run.path} has done {done} already: name more")
-    if config.epochs > done and not stops_at_once:
+    if config.epoch_count > done and not stops_at_once:
         return None
-    if config.epochs > done and (config.epochs, patience) != (saved.epochs, saved.patience):
+    if config.epoch_count > done and (config.epochs, patience) != (saved.epochs, saved.patience):
         raise UserError(
             f"--epochs {config.epochs} with --patience {patience}: validation of {run.path} has not improved for "
             f"{stale} epochs already, so it would end at once; add {more}"

@@ -29,11 +29,9 @@ def decay_factor(kind: str, progress: float) -> float:
 
 
 def learning_rate(
-    step: int, *, peak: float, kind: str, total_steps: int, warmup_steps: int, replicas: int, cycles: int = 1
+    step: int, *, peak: float, kind: str, total_steps: int, warmup_steps: int, replicas: int
 ) -> float:
-    """The learning rate of optimizer step `step` (from 0) out of `total_steps`, which equal `cycles` divide."""
-    total_steps //= cycles
-    step %= max(1, total_steps)
+    """The learning rate of optimizer step `step` (from 0) out of `total_steps`."""
     warmup_steps = min(warmup_steps, total_steps // 4)
     if step < warmup_steps:
         return peak * warmup_factor(step, warmup_steps=warmup_steps, replicas=replicas)

@@ -21,7 +21,7 @@ from horovod_asl.config_file import flags_of_file, to_yaml
 from horovod_asl.files import write_atomically
 from horovod_asl.run_opening import already_finished, require_store
 from horovod_asl.runfolder import FEATURES, HEAD, NEXT, RunFolder
-from horovod_asl.session import run_training
+from horovod_asl.session import RunOptions, run_training
 from horovod_asl.stopping import Outcome, StopSignal
 
 
@@ -46,15 +46,12 @@ def _begin(head: TrainConfig, tuned: TrainConfig, backend: Backend) -> list[Trai
 
 def _both_placed(head: TrainConfig, tuned: TrainConfig, run: Path) -> list[TrainConfig]:
     first, features = run / HEAD, run / FEATURES
-    maps = features.with_name(f"{FEATURES}.maps")
-    return [_placed(head, first, features), _placed(tuned, run, maps, pretrained=first)]
+    return [_placed(head, first, features), _placed(tuned, run, features, pretrained=first)]
 
 
-def _placed(
-    config: TrainConfig, folder: Path, features: Path, pretrained: Path | None = None
-) -> TrainConfig:
+def _placed(config: TrainConfig, folder: Path, features: Path, pretrained: Path | None = None) -> TrainConfig:
     first = config.model.pretrained if pretrained is None else str(pretrained)
-    model = dataclasses.replace(config.model, features_file=features, pretrained=first)
+    model = dataclasses.replace(config.model, cache_features=str(features), pretrained=first)
     return dataclasses.replace(config, run_folder=folder, model=model)
 
 
@@ -85,42 +82,50 @@ def run_stages(
     Raises:
         UserError: as `run_training`.
     """
-    last = len(stages) - 1
-    if committed is not None and last:
-        run = Path(committed["run_folder"])
-        stages = _both_placed(stages[0], stages[1], run.parent if run.name == HEAD else run)
-        stages = [stage for stage in stages if run.name == HEAD or stage.run_folder == run]
-    elif last and stages[0].resume is None:
-        stages = _begin(stages[0], stages[1], backend)
+    stages = _to_train(stages, backend, committed)
     for stage in stages:
-        is_last, resume_command = stage is stages[-1], None
-        if stage.resume is not None and committed is None:
-            finished = already_finished(stage, backend)
-            if finished is not None:
-                if is_last and backend.rank == 0:
-                    print(finished, flush=True)
-                continue
-            require_store(store, stage.resume)
-        if last and backend.rank == 0:
+        is_last = stage is stages[-1]
+        if committed is None and _is_finished(stage, store, backend, shown=is_last):
+            continue
+        if len(stages) > 1 and backend.rank == 0:
             print(f"-- stage {1 + is_last} of 2: {_TITLES[is_last]}", flush=True)
-        if not is_last:
-            run = (stage.resume or stage.run_folder or Path()).parent
-            resume_command = command("train", "--resume", run)
-        outcome = run_training(
-            stage,
-            store,
-            backend,
-            stop,
-            committed,
-            scores_training=is_last,
-            resume_command=resume_command,
-            shows_next=is_last,
-        )
+        resume_command = None if is_last else command("train", "--resume", _folder(stage).parent)
+        options = RunOptions(scores_training=is_last, resume_command=resume_command, shows_next=is_last)
+        outcome = run_training(stage, store, backend, stop, committed, None, options)
         committed = None
         if outcome is not Outcome.FINISHED:
             return outcome
     _remove_features(stages[-1], backend)
     return Outcome.FINISHED
+
+
+def _to_train(
+    stages: Sequence[TrainConfig], backend: Backend, committed: dict[str, Any] | None
+) -> Sequence[TrainConfig]:
+    """The stages with their folders, begun; of a run that was committed, those that are left."""
+    if len(stages) == 1:
+        return stages
+    if committed is not None:
+        run = Path(committed["run_folder"])
+        stages = _both_placed(stages[0], stages[1], run.parent if run.name == HEAD else run)
+        return [stage for stage in stages if run.name == HEAD or stage.run_folder == run]
+    return _begin(stages[0], stages[1], backend) if stages[0].resume is None else stages
+
+
+def _is_finished(stage: TrainConfig, store: Path, backend: Backend, *, shown: bool) -> bool:
+    """Whether a stage to resume is finished; UserError where it is not and its store is missing."""
+    if stage.resume is None:
+        return False
+    finished = already_finished(stage, backend)
+    if finished is None:
+        require_store(store, stage.resume)
+    elif shown and backend.rank == 0:
+        print(finished, flush=True)
+    return finished is not None
+
+
+def _folder(stage: TrainConfig) -> Path:
+    return stage.resume or stage.run_folder or Path()
 
 
 _TITLES = ("a new head, on what the frozen trunk makes of the photos", "the head and the trunk's last blocks")

@@ -54,11 +54,12 @@ LIKE: Mapping[str, tuple[str, ...]] = _all(
         ("ema model_ema model_ema_decay", "ema_decay"),
         ("grad_accum_steps gradient_accumulation_steps accumulate_grad_batches", "accumulation_steps"),
         ("batches_per_allreduce accum_iter", "accumulation_steps"),
-        ("hflip fliplr flip", "mirror"),
         ("degrees rotation rotate", "rotation_degrees"),
         ("color color_jitter", "colour"),
         ("reprob random_erase erasing", "cutout"),
-        ("freeze", "freeze_backbone"),
+        ("freeze freeze_backbone tuned_blocks", "train"),
+        ("views features_file", "cache_features"),
+        ("epoch_share", "epochs"),
         ("use_adasum", "adasum"),
         ("fp16_allreduce", "fp16_compression"),
         ("early_stopping", "patience"),
@@ -81,6 +82,7 @@ _GPUS = (
 _RANKS = "each rank reads in its environment who it is: leave it out"
 _SIZE = "the size is that of the store, made with `horovod-asl prepare --image-size N`: leave it out"
 _BATCH = "how many photos are read at a time changes no answer: leave it out"
+_MIRROR = "hand_net reads every hand as both sides, and other networks learn from right and left hands: leave it out"
 _PRINTED = "the output is printed: put `> FILE` behind the command"
 
 WITHOUT: Mapping[str, str] = {
@@ -90,6 +92,7 @@ WITHOUT: Mapping[str, str] = {
     **dict.fromkeys(("image_size", "img_size", "imgsz", "input_size"), _SIZE),
     **dict.fromkeys(("output", "output_dir", "out", "o"), _PRINTED),
     **dict.fromkeys(("batch_size", "bs", "b", "batch"), _BATCH),
+    **dict.fromkeys(("hflip", "fliplr", "flip", "mirror"), _MIRROR),
     **dict.fromkeys(("num_classes", "nc"), "the classes are the 29 of the ASL alphabet: leave it out"),
 }
 

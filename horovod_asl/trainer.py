@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horovod_asl import checkpoint, features, models, schedule
+from horovod_asl import checkpoint, models, schedule
 from horovod_asl.answers import Answers, collect
 from horovod_asl.backends import Backend
 from horovod_asl.config import TrainConfig
@@ -54,34 +54,28 @@ class Trainer:
         validation: Photos | None,
         *,
         stop: StopSignal | None = None,
-        committed: State | None = None,
+        loaded: State | None = None,
         on_step: Report = no_report,
         on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
-        on_features: Report = no_report,
         on_scored: Report = no_report,
     ) -> None:
         self.config, self.backend, self.folder = config, backend, folder
         self.train, self.validation = train, validation
         self.on_step, self.on_epoch = on_step, on_epoch
-        self.on_features, self.on_scored = on_features, on_scored
-        self.committed = committed
+        self.on_scored = on_scored
         self._ahead = 0  # steps by which the schedule is ahead of the count of steps
-        self.smallest_px = models.SMALLEST_INPUT_PX.get(config.model.name, 0)
-        loaded = self._read_state()
+        self.smallest_px = models.smallest_input_px(config.model.name)
         self.position = position_of(loaded, config, backend)
         self._began_at_step = self.position.step
         self.accumulation = _accumulation(self.position, config, backend)
         self.learner = build_learner(
             config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
-        self._views = (config.model.views or 1) if self._passes_backbone else 1
-        self._shown = math.ceil(config.data.epoch_share * self._views * len(train.order()))  # in an epoch
-        self.steps = ShardedSteps(
-            self._shown,
-            global_batch=self.position.global_batch,
-            world_size=backend.world_size,
-            rank=backend.rank,
-            seed=config.seed,
+        assert train.are_features == config.trains_on_features
+        self._photos = len(train.order())  # in a whole epoch
+        self.steps = self._steps_over(self._photos)
+        self.total_steps = sum(
+            self._steps_over(self._photos_in(epoch)).steps_per_epoch for epoch in range(config.epoch_count)
         )
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
         if loaded is not None:
@@ -98,7 +92,7 @@ class Trainer:
 
     def _refuse_too_few_epochs(self) -> None:
         begun = self.position.epoch + (self.position.photos > 0)
-        if begun > self.config.epochs:
+        if begun > self.config.epoch_count or self.position.photos > self._photos_in(begun - 1):
             raise UserError(
                 f"--epochs {self.config.epochs}: {self.folder.path} is in epoch {begun} already: name as many or more"
             )
@@ -115,22 +109,26 @@ class Trainer:
 
     @property
     def _is_done(self) -> bool:
-        return self.position.epoch >= self.config.epochs or (
+        return self.position.epoch >= self.config.epoch_count or (
             self.position.photos == 0 and self.stopped_early
         )
 
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.config.epochs * self.steps.steps_per_epoch
+    def _photos_in(self, epoch: int) -> int:
+        """The photos that an epoch shows: all, or the part of them that the last one is of `--epochs`."""
+        return math.ceil(min(1.0, max(0.0, round(self.config.epochs - epoch, 9))) * self._photos)
+
+    def _steps_over(self, photos: int) -> ShardedSteps:
+        return ShardedSteps(
+            photos,
+            global_batch=self.position.global_batch,
+            world_size=self.backend.world_size,
+            rank=self.backend.rank,
+            seed=self.config.seed,
+        )
 
     def run(self) -> Outcome:
         """Train, to the end or until asked to stop."""
         self._commit()
-        if self._passes_backbone and not self._pass_backbone():
-            self.save()
-            self.preempted = True
-            return self._stop.outcome
         if self._is_done and self._keeps_last:  # a resume with fewer epochs may be the first to know the last
             self._save_best(self.position.history[-1])
         while not self._is_done:
@@ -174,33 +172,6 @@ class Trainer:
                 on_progress=self.on_scored,
             )
 
-    def features_of(self, photos: Photos, *, views: int = 1) -> Photos | None:
-        """The photos as features of the frozen backbone, None if asked to stop; every rank must come here."""
-        return features.of_photos(
-            self.learner.model,
-            self.backend,
-            photos,
-            self.config,
-            self._stop,
-            views=views,
-            on_progress=self.on_features,
-        )
-
-    @property
-    def _passes_backbone(self) -> bool:
-        return self.config.trains_on_features and not self.train.are_features
-
-    def _pass_backbone(self) -> bool:
-        """Features in place of photos, for training and validation; False if asked to stop."""
-        for name in ("train", "validation"):
-            photos = getattr(self, name)
-            if photos is not None:
-                kept = self.features_of(photos, views=self._views if name == "train" else 1)
-                if kept is None:
-                    return False
-                setattr(self, name, kept)
-        return True
-
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the run."""
         optimizer = self.config.optimizer
@@ -213,7 +184,6 @@ class Trainer:
             peak=optimizer.learning_rate_in_force * factor,
             kind=optimizer.schedule,
             total_steps=self.total_steps,
-            cycles=optimizer.cycles,
             warmup_steps=round(optimizer.warmup_epochs * self.steps.steps_per_epoch),
             replicas=self.position.replicas,
         )
@@ -240,11 +210,12 @@ class Trainer:
         """The shards of the rest of this epoch, each written to the ledger where one is kept."""
         epoch = self.position.epoch
         order = self.train.order()
-        if self._shown < len(order):
-            order = np.random.default_rng([self.config.seed, epoch, 3]).permutation(order)[: self._shown]
+        shown = self._photos_in(epoch)
+        if shown < len(order):
+            order = np.random.default_rng([self.config.seed, epoch, 3]).permutation(order)[:shown]
         shards = (
             dataclasses.replace(shard, indices=order[shard.indices])
-            for shard in self.steps.epoch(epoch, first_photo=self.position.photos)
+            for shard in self._steps_over(shown).epoch(epoch, first_photo=self.position.photos)
         )
         if not self.config.ledger:
             yield from shards
@@ -272,10 +243,11 @@ class Trainer:
     def _after_step(self, step: int, sums: Tensor) -> bool:
         position = self.position
         position.step = step
-        position.photos = min(position.photos + position.global_batch, self._shown)
+        shown = self._photos_in(position.epoch)
+        position.photos = min(position.photos + position.global_batch, shown)
         self.sums += sums
         self.on_step(step + self._ahead, self.total_steps)
-        if position.photos == self._shown:
+        if position.photos == shown:
             return False
         if step % self.config.commit_every_steps == 0:
             self._commit()
@@ -301,8 +273,6 @@ class Trainer:
     def _finish_epoch(self) -> None:
         self._refuse_if_not_finite()
         epoch = self.position.epoch
-        if (epoch + 1) % (self.config.epochs // self.config.optimizer.cycles) == 0:
-            self.learner.after_cycle()
         loss, hits, count = self.backend.sum(self.sums).tolist()
         self.sums.zero_()
         if not math.isfinite(loss):  # in fp16 alone: its scaler skips such steps for as long as they come
@@ -325,7 +295,7 @@ class Trainer:
 
     def _save_best(self, row: dict[str, Any]) -> None:
         """Without a validation split nothing tells one epoch from another, and the last one alone is kept."""
-        if self._keeps_last and row["epoch"] < self.config.epochs:
+        if self._keeps_last and row["epoch"] < self.config.epoch_count:
             return
         with self.scoring_model() as model:
             if self.backend.rank == 0:
@@ -375,13 +345,6 @@ class Trainer:
             }
             state = copy.deepcopy(checkpoint.on_cpu(state))
         self.backend.commit(state)
-
-    def _read_state(self) -> State | None:
-        """What was committed in memory; else rank 0 reads the newest sound checkpoint, and all ranks get it."""
-        if self.committed is not None or self.config.resume is None:
-            return copy.deepcopy(self.committed)
-        newest = checkpoint.load_newest(self.folder.checkpoints) if self.backend.rank == 0 else None
-        return self.backend.broadcast(newest)
 
 
 def _accumulation(position: Position, config: TrainConfig, backend: Backend) -> int:

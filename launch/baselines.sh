@@ -43,7 +43,7 @@ parts() {
     local part
     for part in turned-up as-held together one-side pooled-alone; do
         run python "$ROOT/benchmarks/hand_parts.py" "$part" "$STORE" "${FOLDS[@]}" --out "$WORK/parts/$part" \
-            --only "${SETS[@]}" --config "$ROOT/horovod_asl/recipes/head.yaml" --features-file "$WORK/trunk"
+            --only "${SETS[@]}" --config "$ROOT/horovod_asl/recipes/head.yaml" --cache-features "$WORK/trunk"
     done
 }
 

@@ -15,7 +15,7 @@ need horovodrun "run \`make setup\` (it builds Horovod)"
 }
 OTHERS=$PHOTOS/other_signers STORE=$WORK/store
 HEAD=(--config "$ROOT/horovod_asl/recipes/head.yaml") TRUNK=$WORK/trunk
-TUNED=(--config "$ROOT/horovod_asl/recipes/tuned.yaml") MAPS=$TRUNK.maps # by head.yaml's keep_maps
+TUNED=(--config "$ROOT/horovod_asl/recipes/tuned.yaml")
 # Drawn hands are in every training: they validate nobody, and nobody is scored on them.
 FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/3
     --only asl/3 phone massey homes massey/hand1 massey/hand2 massey/hand3 massey/hand4 massey/hand5)
@@ -36,12 +36,12 @@ as_before() {
     echo "$now" >"$1"
 }
 
-# train_on_all FOLDER FEATURES_FILE FLAGS: one training on every photo of the store; one that was interrupted goes on.
+# train_on_all FOLDER FLAGS: one training on every photo of the store; one that was interrupted goes on.
 train_on_all() {
-    local go=("${@:3}" --store "$STORE" --all-splits --run-folder "$1")
+    local go=("${@:2}" --store "$STORE" --all-splits --run-folder "$1")
     [ -f "$1/result.json" ] && return
     [ -f "$1/config.yaml" ] && go=(--resume "$1")
-    run train "${go[@]}" --features-file "$2"
+    run train "${go[@]}" --cache-features "$TRUNK"
 }
 
 {
@@ -55,18 +55,18 @@ horovod-asl prepare "asl=$PHOTOS/asl_alphabet_train" "phone=$OTHERS/phone" "mass
     --synthetic-recordings "$DRAWN" --synthetic-photos 2 --synthetic-size 200 --synthetic-variety 1 --allow-missing
 
 python -c 'import json, sys; print("store", json.load(open(sys.argv[1]))["digest"])' "$STORE/store.json" |
-    as_before "$WORK/trained-on" "head, head-all, crossval, all, trunk, trunk.maps, trunk*.json and trained-on"
+    as_before "$WORK/trained-on" "head, head-all, crossval, all, trunk* and trained-on"
 
 echo "model: 2 of 5, the heads: a recording, each other source and each person of massey left out in turn, $NP rank(s)"
-run crossval "$STORE" "${HEAD[@]}" --features-file "$TRUNK" "${FOLDS[@]}" --out "$WORK/head" "$@"
+run crossval "$STORE" "${HEAD[@]}" --cache-features "$TRUNK" "${FOLDS[@]}" --out "$WORK/head" "$@"
 
 echo "model: 3 of 5, the same with the trunk's last blocks"
-run crossval "$STORE" "${TUNED[@]}" --features-file "$MAPS" --pretrained "$WORK/head" "${FOLDS[@]}" \
+run crossval "$STORE" "${TUNED[@]}" --cache-features "$TRUNK" --pretrained "$WORK/head" "${FOLDS[@]}" \
     --out "$WORK/crossval" "$@"
 
 echo "model: 4 of 5, both on all of them"
-train_on_all "$WORK/head-all" "$TRUNK" "${HEAD[@]}" "$@"
-train_on_all "$WORK/all" "$MAPS" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
+train_on_all "$WORK/head-all" "${HEAD[@]}" "$@"
+train_on_all "$WORK/all" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
 
 echo "model: 5 of 5, into the box"
 # Nothing is left to fit its temperature on: it takes the median of those that the folds fitted, each on its validation

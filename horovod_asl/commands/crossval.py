@@ -31,7 +31,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -43,6 +43,10 @@ from horovod_asl.errors import UserError
 @dataclass(frozen=True, kw_only=True)
 class CrossvalConfig(TrainConfig):
     """Flags of `crossval`: those of `train`, and these."""
+
+    COMMON: ClassVar[frozenset[str]] = (TrainConfig.COMMON - {"store", "run_folder", "resume"}) | {
+        *("signers", "only", "validate_on")
+    }
 
     folds_of: Positional[Annotated[Path, arg(metavar="STORE")]]
     """Made by `horovod-asl prepare` of all sources together."""
@@ -96,7 +100,7 @@ def _config(argv: Sequence[str]) -> CrossvalConfig:
     store = Store.open(config.folds_of)
     if not recipe_of(argv, store, CrossvalConfig):
         return config
-    words = flags_of("head", ["--keep-maps", "0", *argv], store, detect().world_size, CrossvalConfig)
+    words = flags_of("head", argv, store, detect().world_size, CrossvalConfig)
     return parse(CrossvalConfig, words, prog="horovod-asl crossval", description=__doc__)
 
 

@@ -30,8 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horovod_asl.cli import expand_home, parse, value_of
-from horovod_asl.config import HOW_LONG, NOT_LEARNED, TrainConfig, refuse_without_effect
+from horovod_asl.cli import asks_for_help, expand_home, parse, value_of
+from horovod_asl.config import HOW_LONG, NOT_LEARNED, TEMPORARY, TrainConfig, refuse_without_effect
 from horovod_asl.errors import UserError
 from horovod_asl.launcher import Launcher, detect
 
@@ -95,7 +95,7 @@ def _stages(config: TrainConfig, argv: Sequence[str], store: Path, backend: Back
 
 def _config(argv: Sequence[str]) -> TrainConfig:
     resumed = value_of(TrainConfig, argv, "--resume")
-    if resumed is None or {"-h", "--help"} & {*argv}:
+    if resumed is None or asks_for_help(argv):
         config = parse(TrainConfig, argv, prog="horovod-asl train", description=__doc__)
         refuse_without_effect(config)
         return dataclasses.replace(config, optimizer=config.optimizer.resolved())
@@ -184,7 +184,7 @@ def _chosen_anew(saved: TrainConfig) -> TrainConfig:
         run_folder=None,
         stop_after_steps=None,
         data=dataclasses.replace(saved.data, store=None),
-        model=dataclasses.replace(saved.model, features_file=None),
+        model=dataclasses.replace(saved.model, cache_features=saved.model.cache_features and TEMPORARY),
         execution=dataclasses.replace(saved.execution, **execution),
     )
 
@@ -204,10 +204,10 @@ def _refuse_changes(asked: TrainConfig, saved: TrainConfig) -> None:
             f"--resume goes on as the run began, and would not with {', '.join(changed)}; "
             "leave that out, or start a new run"
         )
-    if asked.epochs != saved.epochs and saved.optimizer.cycles > 1:
+    if asked.epochs != saved.epochs and {asked.epochs % 1, saved.epochs % 1} != {0}:
         raise UserError(
-            f"--epochs {asked.epochs}: the run averages the weights at the ends of its {saved.optimizer.cycles} "
-            f"--cycles, and these would not be the same with others than its {saved.epochs} epochs; start a new run"
+            f"--epochs {asked.epochs}: the run began with {saved.epochs}, and a part of an epoch shows other photos "
+            "than the whole: only whole numbers can take each other's place; start a new run"
         )
 
 
@@ -218,6 +218,7 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     flags: dict[str, Any] = {}
     for name, value in vars(config).items():
         flags |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
+    flags["cache_features"] = flags["cache_features"] and TEMPORARY  # in which file, decides nothing
     first = flags["pretrained"]
     if first is not None and config.model.tuned_blocks and Path(first).name == HEAD:
         flags["pretrained"] = "hands"  # as the user of two stages asked
@@ -233,7 +234,10 @@ def _for_the_sample(config: TrainConfig, world_size: int) -> TrainConfig:
     asked for stays as it is.
     """
     batch = max(2, _MOST_SAMPLE_PHOTOS_PER_STEP // world_size)
-    if batch >= config.batch_size_per_replica or config.batch_size_per_replica != TrainConfig.batch_size_per_replica:
+    if (
+        batch >= config.batch_size_per_replica
+        or config.batch_size_per_replica != TrainConfig.batch_size_per_replica
+    ):
         return config
     rate = config.optimizer.learning_rate_in_force * math.sqrt(batch / config.batch_size_per_replica)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
@@ -251,4 +255,3 @@ def _store(config: TrainConfig, launcher: Launcher) -> Path:
 
         require_store(config.data.store, None)
     return config.data.store
-

@@ -28,7 +28,7 @@ _SCALE = tuple(1.0 / (255.0 * std) for std in STD)
 _OFFSET = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
-DRAWS = 32  # uniform numbers per photo
+DRAWS = 32  # uniform numbers per photo; some columns were of augmentations that are gone, and stay unused
 
 
 def to_unit(images: Tensor, *, smallest_px: int = 0) -> Tensor:
@@ -90,7 +90,7 @@ def draws(seed: int, step: int, positions: npt.NDArray[np.int64], global_batch: 
 
 
 class Augment:
-    """Augmentation for hands: background, geometry, light and colour, blur, a hidden part, JPEG; whole batches.
+    """Augmentation for hands: geometry, light and colour, blur, a hidden part; whole batches.
 
     `warp`: whether the geometry is changed here; a network that views crops by landmarks does it itself.
     """
@@ -106,25 +106,21 @@ class Augment:
         """
         columns = uniform.to(batch.device, non_blocking=True)
         config, device = self.config, batch.device
-        batch = _before_backgrounds(batch, uniform, _chosen(uniform[:, 24], config.backgrounds, device))
         if self._warps:
             batch = self._warp(batch, columns[:, :8])
         batch = self._recolour(batch, columns[:, 8:15])
-        batch = self._darken(batch, columns, uniform, _chosen(uniform[:, 25], config.darken, device))
         batch = self._blur(batch, columns, _chosen(uniform[:, 15], config.blur, device))
-        batch = self._cut_out(batch, columns, _chosen(uniform[:, 17], config.cutout, device))
-        return _as_jpeg(batch, columns[:, 28], _chosen(uniform[:, 27], config.jpeg, device))
+        return self._cut_out(batch, columns, _chosen(uniform[:, 17], config.cutout, device))
 
     def _warp(self, batch: Tensor, columns: Tensor) -> Tensor:
-        turn, zoom, shift_x, shift_y, tilt_x, tilt_y, mirror, stretch = columns.unbind(1)
+        turn, zoom, shift_x, shift_y, tilt_x, tilt_y, _, stretch = columns.unbind(1)
         config = self.config
         angle = _around_zero(turn) * math.radians(config.rotation_degrees)
         scale = (1.0 - config.scale) ** _around_zero(zoom)
         aspect = (1.0 - config.scale / 3.0) ** _around_zero(stretch)
-        flip = 1.0 - 2.0 * (mirror < config.mirror).float()
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        across = (cos * flip * aspect, -sin, _around_zero(shift_x) * 2 * config.translation)
-        down = (sin * flip * aspect, cos, _around_zero(shift_y) * 2 * config.translation)
+        across = (cos * aspect, -sin, _around_zero(shift_x) * 2 * config.translation)
+        down = (sin * aspect, cos, _around_zero(shift_y) * 2 * config.translation)
         depth = (
             _around_zero(tilt_x) * config.perspective,
             _around_zero(tilt_y) * config.perspective,
@@ -160,18 +156,6 @@ class Augment:
         identity = torch.eye(3, device=kept.device)
         luma = _per_channel(_LUMA, kept.device).view(1, 1, 3)
         return identity * kept + luma * (1.0 - kept)
-
-    def _darken(self, batch: Tensor, columns: Tensor, uniform: Tensor, chosen: Tensor) -> Tensor:
-        """A dark room: light ÷ 1 to 8, and a camera's noise, normal with a deviation of up to 3 %."""
-        if len(chosen) == 0:
-            return batch
-        light = 2.0 ** (-3.0 * columns[chosen, 26]).view(-1, 1, 1, 1)
-        dark = batch[chosen] * light
-        noise = torch.stack([_noise(float(uniform[k, 29]), dark.shape[1:]) for k in chosen.tolist()])
-        noise = noise.to(batch.device) * 0.03
-        return batch.index_copy_(
-            0, chosen, (dark + noise * columns[chosen, 30].view(-1, 1, 1, 1)).clamp_(0, 1)
-        )
 
     def _blur(self, batch: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
         if len(chosen) == 0:
@@ -216,69 +200,6 @@ def mix(
     ]
     kept = 1 - side * side / (size * size)
     return batch, kept * targets + (1 - kept) * targets.flip(0)
-
-
-def _before_backgrounds(batch: Tensor, uniform: Tensor, chosen: Tensor) -> Tensor:
-    """Hands that are cut out on black before soft fields of colour, each its own; other photos stay.
-
-    Cut out is what is black (below 5 %) in a quarter of its pixels and more.
-    """
-    if len(chosen) == 0:
-        return batch
-    black = batch[chosen].amax(1, keepdim=True) < 0.05
-    # An opening, so that dark creases in the hand stay: what is left of the black after it shrank and grew.
-    shrunk = 1.0 - F.max_pool2d(1.0 - black.float(), 5, 1, 2)
-    mask = F.max_pool2d(shrunk, 7, 1, 3) * (black.float().mean((1, 2, 3), keepdim=True) > 0.25)
-    mask = F.avg_pool2d(mask, 3, 1, 1, count_include_pad=False)
-    fields = torch.stack([_field(float(uniform[k, 23])) for k in chosen.tolist()]).to(batch.device)
-    fields = F.interpolate(fields, size=batch.shape[-2:], mode="bicubic", align_corners=False).clamp_(0, 1)
-    return batch.index_copy_(0, chosen, batch[chosen] * (1 - mask) + fields * mask)
-
-
-def _noise(draw: float, shape: torch.Size) -> Tensor:
-    """Normal numbers that depend on this draw of a photo alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(draw * 2**24)))
-
-
-def _field(draw: float) -> Tensor:
-    """Random colours float (3, 6, 6): a light, a contrast and a hue of the whole, and what varies in it."""
-    generator = torch.Generator().manual_seed(int(draw * 2**24))
-    light, contrast = torch.rand(2, generator=generator)
-    hue, varied = torch.rand(3, 1, 1, generator=generator), torch.rand(3, 6, 6, generator=generator)
-    grey = torch.rand(1, 6, 6, generator=generator)
-    colours: Tensor = light + 0.3 * (hue - 0.5) + contrast * (0.6 * (grey - 0.5) + 0.4 * (varied - 0.5))
-    return colours.clamp(0.02, 1)
-
-
-def _as_jpeg(batch: Tensor, strength: Tensor, chosen: Tensor) -> Tensor:
-    """The damage of JPEG: the cosine transform of 8×8 blocks, rounded more coarsely the higher the frequency.
-
-    The steps are those of the standard's luminance table for qualities of about 50 down to 10 (Wallace 1992,
-    doi:10.1109/30.125072), smoothed to a function of the frequency; all three channels alike.
-    """
-    height, width = batch.shape[-2:]
-    if len(chosen) == 0 or min(height, width) < 8:
-        return batch
-    basis = _cosines(batch.device)
-    rows, columns = height // 8 * 8, width // 8 * 8
-    whole = batch[chosen, :, :rows, :columns]
-    planes = whole.reshape(-1, 1, rows, columns)
-    coefficients = F.conv2d(planes, basis, stride=8)
-    coarseness = (1.0 + 4.0 * strength[chosen]).repeat_interleave(3).view(-1, 1, 1, 1)
-    frequency = torch.arange(8, device=batch.device)
-    steps = ((12.0 + 10.0 * (frequency[:, None] + frequency[None])) / 255.0).view(1, 64, 1, 1) * coarseness
-    damaged = F.conv_transpose2d((coefficients / steps).round() * steps, basis, stride=8)
-    batch[chosen, :, :rows, :columns] = damaged.view_as(whole).clamp_(0, 1)
-    return batch
-
-
-@functools.cache
-def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal basis of the two-dimensional cosine transform, float (64, 1, 8, 8)."""
-    number = torch.arange(8, dtype=torch.float64)
-    lines = torch.cos((2 * number[None] + 1) * number[:, None] * math.pi / 16) * 0.5
-    lines[0] *= 0.5**0.5
-    return torch.einsum("uy,vx->uvyx", lines, lines).reshape(64, 1, 8, 8).float().to(device)
 
 
 def _around_zero(uniform: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def test_pixels_and_landmarks_together_over_two_ranks_from_photos_to_answers(
 ) -> None:
     run, kept = tmp_path / "both", tmp_path / "features"
     words = ["train", "--store", store, "--run-folder", run, "--input", "both", "--pretrained", "hands"]
-    words += ["--freeze-backbone", "--views", "2", "--features-file", kept, "--epochs", "6"]
+    words += ["--train", "head", "--cache-features", kept, "--epochs", "6"]
     words += ["--batch-size-per-replica", "16", "--warmup-epochs", "1"]
     ok(launch([*launcher_words("mpi", 2), ASL, *words], timeout=200))
     result = json.loads((run / "result.json").read_text())

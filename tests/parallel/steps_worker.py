@@ -46,7 +46,7 @@ PLAIN = Scenario(
 SCENARIOS: dict[str, Scenario] = {
     "sgd": PLAIN,
     "adamw, augmented, clipped": Scenario(
-        OptimizerConfig(optimizer="adamw"), AugmentConfig(mirror=0.5), clip_norm=1.0
+        OptimizerConfig(optimizer="adamw"), AugmentConfig(), clip_norm=1.0
     ),
     "accumulated": replace(PLAIN, accumulation_steps=2),
     "ranks do not divide the batch": replace(PLAIN, global_batch=13),

@@ -68,7 +68,7 @@ def test_flags_without_prefix_reach_their_group() -> None:
     [
         ("--epoch 3", "no option --epoch: did you mean --epochs? (horovod-asl train --help lists all)"),
         ("--epochs three", "--epochs"),
-        ("--epochs 2.5", "--epochs"),
+        ("--seed 2.5", "--seed"),
         ("--epochs", "--epochs"),
         ("--backend mpi", "--backend mpi: there are auto, serial, dp, ddp, horovod"),
         ("--no-epochs", "--no-epochs"),
@@ -85,7 +85,7 @@ def test_flags_that_do_not_exist_or_do_not_fit_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--epochs 0", "--epochs must be at least 1, not 0"),
+        ("--epochs 0", "--epochs must be above 0 and finite, not 0"),
         ("--clip-norm -1", "--clip-norm must be positive: -1.0"),
         (
             "--adasum",
@@ -193,11 +193,11 @@ def test_of_two_files_the_right_one_wins(tmp_path: Path) -> None:
         ("data_dir: photos", "here it is store"),
         ("1: 2", "no option '1'"),
         ("epochs: three", "--epochs"),
-        ("epochs: 2.5", "--epochs"),
+        ("seed: 2.5", "--seed"),
         ("epochs: true", "'epochs' needs a value"),
         ("epochs: null", "--epochs"),
         ("epochs: [1, 2]", "'epochs' takes one value"),
-        ("epochs: 0", "--epochs must be at least 1, not 0"),
+        ("epochs: 0", "--epochs must be above 0 and finite, not 0"),
         ("augment: {augment: 3}", "'augment: augment' must be true or false, not 3"),
         ("epochs: {a: 1}", "'epochs' takes one value"),
         ("augment: 3", "'augment' must be true or false, not 3"),
@@ -275,7 +275,7 @@ def test_a_rank_says_which_it_is_and_leaves_with_the_same_code() -> None:
         check=False,
     )
     assert finished.returncode == 2
-    assert finished.stderr == "error: rank 3: --epochs must be at least 1, not 0\n"
+    assert finished.stderr == "error: rank 3: --epochs must be above 0 and finite, not 0\n"
 
 
 # -- ~ --------------------------------------------------------------------------------------------------------
@@ -307,13 +307,13 @@ def fields_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 EVERY_PATH = {
     "prepare": "~/photos NAME=~/photos ~/store --classes=~/classes.txt",
     "inspect": "~/store --contact-sheet=~/a.png --json=~/a.json",
-    "train": "--store=~/store --run-folder=~/run --resume=~/run --features-file=~/f --freeze-backbone --views=2 "
+    "train": "--store=~/store --run-folder=~/run --resume=~/run --cache-features=~/f --train=head "
     "--pretrained=~/weights.pt",
     "evaluate": "~/run ~/photos --json=~/a.json --report=~/report --classes=~/classes.txt",
     "predict": "~/run ~/photo.jpg ~/photos",
     "export": "~/run ~/model.onnx",
     "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
-    "--features-file=~/f --freeze-backbone --views=2 --pretrained=~/weights.pt",
+    "--cache-features=~/f --train=head --pretrained=~/weights.pt",
     "compare": "--out=~/out --store=~/store",
     "benchmark": "~/photos --out=~/out",
     "doctor": "",

@@ -29,13 +29,14 @@ from horovod_asl.data.build import Tolerance, prepare_store
 from horovod_asl.data.split import SplitRule
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
+from horovod_asl.features import features_of_store
 from horovod_asl.folds import LEFT_OUT, Fold, names_of, plan_folds, recordings_of, split_codes, with_fold
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import run_training
 from horovod_asl.stopping import Outcome, StopSignal
-from horovod_asl.store_photos import features_of_store, photos_of
+from horovod_asl.store_photos import photos_of
 from tests.conftest import write_frames
 
 torch.set_num_threads(1)
@@ -402,14 +403,14 @@ def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
     weights = shutil.copy(max(out.glob("a/best/*/weights.safetensors")), tmp_path / "theirs.safetensors")
     frozen = replace(
         CONFIG,
-        model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
+        model=ModelConfig(pretrained=str(weights), train="head"),
         augment=AugmentConfig(augment=False),
     )
     passes: list[int] = []
 
-    def counted(*given: Any) -> Any:
+    def counted(*given: Any, **named: Any) -> Any:
         passes.append(1)
-        return features_of_store(*given)
+        return features_of_store(*given, **named)
 
     monkeypatch.setattr("horovod_asl.crossval.features_of_store", counted)
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
@@ -459,7 +460,7 @@ def test_features_are_made_anew_where_the_folds_froze_other_weights(
 ) -> None:
     frozen = replace(
         CONFIG,
-        model=ModelConfig(pretrained=str(out), freeze_backbone=True),
+        model=ModelConfig(pretrained=str(out), train="head"),
         augment=AugmentConfig(augment=False),
     )
     assert walk(store, tmp_path / "out", config=frozen) is Outcome.FINISHED
@@ -496,12 +497,12 @@ def test_another_plan_in_the_same_folder_is_refused(store: Path, out: Path, tmp_
     with pytest.raises(UserError, match=r"replicas 2 \(now 1\)"):
         walk(store, begun)
     shutil.rmtree(begun)
-    del plan["train"]["cycles"]  # begun before there was that flag, which has its default now
+    del plan["train"]["balance"]  # begun before there was that flag, which has its default now
     older = shutil.copytree(out, begun)
     (older / "plan.json").write_text(json.dumps(plan))
     assert walk(store, older) is Outcome.FINISHED
-    with pytest.raises(UserError, match=r"cycles 1 \(now 2\)"):
-        walk(store, older, config=replace(CONFIG, epochs=2, optimizer=replace(CONFIG.optimizer, cycles=2)))
+    with pytest.raises(UserError, match=r"balance 0\.0 \(now 0\.5\)"):
+        walk(store, older, config=replace(CONFIG, data=replace(CONFIG.data, balance=0.5)))
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds no cross-validation"):
         walk(store, tmp_path)
@@ -516,11 +517,23 @@ def test_a_plan_of_another_version_differs_in_what_is_learned_alone(monkeypatch:
     assert crossval._differences({"train": older["train"] | {"sparkle": 0.3}}, now) == ["sparkle 0.3 (now 0.0)"]
 
 
+@pytest.mark.parametrize(("words", "differs"), [({}, False), ({"views": 2}, True), ({"tuned_blocks": 0}, True)])
+def test_a_plan_in_the_words_of_an_older_version_is_compared_in_those_of_this_one(
+    words: dict[str, Any], differs: bool
+) -> None:
+    """Where it asks for what is gone, or trained other layers, folds of both would not be alike."""
+    model = ModelConfig(model="hand_net", pretrained="hands", train="last-6", cache_features="any/file")
+    now = crossval._flags(replace(CONFIG, model=model))
+    older = {name: value for name, value in now.items() if name not in ("train", "cache_features")}
+    older |= {"freeze_backbone": True, "tuned_blocks": 6, "views": 1, "keep_maps": 0, "epoch_share": 1.0} | words
+    assert bool(crossval._differences({"train": older}, {"train": now})) is differs
+
+
 def test_asked_to_stop_while_the_backbone_is_passed_it_begins_no_fold(store: Path, tmp_path: Path) -> None:
     torch.save(models.build_model("small_cnn", num_classes=len(CLASSES)).state_dict(), tmp_path / "weights.pt")
     frozen = replace(
         CONFIG,
-        model=ModelConfig(pretrained=str(tmp_path / "weights.pt"), freeze_backbone=True),
+        model=ModelConfig(pretrained=str(tmp_path / "weights.pt"), train="head"),
         augment=AugmentConfig(augment=False),
     )
     stop = StopSignal()
@@ -581,7 +594,7 @@ def test_the_report_of_a_network_that_knows_its_signs_and_one_without_validation
         (["--run-folder", "x"], "--run-folder of each training itself"),
         (["--resume", "x"], "--resume of each training itself"),
         (["--all-splits"], "would train on those who are held out"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--epochs", "0"], "--epochs must be above 0"),
     ],
 )
 def test_words_that_crossval_sets_itself_are_refused(words: list[str], part: str, store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -28,7 +29,8 @@ from horovod_asl.data.transforms import to_input
 from horovod_asl.errors import UserError
 from horovod_asl.inference import Predictor
 from horovod_asl.labels import CLASSES, NUM_CLASSES
-from horovod_asl.models import SMALLEST_INPUT_PX, build_model, head_of
+from horovod_asl.models import build_model, head_of
+from horovod_asl.networks import NETWORKS
 from horovod_asl.runfolder import RunFolder
 
 SIZE = 32
@@ -141,7 +143,8 @@ def test_a_short_batch_is_filled_up_and_a_network_enlarges_small_photos(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As alexnet does, which takes 64 px at least."""
-    monkeypatch.setitem(SMALLEST_INPUT_PX, "small_cnn", 40)
+    enlarging = dataclasses.replace(NETWORKS["small_cnn"], smallest_input_px=40)
+    monkeypatch.setitem(NETWORKS, "small_cnn", enlarging)
     out = tmp_path / "hand.onnx"
     predictor = Predictor.from_run(runs / "small_cnn")
     exported = onnx_export.export_onnx(predictor, out, batch=3, checked=4)

@@ -89,8 +89,8 @@ def test_loader_workers_are_those_of_prepare_and_of_nothing_else() -> None:
         (TrainConfig, "--backend mpi", "--backend mpi: there are auto, serial, dp, ddp, horovod"),
         (TrainConfig, "--backend=hvd", "--backend hvd: did you mean horovod?"),
         (CompareConfig, "--backends serial hovorod", "--backends hovorod: did you mean horovod?"),
-        (TrainConfig, "--epochs --seed 3", "--epochs needs a value: --epochs INT"),
-        (TrainConfig, "--epochs 2.5", "--epochs 2.5: it must be a whole number"),
+        (TrainConfig, "--epochs --seed 3", "--epochs needs a value: --epochs FLOAT"),
+        (TrainConfig, "--seed 2.5", "--seed 2.5: it must be a whole number"),
         (TrainConfig, "--lr fast", "--learning-rate fast: it must be a number"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_name_or_value_that_is_none_of_ours_is_refused_with_what_was_meant(
 def test_values_that_look_like_flags_stay_values() -> None:
     config = parse(TrainConfig, ["--lr", "1e-3", "--clip-norm", "None"], prog="", description=None)
     assert (config.optimizer.learning_rate, config.optimizer.clip_norm) == (1e-3, None)
-    assert "--epochs must be at least 1, not -1" in refused(TrainConfig, "--epochs", "-1")
+    assert "--epochs must be above 0 and finite, not -1" in refused(TrainConfig, "--epochs", "-1")
     assert parse(PredictConfig, ["-"], prog="", description=None).words == (Path("-"),)
 
 

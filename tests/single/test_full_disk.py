@@ -22,7 +22,7 @@ from horovod_asl.backends import Serial
 from horovod_asl.config import TrainConfig
 from horovod_asl.data.store import Store
 from horovod_asl.errors import UserError
-from horovod_asl.features import Kept, _note
+from horovod_asl.feature_cache import Kept, note_rows
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.session import run_training
 from tests.launching import BIN, ROOT, launch, launcher_words
@@ -124,8 +124,8 @@ def test_a_note_of_features_names_their_disk(tmp_path: Path, small_disk: Callabl
     disk = small_disk("8k")
     (disk / "full").write_bytes(bytes(8192))
     table = np.memmap(tmp_path / "table", np.float32, "w+", shape=(4,))
-    with pytest.raises(UserError, match=rf"the disk of {disk} is full.*name another --features-file"):
-        _note(Kept(disk / "features", {}), table, 4)
+    with pytest.raises(UserError, match=rf"the disk of {disk} is full.*name another --cache-features"):
+        note_rows(Kept(disk / "features", {}), table, 4)
 
 
 def test_a_full_disk_ends_every_rank(small_store: Path, small_disk: Callable[[str], Path]) -> None:

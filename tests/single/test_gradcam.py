@@ -171,7 +171,7 @@ def test_the_photos_of_a_batch_do_not_touch_each_other() -> None:
         np.testing.assert_allclose(together[row], alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "googlenet", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "googlenet", "efficientnet_b0"])
 def test_networks_of_other_builds_have_maps_too(name: str) -> None:
     heat = grad_cam(network(name), pictures(1).expand(CLASSES, -1, -1, -1), range(CLASSES))
     assert heat.shape == (CLASSES, SIDE, SIDE)

@@ -14,17 +14,27 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 
-from horovod_asl import features, models, store_photos
+from horovod_asl import features
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import AugmentConfig, ModelConfig, TrainConfig
-from horovod_asl.data.hands import ARRAY_ROWS, CROP_SIDE, HAND_SIDE, VIEW_ROW, crop, hand, no_hand, readings
+from horovod_asl.config import TEMPORARY, AugmentConfig, ModelConfig, TrainConfig, refuse_without_effect
+from horovod_asl.data.hands import (
+    ARRAY_ROWS,
+    CROP_SIDE,
+    HAND_SIDE,
+    MATRIX_ROWS,
+    VIEW_ROW,
+    crop,
+    hand,
+    no_hand,
+    readings,
+)
 from horovod_asl.data.landmarks import augment_hands
 from horovod_asl.data.transforms import draws, normalise, to_input, to_tensors
-from horovod_asl.engine import Photos, augmented
+from horovod_asl.engine import Photos
 from horovod_asl.errors import UserError
 from horovod_asl.hand_bundle import find_bundle
-from horovod_asl.hand_network import HandHead, HandNet, _points_in_view, _view_grid, as_held
+from horovod_asl.hand_network import HandHead, HandNet, TunedTail, _points_in_view, _view_grid, as_held
 from horovod_asl.hand_trunk import HandTrunk, _Depthwise
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import build_model, freeze_backbone, tail
@@ -184,57 +194,80 @@ def test_a_mirrored_photo_is_read_alike_whatever_side_the_hand_was_taken_for(tru
         assert torch.allclose(one, other, atol=0.1 * float(one.std()))
 
 
-def config_for(folder: Path, **model: object) -> TrainConfig:
+def config_for(folder: Path, **model: Any) -> TrainConfig:
+    """Of a head by default, on features that are computed once, while landmarks are augmented in every step."""
+    options = {"input": "both", "pretrained": "hands", "train": "head", "cache_features": TEMPORARY}
     return TrainConfig(
-        model=ModelConfig(input="both", pretrained="hands", freeze_backbone=True, **model),  # type: ignore[arg-type]
-        augment=AugmentConfig(darken=0.5, jpeg=0.5, backgrounds=0.5),
-        epochs=2,
-        batch_size_per_replica=8,
-        run_folder=folder,
+        model=ModelConfig(**options | model), epochs=2, batch_size_per_replica=8, run_folder=folder
     )
 
 
-def test_features_are_what_the_network_sees_of_each_view(photos: Photos, tmp_path: Path) -> None:
-    config = config_for(tmp_path, views=2)
+def extracted(photos: Photos, config: TrainConfig, *, half_precision: bool = True) -> Photos:
+    network = build_model("hand_net", num_classes=NUM_CLASSES, pretrained=config.model.pretrained)
+    freeze_backbone(network, tuned_blocks=config.model.tuned_blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        if not half_precision:
+            patch.setattr(features, "_halved", lambda maps: maps)
+        made = features.extracted(network.eval(), photos, Serial(torch.device("cpu")), StopSignal())
+    assert made is not None
+    return made
+
+
+def test_features_are_what_the_network_sees(photos: Photos, tmp_path: Path) -> None:
+    config = config_for(tmp_path)
     assert config.trains_on_features
-    model = models.build_model("hand_net", num_classes=29, pretrained="hands").eval()
-    backend = Serial(torch.device("cpu"))
-    kept = features.of_photos(model, backend, photos, config, StopSignal(), views=2)
-    assert kept is not None
-    assert len(kept) == 2 * PHOTOS
-    assert kept.labels.tolist() == photos.labels.tolist() * 2
-    rows = np.arange(PHOTOS)
-    images, _ = photos.batch(rows, backend.device)
-    table = np.stack([features._view_draws(config.seed, 1, row) for row in rows])
-    for view, batch in enumerate(
-        (to_input(images), augmented(images, torch.from_numpy(table), config.augment))
-    ):
-        with torch.no_grad():
-            seen, hands = model.see(batch)  # type: ignore[operator]
-        records = kept.gather(rows + view * PHOTOS)
-        np.testing.assert_allclose(records["features"], seen.numpy(), rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(records["hand"], hands.numpy(), atol=1e-6)
-    assert np.abs(kept.gather(rows)["hand"][:, VIEW_ROW]).max() == 0.0  # the first is the photo as it is
-    assert (kept.gather(rows)["features"][10:, :, 1152:] == 0).all()  # no hand, no joints
+    kept, rows = extracted(photos, config), np.arange(PHOTOS)
+    assert kept.labels.tolist() == photos.labels.tolist()
+    records = kept.gather(rows)
+    model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
+    batch = to_input(photos.batch(rows, torch.device("cpu"))[0])
+    with torch.no_grad():
+        seen, hands = model.see(batch)  # type: ignore[operator]
+        freeze_backbone(model, tuned_blocks=10)
+        maps, _ = model.see(batch)  # type: ignore[operator]
+        through_half, _ = TunedTail(model).see((maps.half(), hands))  # type: ignore[arg-type]
+    np.testing.assert_allclose(records["features"], through_half.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(records["features"], seen.numpy(), atol=0.05)
+    exact = extracted(photos, config, half_precision=False).gather(rows)
+    np.testing.assert_allclose(exact["features"], seen.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(records["hand"], hands.numpy(), atol=1e-6)
+    assert np.abs(records["hand"][:, VIEW_ROW]).max() == 0.0  # the photo as it is
+    assert (records["features"][10:, :, 1152:] == 0).all()  # no hand, no joints
+
+
+@pytest.fixture(scope="module")
+def head_features(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    return extracted(photos, config_for(tmp_path_factory.mktemp("none")))
+
+
+def trainer_for(
+    config: TrainConfig, train: Photos, validation: Photos | None, backend: type[Serial] = Serial
+) -> Trainer:
+    assert config.run_folder is not None
+    folder = RunFolder(config.run_folder)
+    folder.create(config)
+    return Trainer(config, backend(torch.device("cpu")), folder, train, validation)
 
 
 def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_step(
     photos: Photos, tmp_path: Path
 ) -> None:
-    """Without augmentation, and without dropout, whose draws are the same but for other tensors."""
+    """Without augmentation, and without dropout, whose draws are the same but for other tensors.
+
+    And without the rounding of maps to half precision, which no step with the trunk has.
+    """
     weights = []
-    for name, views in (("features", 1), ("whole", None)):
-        config = dataclasses.replace(
-            config_for(tmp_path / name, views=views), augment=AugmentConfig(augment=views is None)
-        )
-        if views is None:  # augmentation that changes nothing, so that the trunk is passed in every step
+    for name in ("features", "whole"):
+        config = config_for(tmp_path / name, cache_features=None)
+        if name == "features":
+            config = dataclasses.replace(config, augment=AugmentConfig(augment=False))
+            shown = extracted(photos, config, half_precision=False)
+        else:  # augmentation that changes nothing, so that the trunk is passed in every step
             still = AugmentConfig(
                 rotation_degrees=0, scale=0, translation=0, perspective=0, colour=0, blur=0, cutout=0
             )
-            config = dataclasses.replace(config, augment=still)
-        folder = RunFolder(tmp_path / name)
-        folder.create(config)
-        trainer = Trainer(config, Serial(torch.device("cpu")), folder, photos, None)
+            config, shown = dataclasses.replace(config, augment=still), photos
+        trainer = trainer_for(config, shown, None)
         for module in trainer.learner.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -244,32 +277,49 @@ def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_st
         assert torch.allclose(weights[0][key], weights[1][key], atol=2e-4), key
 
 
-def test_data_parallel_takes_crops_and_hands(photos: Photos, tmp_path: Path) -> None:
+def test_landmarks_are_augmented_in_every_step_where_the_features_of_pixels_are_kept(
+    head_features: Photos, tmp_path: Path
+) -> None:
+    """The head is given them: in no two steps the same, and without augmentation those of the photos."""
+    seen: dict[bool, list[torch.Tensor]] = {}
+    for augment in (True, False):
+        config = config_for(tmp_path / str(augment))
+        config = dataclasses.replace(
+            config, augment=AugmentConfig(augment=augment), batch_size_per_replica=PHOTOS
+        )
+        trainer = trainer_for(config, head_features, None)
+        steps = seen.setdefault(augment, [])
+        trainer.learner.module.register_forward_pre_hook(
+            lambda module, inputs, steps=steps: steps.append(inputs[0][1][:, MATRIX_ROWS].clone())
+        )
+        trainer.run()
+    upright = torch.eye(3).expand(PHOTOS, 3, 3)
+    assert [torch.equal(step, upright) for step in seen[False]] == [True, True]
+    assert all((step - upright).abs().amax((1, 2)).min() > 0.01 for step in seen[True])
+    assert not torch.equal(*seen[True])
+
+
+def test_data_parallel_takes_crops_and_hands(photos: Photos, head_features: Photos, tmp_path: Path) -> None:
     weights = []
     for name, backend in (("serial", Serial), ("dp", DataParallel)):
-        config = config_for(tmp_path / name, views=1)
-        folder = RunFolder(tmp_path / name)
-        folder.create(config)
-        trainer = Trainer(config, backend(torch.device("cpu")), folder, photos, photos)
+        trainer = trainer_for(config_for(tmp_path / name), head_features, photos, backend)
         trainer.run()
         weights.append(trainer.learner.model.state_dict())
     assert all(torch.equal(weights[1][key], tensor) for key, tensor in weights[0].items())
 
 
-def test_small_sources_come_oftener_and_views_with_them(photos: Photos, tmp_path: Path) -> None:
+def test_small_sources_come_oftener_and_features_with_them(
+    photos: Photos, head_features: Photos, tmp_path: Path
+) -> None:
     times = np.array([1] * 9 + [3] * 3)
-    config = config_for(tmp_path / "run", views=2)
-    folder = RunFolder(tmp_path / "run")
-    folder.create(config)
-    shown = dataclasses.replace(photos, times=times)
-    trainer = Trainer(config, Serial(torch.device("cpu")), folder, shown, photos)
+    config = config_for(tmp_path / "run")
+    shown = extracted(dataclasses.replace(photos, times=times), config)
+    trainer = trainer_for(config, shown, head_features)
     trainer.run()
-    assert trainer.steps.num_photos == 2 * times.sum()
-    assert np.bincount(trainer.train.order(), minlength=2 * PHOTOS).tolist() == times.tolist() * 2
+    assert trainer.steps.num_photos == times.sum()
+    assert np.bincount(trainer.train.order(), minlength=PHOTOS).tolist() == times.tolist()
     assert trainer.score(photos).n == PHOTOS  # whole photos and features of them are scored alike
-    np.testing.assert_array_equal(
-        trainer.score(photos).confusion, trainer.score(trainer.validation).confusion
-    )  # type: ignore[arg-type]
+    np.testing.assert_array_equal(trainer.score(photos).confusion, trainer.score(head_features).confusion)
 
 
 def test_pixels_are_normalised_once() -> None:
@@ -286,18 +336,10 @@ def test_pixels_are_normalised_once() -> None:
         ({"model": "resnet18", "input": "both"}, "--model resnet18 cannot read --input both"),
         ({"model": "hand_net", "input": "pixels"}, "--model hand_net cannot read --input pixels"),
         ({"model": "resnet18", "pretrained": "hands"}, "--pretrained hands is for --model hand_net"),
-        ({"views": 3}, "add --freeze-backbone"),
-        ({"views": 0, "freeze_backbone": True}, "--views must be at least 1"),
-        ({"model": "resnet18", "freeze_backbone": True, "keep_maps": 10}, "--keep-maps is for a hand_net"),
-        (
-            {"input": "both", "freeze_backbone": True, "keep_maps": 4},
-            "--keep-maps must be 0 or in 5 … 16, not 4",
-        ),
-        ({"input": "both", "keep_maps": 10}, "--keep-maps is for a hand_net whose whole trunk is frozen"),
-        (
-            {"input": "both", "freeze_backbone": True, "keep_maps": 10, "tuned_blocks": 10},
-            r"without --tuned-blocks \(which keeps such maps itself\)",
-        ),
+        ({"cache_features": TEMPORARY}, "of frozen layers: add --train head"),
+        ({"model": "hand_net", "train": "last-4"}, "--train last-4: it must be all, head, or last-5"),
+        ({"model": "hand_net", "train": "last-17"}, "--train last-17: .*, or last-5 to last-16"),
+        ({"model": "hand_net", "train": "tail"}, "--train tail: it must be all, head, or last-5 to last-16"),
     ],
 )
 def test_what_does_not_go_together_is_refused(model: dict[str, object], message: str) -> None:
@@ -306,22 +348,19 @@ def test_what_does_not_go_together_is_refused(model: dict[str, object], message:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("model", "message"),
     [
-        ({"augment": AugmentConfig(mirror=0.1)}, "--mirror is of no use to hand_net"),
-        ({"model": {"features_file": Path("kept")}}, "add --views N or --no-augment"),
-        ({"model": {"keep_maps": 6}}, "--keep-maps keeps what every epoch sees again: add --views N or --no-augment"),
-        (
-            {"model": {"features_file": Path("kept"), "model": "vgg19", "input": None, "pretrained": "x"}},
-            "vgg19 has dropout among its frozen layers",
-        ),
+        ({"model": "vgg19", "pretrained": "x"}, "vgg19 has dropout among its frozen layers"),
+        ({"model": "resnet18", "pretrained": "x"}, "--mixup-alpha 0.2 has no effect with --cache-features"),
     ],
 )
-def test_what_a_run_cannot_use_is_refused(changes: dict[str, Any], message: str) -> None:
-    begun = {"input": "both", "pretrained": "hands", "freeze_backbone": True}
-    model = ModelConfig(**begun | changes.pop("model", {}))
+def test_what_a_run_cannot_use_is_refused(model: dict[str, Any], message: str) -> None:
+    config = TrainConfig(
+        model=ModelConfig(train="head", cache_features=TEMPORARY, **model),
+        augment=AugmentConfig(mixup_alpha=0.2 * (model["model"] == "resnet18")),
+    )
     with pytest.raises(UserError, match=message):
-        TrainConfig(model=model, **changes)
+        refuse_without_effect(config)
 
 
 def test_input_chooses_the_model() -> None:
@@ -365,7 +404,7 @@ def test_kept_maps_and_the_tuned_tail_are_the_whole_network(photos: Photos, tune
 
 
 class _StoreOfPhotos:
-    """What `features_of_store` asks of a store, beside its photos."""
+    """What `features_of_store` takes of a store, beside its photos."""
 
     digest = "of these photos"
 
@@ -373,53 +412,66 @@ class _StoreOfPhotos:
         return PHOTOS
 
 
-def test_maps_are_kept_by_the_way_for_runs_with_tuned_blocks(
+def test_a_file_of_features_serves_runs_of_the_head_and_of_the_last_blocks(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the file and without, features are the same to the bit."""
     gathered: list[int] = []
 
     def gather(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         gathered.extend(rows)
         return photos.gather(rows)
 
-    monkeypatch.setattr(store_photos, "photos_of", lambda *_: Photos(gather, photos.labels))
+    monkeypatch.setattr(features, "photos_of", lambda store, rows, sees: Photos(gather, photos.labels))
 
-    def features_for(**model: object) -> Photos:
-        config = config_for(tmp_path / "run", views=2, **model)
-        backend = Serial(torch.device("cpu"))
-        made = store_photos.features_of_store(config, _StoreOfPhotos(), backend, StopSignal())  # type: ignore[arg-type]
+    def features_for(file: Path | None, train: str = "head", pretrained: str = "hands") -> Photos:
+        """`gathered` then holds the photos that passed the trunk for them."""
+        gathered.clear()
+        kept_in = TEMPORARY if file is None else str(file)
+        config = config_for(tmp_path / "run", train=train, cache_features=kept_in, pretrained=pretrained)
+        backend, store = Serial(torch.device("cpu")), _StoreOfPhotos()
+        made = features.features_of_store(config, store, backend, StopSignal())  # type: ignore[arg-type]
         assert made is not None
-        return made
+        return made.photos
 
-    rows = np.arange(2 * PHOTOS)
-    at_once = features_for(features_file=tmp_path / "at-once").gather(rows)
-    by_the_way = features_for(features_file=tmp_path / "trunk", keep_maps=10).gather(rows)
-    assert by_the_way.dtype == at_once.dtype
-    np.testing.assert_array_equal(by_the_way["hand"], at_once["hand"])
-    np.testing.assert_allclose(by_the_way["features"], at_once["features"], atol=0.05)
-    assert not np.array_equal(by_the_way["features"], at_once["features"])  # half precision stood between
-    gathered.clear()
-    maps = features_for(features_file=tmp_path / "trunk.maps", tuned_blocks=10)
-    again = features_for(features_file=tmp_path / "trunk", keep_maps=10)
-    assert set(gathered) == {0}  # whose record's shape is asked for
-    np.testing.assert_array_equal(again.gather(rows), by_the_way)
+    rows, trunk = np.arange(PHOTOS), tmp_path / "trunk"
+    without_file = features_for(None).gather(rows)
+    maps_without_file = features_for(None, "last-10").gather(rows)
+    np.testing.assert_array_equal(features_for(trunk).gather(rows), without_file)
+    assert set(gathered) == set(range(PHOTOS))
+    assert trunk.is_file()
+    maps = features_for(trunk, "last-10")
+    assert set(gathered) == {0}  # whose record's shape is needed
+    np.testing.assert_array_equal(maps.gather(rows), maps_without_file)
+    np.testing.assert_array_equal(features_for(trunk).gather(rows), without_file)
+    assert set(gathered) == {0}
+    trunk.unlink()  # the maps are enough to make it again
+    np.testing.assert_array_equal(features_for(trunk).gather(rows), without_file)
+    assert set(gathered) == {0}
+    features_for(trunk, "last-6")  # of another width: beside the others
+    assert set(gathered) == set(range(PHOTOS))
+    assert {path.name for path in tmp_path.glob("trunk*")} == {
+        f"trunk{part}{note}" for part in ("", ".last-10", ".last-6") for note in ("", ".json")
+    }
+
     model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
     freeze_backbone(model, tuned_blocks=10)
     seen, _ = tail(model).see(to_tensors(maps.gather(rows)))  # type: ignore[operator]
-    np.testing.assert_allclose(seen.detach().numpy(), by_the_way["features"], atol=1e-4)
-    with pytest.raises(UserError, match="holds features of other photos, views or weights"):
-        features_for(features_file=tmp_path / "at-once", keep_maps=10)
+    np.testing.assert_allclose(seen.detach().numpy(), without_file["features"], atol=1e-4)
+    with torch.no_grad():
+        next(model.trunk.parameters()).mul_(2)  # type: ignore[union-attr]
+    torch.save(model.state_dict(), tmp_path / "other.pt")
+    for train in ("head", "last-10"):
+        with pytest.raises(UserError, match="holds features of other photos"):
+            features_for(trunk, train, str(tmp_path / "other.pt"))
 
 
 def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path: Path) -> None:
-    config = config_for(tmp_path / "run", views=1)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, tuned_blocks=10))
-    folder = RunFolder(tmp_path / "run")
-    folder.create(config)
-    trainer = Trainer(config, Serial(torch.device("cpu")), folder, photos, photos)
+    config = config_for(tmp_path / "run", train="last-10")
+    kept = extracted(photos, config)
+    trainer = trainer_for(config, kept, kept)
     before = {name: tensor.clone() for name, tensor in trainer.learner.model.state_dict().items()}
     assert trainer.run() is Outcome.FINISHED
-    assert trainer.train.are_features
     changed = {
         name
         for name, tensor in trainer.learner.model.state_dict().items()
@@ -430,13 +482,12 @@ def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path:
     tuned = {f"trunk.blocks.{block}.expand.weight" for block in range(6, 16)}
     assert tuned <= changed
     np.testing.assert_array_equal(  # half precision moves no answer
-        trainer.score(photos).confusion,
-        trainer.score(trainer.validation).confusion,  # type: ignore[arg-type]
+        trainer.score(photos).confusion, trainer.score(kept).confusion
     )
 
 
 def test_tuned_blocks_are_of_hand_net_alone() -> None:
-    with pytest.raises(UserError, match="--tuned-blocks trains the last blocks of hand_net"):
-        ModelConfig(model="resnet18", freeze_backbone=True, tuned_blocks=6)
-    with pytest.raises(UserError, match=r"--tuned-blocks must be 0 or in 5 … 16, not 3"):
-        ModelConfig(model="hand_net", freeze_backbone=True, tuned_blocks=3)
+    with pytest.raises(UserError, match="--train last-6 counts the blocks of hand_net"):
+        ModelConfig(model="resnet18", train="last-6")
+    assert ModelConfig(model="hand_net", train="last-6").tuned_blocks == 6
+    assert ModelConfig(model="hand_net", train="head").tuned_blocks == 0

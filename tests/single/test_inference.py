@@ -144,8 +144,8 @@ def test_a_folder_that_is_no_run_or_of_another_network_is_refused(tmp_path: Path
         Predictor.from_run(tmp_path)
     run = make_run(tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(facts | {"model": "mobilenet_v3_small"}))
-    with pytest.raises(UserError, match="do not fit mobilenet_v3_small"):
+    (run / "run.json").write_text(json.dumps(facts | {"model": "mobilenet_v3_large"}))
+    with pytest.raises(UserError, match="do not fit mobilenet_v3_large"):
         Predictor.from_run(run)
     (run / "run.json").write_text("{torn")
     with pytest.raises(UserError, match="not a run folder"):

@@ -16,7 +16,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.landmark_network import LandmarkMLP
 from horovod_asl.models import build_model
 
-STILL = AugmentConfig(rotation_degrees=0, scale=0, perspective=0, mirror=0)
+STILL = AugmentConfig(rotation_degrees=0, scale=0, perspective=0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_without_a_hand_it_has_one_answer_and_learns_it(hands: torch.Tensor, net
 def test_augmentation_turns_hands_and_keeps_their_shape(hands: torch.Tensor) -> None:
     still = augment_hands(hands, uniform(16), STILL)
     assert torch.allclose(as_changed(still), hands[:, :42], atol=1e-6)
-    turning = AugmentConfig(rotation_degrees=20, scale=0, perspective=0.25, mirror=0)
+    turning = AugmentConfig(rotation_degrees=20, scale=0, perspective=0.25)
     changed = augment_hands(hands, uniform(16), turning)
     turned = as_changed(changed)
     assert not torch.allclose(turned, hands[:, :42], atol=1e-2)
@@ -107,7 +107,7 @@ def test_augmentation_turns_hands_and_keeps_their_shape(hands: torch.Tensor) -> 
 
 
 def test_the_turn_in_the_picture_is_within_its_bounds(hands: torch.Tensor) -> None:
-    config = AugmentConfig(rotation_degrees=10, scale=0, perspective=0, mirror=0)
+    config = AugmentConfig(rotation_degrees=10, scale=0, perspective=0)
     changed = augment_hands(hands, uniform(16), config)[:15]
     before, after = (
         torch.atan2(*(array[:, 5, :2] - array[:, 0, :2]).flip(1).unbind(1))
@@ -121,13 +121,8 @@ def test_the_turn_in_the_picture_is_within_its_bounds(hands: torch.Tensor) -> No
     assert not torch.allclose(angle, view, atol=1e-2)  # an error of the alignment is not a turn of the hand
 
 
-def test_mirroring_and_stretching_do_what_they_say(hands: torch.Tensor) -> None:
-    mirrored = augment_hands(
-        hands, uniform(16), AugmentConfig(rotation_degrees=0, scale=0, perspective=0, mirror=1)
-    )
-    # As if its handedness had been misread.
-    assert torch.equal(mirrored[:, SEEN_ROW, 1], -hands[:, SEEN_ROW, 1])
-    config = AugmentConfig(rotation_degrees=0, scale=0.3, translation=0.2, perspective=0, mirror=0)
+def test_stretching_does_what_it_says(hands: torch.Tensor) -> None:
+    config = AugmentConfig(rotation_degrees=0, scale=0.3, translation=0.2, perspective=0)
     changed = augment_hands(hands, uniform(16), config)
     stretched = as_changed(changed)
     ratio = (stretched[:15, :, 0] / hands[:15, :42, 0]).mean(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ from tyro.conf import Positional, arg
 
 from horovod_asl.__main__ import COMMANDS
 from horovod_asl.cli import parse
-from horovod_asl.config import ModelName, TrainConfig
+from horovod_asl.config import TrainConfig
 from horovod_asl.manual import manual
+from horovod_asl.networks import NetworkName
 from horovod_asl.options import options_of
 
 
@@ -96,11 +98,24 @@ def test_no_line_is_wider_than_the_terminal_and_none_ends_early(command: str, co
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_in_the_manual_with_its_text(command: str) -> None:
     config_class = config_of(command)
-    text = " ".join(manual(config_class, prog="", description="", columns=80).split())
+    text = " ".join(manual(config_class, prog="", description="", shows_all=True, columns=80).split())
     for option in options_of(config_class):
         assert option.help(), f"{command} {option.name} has no text"
         assert " ".join(option.help().split()) in text
         assert option.shown.removeprefix("--") in text
+
+
+def test_the_short_manual_shows_the_options_that_people_use_and_how_to_see_the_others() -> None:
+    short = manual(TrainConfig, prog="", description="", columns=80)
+    assert len(TrainConfig.COMMON) == 25
+    for option in options_of(TrainConfig):
+        row = rf"(?m)^  --(\[no-\])?{option.flag[2:]}( |$)"
+        assert bool(re.search(row, short)) == (option.name in TrainConfig.COMMON), option.name
+    assert "--cutout" not in short
+    assert f"Show {len(options_of(TrainConfig)) - 25} more options" in short
+    whole = manual(TrainConfig, prog="", description="", shows_all=True, columns=80)
+    assert "--cutout" in whole
+    assert "--help-all" not in whole
 
 
 @pytest.mark.parametrize(
@@ -122,7 +137,7 @@ def test_the_usage_names_the_words_as_the_manual_does(command: str, words: str) 
 
 
 def test_our_networks_come_first_and_the_default_optimizer() -> None:
-    assert get_args(ModelName)[:3] == ("hand_net", "landmark_mlp", "small_cnn")
+    assert get_args(NetworkName)[:3] == ("hand_net", "landmark_mlp", "small_cnn")
     choices = {option.name: option.choices for option in options_of(TrainConfig)}
     assert choices["optimizer"][0] == TrainConfig().optimizer.optimizer
     assert choices["backend"] == ("auto", "serial", "dp", "ddp", "horovod")

@@ -16,6 +16,7 @@ from torch import nn
 from horovod_asl import models
 from horovod_asl.data.transforms import normalise
 from horovod_asl.errors import UserError
+from horovod_asl.networks import NETWORKS
 from horovod_asl.torchvision_compat import torchvision_models
 
 torchvision = torchvision_models()
@@ -26,14 +27,14 @@ torch.set_num_threads(
 WITH_TRANSFORM = ("googlenet", "inception_v3")
 
 
-@pytest.fixture(scope="module", params=models.NAMES)
+@pytest.fixture(scope="module", params=[name for name, network in NETWORKS.items() if network.input_type == "pixels"])
 def named(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     torch.manual_seed(0)
     return request.param, models.build_model(request.param, num_classes=CLASSES)
 
 
 def photos(name: str, count: int = 2, px: int = 64) -> torch.Tensor:
-    px = max(px, models.SMALLEST_INPUT_PX.get(name, 0))
+    px = max(px, models.smallest_input_px(name))
     return torch.rand(count, 3, px, px, generator=torch.Generator().manual_seed(1))
 
 
@@ -102,7 +103,7 @@ def test_weight_decay_spares_biases_and_normalisation(named: tuple[str, nn.Modul
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", *WITH_TRANSFORM])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", *WITH_TRANSFORM])
 def test_a_network_reads_photos_as_torchvision_s_own_with_its_weights_does(name: str, tmp_path: Path) -> None:
     """ImageNet's file brings another head, auxiliary classifiers, and no count of batches, as old files do."""
     torch.manual_seed(2)
@@ -125,7 +126,7 @@ def test_a_network_reads_photos_as_torchvision_s_own_with_its_weights_does(name:
     torch.testing.assert_close(ours(normalise(unit)), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0", *WITH_TRANSFORM])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "efficientnet_b0", *WITH_TRANSFORM])
 def test_imagenet_weights_load_as_torchvision_s_hub_gives_them(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,8 @@ def config_of(words: list[str]) -> TrainConfig:
         ("--input photos", 100, ()),
         ("--input landmarks", 100, ()),
         ("--model resnet18", 100, ()),
-        ("--model hand_net --pretrained hands --freeze-backbone", 100, ()),
-        ("--model hand_net --pretrained hands --tuned_blocks 10 --freeze-backbone", 100, ()),
+        ("--model hand_net --pretrained hands --train head", 100, ()),
+        ("--model hand_net --pretrained hands --train=last-10", 100, ()),
     ],
 )
 def test_the_recipe_is_for_what_the_flags_leave_open(
@@ -88,7 +88,7 @@ def test_a_network_that_a_config_file_names_is_kept(tmp_path: Path) -> None:
 def test_any_number_of_ranks_takes_the_same_steps(stage: str, ranks: int) -> None:
     config = config_of(flags_of(stage, [], store(5_000), ranks))
     assert config.model.name == "hand_net"
-    assert config.model.freeze_backbone
+    assert config.model.train == ("last-10" if stage == "tuned" else "head")
     assert config.batch_size_per_replica * ranks == (64 if stage == "tuned" else 128)
     assert config.optimizer.learning_rate_scaling == "none"
 

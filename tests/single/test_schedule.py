@@ -67,14 +67,6 @@ def test_warm_up_takes_at_most_a_quarter_of_the_run() -> None:
     assert rates("cosine", total=40, warmup=1000) == rates("cosine", total=40, warmup=10)
 
 
-def test_cycles_are_one_like_the_other_warm_up_included() -> None:
-    whole = [
-        learning_rate(step, peak=1.0, kind="cosine", total_steps=90, warmup_steps=4, replicas=2, cycles=3)
-        for step in range(90)
-    ]
-    assert whole == rates("cosine", total=30, warmup=4, replicas=2) * 3
-
-
 @given(
     st.sampled_from(["cosine", "step", "constant"]),
     st.integers(1, 300),

@@ -254,8 +254,8 @@ def test_others_may_read_what_the_umask_lets_them(small_store: Path, frames: Pat
         assert export([str(run), str(tmp_path / "model.onnx")]) == 0
         frozen = ModelConfig(
             pretrained=str(next(weights.rglob("*.safetensors"))),
-            freeze_backbone=True,
-            features_file=tmp_path / "features",
+            train="head",
+            cache_features=str(tmp_path / "features"),
         )
         config = replace(config, run_folder=tmp_path / "head", model=frozen, augment=AugmentConfig(augment=False))
         run_training(config, small_store, Serial(torch.device("cpu")))
@@ -289,7 +289,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     weights = tmp_path_factory.mktemp("weights") / "weights.pt"
     torch.save(build_model("small_cnn", num_classes=29).state_dict(), weights)
     return TrainConfig(
-        model=ModelConfig(pretrained=str(weights), freeze_backbone=True),
+        model=ModelConfig(pretrained=str(weights), train="head"),
         augment=AugmentConfig(augment=False),
         epochs=2,
         batch_size_per_replica=16,
@@ -396,7 +396,7 @@ def test_stopped_while_photos_pass_the_backbone_the_same_command_goes_on(
 ) -> None:
     """Nothing is saved yet that --resume could read; an empty folder of ours is not left behind."""
     monkeypatch.chdir(tmp_path)
-    model = replace(frozen.model, features_file=tmp_path / "features")
+    model = replace(frozen.model, cache_features=str(tmp_path / "features"))
     config = replace(frozen, model=model, run_folder=Path("run") if named else None)
     stop = StopSignal()
     stop.received = True
@@ -409,7 +409,7 @@ def test_stopped_while_photos_pass_the_backbone_the_same_command_goes_on(
 def test_the_command_that_goes_on_can_be_pasted(
     frozen: TrainConfig, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = replace(frozen.model, features_file=tmp_path / "my features")
+    model = replace(frozen.model, cache_features=str(tmp_path / "my features"))
     config = replace(frozen, model=model, run_folder=tmp_path / "my run", data=DataConfig(store=small_store))
     assert run_training(replace(config, stop_after_steps=3), small_store, serial()) is Outcome.STOPPED
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "go on with: " in line]
@@ -417,5 +417,5 @@ def test_the_command_that_goes_on_can_be_pasted(
     assert Path(program).name == "horovod-asl"
     assert words[0] == "train"
     resumed = _config(words[1:])
-    assert resumed.model.features_file == tmp_path / "my features"
+    assert resumed.model.cache_file == tmp_path / "my features"
     assert run_training(replace(resumed, stop_after_steps=4), small_store, serial()) is Outcome.STOPPED

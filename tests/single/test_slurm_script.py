@@ -135,9 +135,9 @@ def test_a_job_that_comes_further_is_put_back_for_as_long_as_it_does(checkout: P
 
 @pytest.mark.parametrize(
     ("words", "file"),
-    [(["--features-file", "trunk"], "trunk.maps.json"), (["--features-file=trunk"], "trunk.json")],
+    [(["--cache-features", "trunk"], "trunk.last-10.json"), (["--cache-features=trunk"], "trunk.json")],
 )
-def test_rows_of_a_features_file_are_a_step_further(checkout: Path, words: list[str], file: str) -> None:
+def test_rows_of_cached_features_are_a_step_further(checkout: Path, words: list[str], file: str) -> None:
     assert requeues(checkout, f"echo $SLURM_RESTART_COUNT >{file}", *words) == 4
     shutil.rmtree(checkout / "runs")
     assert requeues(checkout, f"echo 3 >{file}", *words) == 1

@@ -12,6 +12,7 @@ from horovod_asl.commands.train import _config, _flags, _for_the_sample
 from horovod_asl.config import (
     HOW_LONG,
     NOT_LEARNED,
+    TEMPORARY,
     DataConfig,
     ExecutionConfig,
     ModelConfig,
@@ -86,26 +87,38 @@ def test_what_is_written_beside_the_weights_and_how_long_it_goes_on_may_change(r
 def test_what_decides_the_learning_is_every_option_but_these() -> None:
     """A new option belongs on one of the two sides: this list is where that is decided."""
     assert _flags(TrainConfig()).keys() >= NOT_LEARNED | HOW_LONG
-    assert {"last_epoch", "compile", "precision", "keep_maps", "epoch_share", "samples"}.isdisjoint(NOT_LEARNED)
+    assert {"last_epoch", "compile", "precision", "train", "cache_features", "samples"}.isdisjoint(NOT_LEARNED)
 
 
 def test_a_flag_that_needs_others_goes_with_those_of_the_run(tmp_path: Path) -> None:
     """Alone, each of these is refused; `make model` resumes its last stage with the first."""
-    model = ModelConfig(pretrained="hands", model="hand_net", freeze_backbone=True, tuned_blocks=6, views=1)
+    model = ModelConfig(pretrained="hands", model="hand_net", train="last-6", cache_features="elsewhere")
     RunFolder(tmp_path).create(TrainConfig(model=model))
-    for words in (["--features-file", "maps"], ["--tuned-blocks", "6"], ["--views", "1"]):
-        with pytest.raises(UserError, match="--freeze-backbone"):
+    for words, alone, cache in (
+        (["--cache-features", "maps"], "--cache-features .* add --train head", "maps"),
+        (["--cache-features"], "--cache-features .* add --train head", TEMPORARY),
+        (["--train", "last-6"], "--train last-6 .* add --model hand_net", TEMPORARY),
+    ):
+        with pytest.raises(UserError, match=alone):
             _config(words)
         config = _config(["--resume", str(tmp_path), *words])
-        assert config.model == replace(
-            model, features_file=Path("maps") if words[1] == "maps" else None, input="both"
-        )
+        assert config.model == replace(model, cache_features=cache, input="both")
 
 
-def test_other_epochs_are_refused_where_they_would_move_the_ends_of_cycles(tmp_path: Path) -> None:
-    RunFolder(tmp_path).create(TrainConfig(epochs=4, optimizer=OptimizerConfig(cycles=2)))
-    with pytest.raises(UserError, match=r"2 --cycles.*its 4 epochs"):
-        _config(["--resume", str(tmp_path), "--epochs", "8"])
+@pytest.mark.parametrize(
+    ("began", "words", "told"),
+    [
+        ({"train": "last-6"}, ["--train", "head"], "--train head .it began with last-6"),
+        ({"train": "last-6"}, ["--cache-features"], "--cache-features temporary .it began with None"),
+        ({"train": "head", "cache_features": "maps"}, ["--cache-features", "None"], "began with temporary"),
+    ],
+)
+def test_which_layers_learn_and_whether_from_kept_features_is_not_changed_by_a_resume(
+    began: dict[str, str], words: list[str], told: str, tmp_path: Path
+) -> None:
+    RunFolder(tmp_path).create(TrainConfig(model=ModelConfig(pretrained="hands", model="hand_net", **began)))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=told):
+        _config(["--resume", str(tmp_path), *words])
 
 
 def test_the_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

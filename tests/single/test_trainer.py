@@ -3,10 +3,13 @@ run is scored or saved. The same runs without a stop are the reference."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DistributedSampler
 
 from horovod_asl import checkpoint
 from horovod_asl.backends import Serial
 from horovod_asl.backends.dp import DataParallel
-from horovod_asl.config import AugmentConfig, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+from horovod_asl.config import AugmentConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 from horovod_asl.data.loader import ShardedSteps
 from horovod_asl.data.transforms import normalise
 from horovod_asl.engine import Photos, StepOptions, fits_on_device, on_device, train_step
@@ -27,6 +31,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.learner import Learner, build_optimizer
 from horovod_asl.models import SmallCNN
+from horovod_asl.resume import read_state
 from horovod_asl.runfolder import RunFolder
 from horovod_asl.stopping import Outcome
 from horovod_asl.trainer import Trainer
@@ -48,17 +53,13 @@ PLAIN = TrainConfig(
 # mixing, moving averages, micro-batches.
 RICH = dataclasses.replace(
     PLAIN,
-    augment=AugmentConfig(mirror=0.5, mixup_alpha=0.4, cutmix_alpha=1.0),
+    augment=AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0),
     optimizer=OptimizerConfig(optimizer="adamw", learning_rate=0.003, ema_decay=0.9),
     batch_size_per_replica=BATCH // 2,
     accumulation_steps=2,
 )
-CYCLES = dataclasses.replace(
-    PLAIN, optimizer=OptimizerConfig(learning_rate=0.003, warmup_epochs=0.4, cycles=2)
-)
 CONFIGS = {
     "sgd": PLAIN,
-    "the mean of two cycles": CYCLES,
     "adamw, augmented, averaged, accumulated": RICH,
 }
 
@@ -81,12 +82,12 @@ def make_photos(count: int = PHOTOS, seed: int = 0) -> Photos:
 
 
 def make_trainer(config: TrainConfig, path: Path, *, validation: bool = True, **options: Any) -> Trainer:
-    folder = RunFolder(path)
+    folder, backend = RunFolder(path), Serial(CPU)
     if config.resume is None:
         folder.create(config)
-    return Trainer(
-        config, Serial(CPU), folder, make_photos(), make_photos(9, 1) if validation else None, **options
-    )
+    loaded = read_state(config, folder, backend)
+    scored = make_photos(9, 1) if validation else None
+    return Trainer(config, backend, folder, make_photos(), scored, loaded=loaded, **options)
 
 
 def resumed(config: TrainConfig, path: Path, stop: int | None = None) -> Trainer:
@@ -369,6 +370,176 @@ def test_patience_counts_the_epochs_before_a_resume_too(stop: int, tmp_path: Pat
     assert more.position.epoch == 6
 
 
+# -- a part of an epoch ---------------------------------------------------------------------------------------
+
+
+def ledger_of(path: Path) -> dict[int, list[list[int]]]:
+    """The photos of each step by epoch, as the ledger of a run has them; of several ranks, those of rank 0 first."""
+    (file,) = (path / "ledger").iterdir()
+    steps: dict[tuple[int, int], list[int]] = {}
+    for line in map(json.loads, file.read_text().splitlines()):
+        steps.setdefault((line["epoch"], line["step"]), []).extend(line["photos"])
+    epochs: dict[int, list[list[int]]] = {}
+    for epoch, step in sorted(steps):
+        epochs.setdefault(epoch, []).append(steps[epoch, step])
+    return epochs
+
+
+PARTS = pytest.mark.parametrize(
+    ("epochs", "photos"), [(0.5, [11]), (1.5, [PHOTOS, 11]), (0.65, [15]), (1.65, [PHOTOS, 15])]
+)
+"""Of 22 photos; 0.65 of them are 14.3."""
+
+
+@PARTS
+def test_the_last_epoch_may_be_a_part_of_one(epochs: float, photos: list[int], tmp_path: Path) -> None:
+    """It shows the photos that numpy's permutation puts first, in the order of torch's sampler."""
+    config = dataclasses.replace(PLAIN, epochs=epochs, last_epoch=True, ledger=True)
+    trainer = make_trainer(config, tmp_path / "run")
+    assert trainer.run() is Outcome.FINISHED
+    assert [row["photos"] for row in trainer.position.history] == photos
+    assert trainer.position.step == trainer.total_steps == sum(-(-shown // BATCH) for shown in photos)
+    assert [path.name for path in trainer.folder.best.iterdir()] == [f"epoch-{len(photos):05d}"]
+    ledger = ledger_of(tmp_path / "run")
+    for epoch, shown in enumerate(photos):
+        sampler: DistributedSampler[int] = DistributedSampler(
+            range(shown),  # type: ignore[arg-type]
+            num_replicas=1,
+            rank=0,
+            seed=3,
+        )
+        sampler.set_epoch(epoch)
+        order = np.arange(PHOTOS)
+        if shown < PHOTOS:
+            order = np.random.default_rng([3, epoch, 3]).permutation(PHOTOS)[:shown]
+        assert [len(step) for step in ledger[epoch]] == [
+            min(BATCH, shown - start) for start in range(0, shown, BATCH)
+        ]
+        assert sum(ledger[epoch], []) == order[list(sampler)].tolist()  # noqa: RUF017 - short lists
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 2), (1.5, 5)])
+def test_a_run_of_a_part_of_an_epoch_that_is_stopped_at_any_step_ends_as_if_nothing_had_happened(
+    epochs: float, steps: int, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(RICH, epochs=epochs)
+    whole = make_trainer(config, tmp_path / "whole")
+    whole.run()
+    for stop in range(1, steps + 1):
+        path = tmp_path / f"stopped-{stop}"
+        first = make_trainer(dataclasses.replace(config, stop_after_steps=stop), path)
+        assert (first.run() is Outcome.FINISHED) is (stop == steps)
+        torch.manual_seed(stop)
+        second = resumed(config, path)
+        assert second.position.step == stop
+        assert second.run() is Outcome.FINISHED
+        assert everything(second) == everything(whole)
+
+
+def test_the_schedule_of_a_part_of_an_epoch_ends_with_its_steps(tmp_path: Path) -> None:
+    """One and a half epochs are five steps, of which the first (a quarter at most) warms up."""
+    config = dataclasses.replace(PLAIN, epochs=1.5)
+    rates: list[float] = []
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.on_step = lambda step, total: rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    trainer.run()
+    cosine = [0.05 * 0.5 * (1 + np.cos(np.pi * done / 4)) for done in range(4)]
+    assert rates == pytest.approx([0.05 * (0.1 + 0.9 / 2), *cosine])
+
+
+def test_a_run_is_not_ended_before_the_photos_that_it_has_seen(tmp_path: Path) -> None:
+    """After five steps it is in epoch 2, and has seen 16 photos there; half of it are 11."""
+    make_trainer(dataclasses.replace(PLAIN, stop_after_steps=5), tmp_path / "run").run()
+    with pytest.raises(UserError, match=r"--epochs 1\.5: .*is in epoch 2 already"):
+        make_trainer(dataclasses.replace(PLAIN, resume=tmp_path / "run", epochs=1.5), tmp_path / "run")
+
+
+class Rank(Serial):
+    """One of two ranks that are threads of this process: one computes while the other waits for it to speak."""
+
+    def __init__(self, rank: int, shared: SimpleNamespace) -> None:
+        super().__init__(CPU)
+        self.rank = self.local_rank = rank
+        self.world_size = self.local_size = self.num_replicas = 2
+        self._shared, self._calls = shared, 0
+
+    def gather(self, value: Any) -> list[Any]:
+        told = self._shared.told.setdefault(self._calls, {})
+        told[self.rank] = copy.deepcopy(value)
+        self._calls += 1
+        self._shared.turn.release()
+        try:
+            self._shared.meeting.wait(timeout=60)
+        finally:
+            self._shared.turn.acquire()
+        return [told[0], told[1]]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        first, second = self.gather(tensor.detach())
+        total: torch.Tensor = first + second
+        return total
+
+    def broadcast(self, value: Any) -> Any:
+        return self.gather(value)[0]
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def reduce_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = self.sum(parameter.grad) / 2
+
+
+def on_two_ranks(config: TrainConfig, path: Path) -> list[Trainer]:
+    RunFolder(path).create(config)
+    shared = SimpleNamespace(turn=threading.Lock(), meeting=threading.Barrier(2), told={})
+
+    def train(rank: int) -> Trainer:
+        with shared.turn:
+            try:
+                trainer = Trainer(
+                    config, Rank(rank, shared), RunFolder(path), make_photos(), make_photos(9, 1)
+                )
+                assert trainer.run() is Outcome.FINISHED
+            except BaseException:
+                shared.meeting.abort()
+                raise
+        return trainer
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(train, range(2)))
+
+
+@PARTS
+def test_two_replicas_take_the_steps_of_one_in_a_part_of_an_epoch(
+    epochs: float, photos: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BatchNorm in evaluation mode, as its statistics are per rank; the tolerances are those of test_equivalence."""
+    monkeypatch.setattr("horovod_asl.models.set_train_mode", torch.nn.Module.eval)
+    optimizer = dataclasses.replace(PLAIN.optimizer, learning_rate_scaling="none")
+    config = dataclasses.replace(
+        PLAIN, augment=AugmentConfig(), optimizer=optimizer, epochs=epochs, ledger=True
+    )
+    one = make_trainer(config, tmp_path / "one")
+    began = {name: tensor.clone() for name, tensor in one.learner.model.state_dict().items()}
+    one.run()
+    halved = dataclasses.replace(config, batch_size_per_replica=BATCH // 2)
+    two = on_two_ranks(halved, tmp_path / "two")
+    for trainer in two:
+        assert trainer.position.step == one.position.step == one.total_steps == trainer.total_steps
+        assert [row["photos"] for row in trainer.position.history] == photos
+        for row, expected in zip(trainer.position.history, one.position.history, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+        for name, tensor in one.learner.model.state_dict().items():
+            torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-4, atol=2e-5)
+    ours, theirs = ledger_of(tmp_path / "one"), ledger_of(tmp_path / "two")
+    assert {epoch: list(map(sorted, steps)) for epoch, steps in ours.items()} == {
+        epoch: list(map(sorted, steps)) for epoch, steps in theirs.items()
+    }
+    assert (one.learner.model.head.bias - began["head.bias"]).abs().max() > 5e-3  # type: ignore[union-attr,operator]
+
+
 # -- what must not matter, and what must ----------------------------------------------------------------------
 
 
@@ -464,28 +635,6 @@ def test_the_moving_average_is_its_formula(tmp_path: Path) -> None:
         assert model is trainer.learner.average.module
 
 
-def test_the_mean_of_the_weights_at_the_cycles_ends_is_what_is_scored_and_kept(tmp_path: Path) -> None:
-    trainer = make_trainer(dataclasses.replace(CYCLES, epochs=2 * EPOCHS, keep_top=1), tmp_path / "run")
-    ends: list[dict[str, torch.Tensor]] = []
-
-    def on_epoch(row: dict[str, Any]) -> None:
-        weights = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
-        with trainer.scoring_model() as model:  # before the first cycle's end there is no mean
-            assert (model is trainer.learner.model) is (row["epoch"] == 1)
-        if row["epoch"] % 2 == 0:
-            ends.append(weights)
-
-    trainer.on_epoch = on_epoch
-    trainer.config = dataclasses.replace(trainer.config, last_epoch=True)
-    trainer.run()
-    names = [name for name, value in ends[0].items() if value.is_floating_point()]
-    mean = {name: (ends[0][name] + ends[1][name]) / 2 for name in names}
-    assert not torch.allclose(mean["head.weight"], ends[1]["head.weight"], rtol=1e-3)
-    best = trainer.folder.best_weights()
-    assert best is not None
-    torch.testing.assert_close({name: best[1][name] for name in names}, mean)
-
-
 def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
     """BatchNorm in evaluation mode, as its statistics are of each pass; float32 sums in another order."""
 
@@ -495,7 +644,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
         optimizer = build_optimizer(model, OptimizerConfig(optimizer="sgd"))
         shard = next(ShardedSteps(PHOTOS, global_batch=11, world_size=1, rank=0, seed=1).epoch(0))
         options = StepOptions(
-            AugmentConfig(mirror=0.5), NUM_CLASSES, global_batch=11, seed=1, accumulation_steps=accumulation
+            AugmentConfig(), NUM_CLASSES, global_batch=11, seed=1, accumulation_steps=accumulation
         )
         train_step(
             Learner(model, model, optimizer),
@@ -659,27 +808,6 @@ def test_an_epoch_s_line_counts_every_photo_once(tmp_path: Path) -> None:
     assert [(row["epoch"], row["step"], row["photos"]) for row in rows] == [
         (epoch, epoch * STEPS_PER_EPOCH, PHOTOS) for epoch in (1, 2)
     ]
-
-
-def test_an_epoch_may_show_a_share_of_the_photos_drawn_anew_for_each(tmp_path: Path) -> None:
-    config = dataclasses.replace(RICH, data=DataConfig(epoch_share=0.4), ledger=True)
-    whole = make_trainer(config, tmp_path / "whole")
-    whole.run()
-    (ledger,) = (tmp_path / "whole" / "ledger").iterdir()
-    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-    shown = [
-        [photo for line in lines if line["epoch"] == epoch for photo in line["photos"]] for epoch in (0, 1)
-    ]
-    assert [len(set(photos)) for photos in shown] == [len(photos) for photos in shown] == [9, 9]  # of 22
-    assert set(shown[0]) != set(shown[1])
-    assert [row["photos"] for row in whole.position.history] == [9, 9]
-    assert whole.position.step == whole.total_steps == 4
-    for stop in (1, 3):  # within an epoch, and in the next
-        path = tmp_path / f"stopped-{stop}"
-        make_trainer(dataclasses.replace(config, stop_after_steps=stop), path).run()
-        again = resumed(config, path)
-        again.run()
-        assert everything(again) == everything(whole)
 
 
 @pytest.mark.parametrize("block", [5, 4096])

@@ -12,7 +12,7 @@ from horovod_asl.config import AugmentConfig
 from horovod_asl.data.transforms import Augment, draws, mix, normalise, to_unit
 
 NOTHING = AugmentConfig(
-    rotation_degrees=0, scale=0, translation=0, perspective=0, mirror=0, colour=0, blur=0, cutout=0
+    rotation_degrees=0, scale=0, translation=0, perspective=0, colour=0, blur=0, cutout=0
 )
 SIZE = 32
 
@@ -44,12 +44,6 @@ def test_without_strength_nothing_changes() -> None:
     torch.testing.assert_close(Augment(NOTHING)(batch, uniform()), batch, atol=1e-5, rtol=0)
 
 
-def test_a_sure_mirror_is_a_flip() -> None:
-    batch = pictures()
-    mirrored = Augment(replace(NOTHING, mirror=1.0))(batch, uniform())
-    torch.testing.assert_close(mirrored, batch.flip(3), atol=1e-5, rtol=0)
-
-
 def test_rotation_is_pillow_s() -> None:
     """The draw 1 − ε turns by the whole angle; compared inside the circle that no corner reaches."""
     from PIL import Image
@@ -72,7 +66,7 @@ def test_rotation_is_pillow_s() -> None:
 
 
 def neutral(count: int = 1) -> torch.Tensor:
-    """Draws in the middle of their range: no change, but for mirror and the like, which compare with 0.5."""
+    """Draws in the middle of their range: no change, but for blur and the like, which compare with 0.5."""
     return torch.full((count, 32), 0.5)
 
 
@@ -139,7 +133,7 @@ def test_each_colour_draw_does_what_it_is_named_after() -> None:
     torch.testing.assert_close(change(warmth, 1.0), batch * factors)
 
 
-@pytest.mark.parametrize("name", ["mirror", "blur", "cutout"])
+@pytest.mark.parametrize("name", ["blur", "cutout"])
 def test_a_probability_is_the_share_of_photos_that_are_changed(name: str) -> None:
     batch = torch.rand(1, 3, SIZE, SIZE).expand(1000, -1, -1, -1)
     changed = Augment(replace(NOTHING, **{name: 0.3}))(batch, uniform(1000))
@@ -159,7 +153,7 @@ def test_draws_are_pure_and_independent_of_the_ranks() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [AugmentConfig(), AugmentConfig(mirror=0.5, colour=1, blur=1, cutout=1, scale=0.9)]
+    "config", [AugmentConfig(), AugmentConfig(colour=1, blur=1, cutout=1, scale=0.9)]
 )
 def test_every_photo_is_changed_in_its_own_way_and_stays_a_picture(config: AugmentConfig) -> None:
     batch = pictures(1).expand(16, 3, SIZE, SIZE)

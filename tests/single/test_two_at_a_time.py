@@ -21,6 +21,7 @@ from horovod_asl import features, files, models
 from horovod_asl.backends import Serial
 from horovod_asl.config import TrainConfig
 from horovod_asl.errors import UserError
+from horovod_asl.feature_cache import Kept, alone
 from horovod_asl.files import Lock
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.runfolder import RunFolder
@@ -172,12 +173,13 @@ def test_what_was_committed_goes_on_in_its_folder_whoever_held_it(small_store: P
 # -- a file of features -------------------------------------------------------------------------------------------
 
 
-def made(folder: Path, kept: features.Kept | None, stop: StopSignal | None = None) -> Any:
+def made(folder: Path, kept: Kept | None, stop: StopSignal | None = None) -> Any:
     """The features of some photos, as an array; None where it was asked to stop."""
     config = config_for("small_cnn", folder)
-    model = models.build_model("small_cnn", num_classes=NUM_CLASSES, pretrained=config.model.pretrained).eval()
+    model = models.build_model("small_cnn", num_classes=NUM_CLASSES, pretrained=config.model.pretrained)
+    models.freeze_backbone(model)
     stop = stop or StopSignal()
-    found = features.of_photos(model, SERIAL, photos(PHOTOS, 0), config, stop, kept=kept)
+    found = features.extracted(model.eval(), photos(PHOTOS, 0), SERIAL, stop, cache=kept)
     return None if found is None else found.gather(np.arange(PHOTOS))
 
 
@@ -185,16 +187,17 @@ FILL = """
 import sys, time
 from pathlib import Path
 from horovod_asl import features
+from horovod_asl.feature_cache import Kept
 from tests.single.test_two_at_a_time import made
 
 def slowly(self, rows):
     time.sleep(0.3)
     return features_of(self, rows)
 
-features_of, features._Extractor.__call__ = features._Extractor.__call__, slowly
+features_of, features._Reader.__call__ = features._Reader.__call__, slowly
 features._PHOTOS_PER_PASS = 2
 folder = Path(sys.argv[1])
-made(folder, features.Kept(folder / "kept", {"of": "these"}))
+made(folder, Kept(folder / "kept", {"of": "these"}))
 """
 
 
@@ -205,13 +208,13 @@ def test_a_second_training_waits_for_features_and_uses_them(
     folder = tmp_path / "first"
     reference = made(tmp_path, None)
     computed: list[int] = []
-    features_of = features._Extractor.__call__
+    features_of = features._Reader.__call__
 
     def counted(self: Any, rows: Any) -> Any:
         computed.extend(rows)
         return features_of(self, rows)
 
-    monkeypatch.setattr(features._Extractor, "__call__", counted)
+    monkeypatch.setattr(features._Reader, "__call__", counted)
     first = subprocess.Popen(
         [BIN / "python", "-c", FILL, str(folder)], env=clean_environment(), cwd=ROOT, start_new_session=True
     )
@@ -221,7 +224,7 @@ def test_a_second_training_waits_for_features_and_uses_them(
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        second = made(folder, features.Kept(folder / "kept", {"of": "these"}))
+        second = made(folder, Kept(folder / "kept", {"of": "these"}))
         assert first.wait(60) == 0
     finally:
         first.kill()
@@ -237,12 +240,12 @@ def test_whoever_waits_for_features_may_be_asked_to_stop(tmp_path: Path) -> None
     stop = StopSignal()
     stop.received = True
     with held_elsewhere(tmp_path / ".kept.lock"):
-        assert made(tmp_path, features.Kept(tmp_path / "kept", {}), stop) is None
+        assert made(tmp_path, Kept(tmp_path / "kept", {}), stop) is None
     assert not (tmp_path / "kept").exists()
 
 
 def test_features_that_are_complete_need_no_lock(tmp_path: Path) -> None:
-    kept = features.Kept(tmp_path / "kept", {})
+    kept = Kept(tmp_path / "kept", {})
     first = made(tmp_path, kept)
     note = (tmp_path / "kept.json").stat().st_mtime_ns
     with held_elsewhere(tmp_path / ".kept.lock"):
@@ -252,24 +255,24 @@ def test_features_that_are_complete_need_no_lock(tmp_path: Path) -> None:
 
 def test_machines_that_share_a_disk_fill_one_file_and_one_of_them_makes_it(tmp_path: Path) -> None:
     """The lock of another rank of the same training is ours too; that of another training is waited for."""
-    kept, ours = features.Kept(tmp_path / "kept", {}), Lock(tmp_path / ".kept.lock")
+    kept, ours = Kept(tmp_path / "kept", {}), Lock(tmp_path / ".kept.lock")
     assert ours.take() is None
 
     class OneOfTwoHosts(Serial):
         def gather(self, value: Any) -> list[Any]:
             return [(ours.token, None, False), value]
 
-    with features._alone(kept, 9, np.dtype("f4"), OneOfTwoHosts(SERIAL.device), StopSignal()) as makes_file:
+    with alone(kept, 9, np.dtype("f4"), OneOfTwoHosts(SERIAL.device), StopSignal()) as makes_file:
         assert makes_file is False
     ours.release()
-    with features._alone(kept, 9, np.dtype("f4"), SERIAL, StopSignal()) as makes_file:
+    with alone(kept, 9, np.dtype("f4"), SERIAL, StopSignal()) as makes_file:
         assert makes_file is True
 
 
 def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each note comes after a flush of the map, and nothing is written between the two."""
     events: list[tuple[str, int]] = []
-    flush, note = np.memmap.flush, features.Kept.note
+    flush, note = np.memmap.flush, Kept.note
 
     def rows_written() -> int:
         size = (tmp_path / "kept").stat().st_size // PHOTOS
@@ -279,15 +282,15 @@ def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypa
         flush(self)
         events.append(("flush", rows_written()))
 
-    def noted(self: features.Kept, rows: int) -> None:
+    def noted(self: Kept, rows: int) -> None:
         note(self, rows)
         if rows:
             events.append(("note", rows))
 
     monkeypatch.setattr(np.memmap, "flush", flushed)
-    monkeypatch.setattr(features.Kept, "note", noted)
+    monkeypatch.setattr(Kept, "note", noted)
     monkeypatch.setattr(features, "_PHOTOS_PER_PASS", 1)
-    made(tmp_path, features.Kept(tmp_path / "kept", {}))
+    made(tmp_path, Kept(tmp_path / "kept", {}))
     notes = [number for number, (kind, _) in enumerate(events) if kind == "note"]
     assert [events[number][1] for number in notes] == [8, 16, PHOTOS]
     for number in notes:
