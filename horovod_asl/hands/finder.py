@@ -7,7 +7,7 @@ on the enlarged square around it, which also gives finer landmarks. A hand that 
 is searched once more in a copy in which the hand itself has light, since landmarks in the dark are guesses. Light
 that is multiplied multiplies the camera's noise, which hides more hands than the dark does: so copies are smoothed
 by how much they were brightened.
-docs/hands.md has the figures.
+docs/log.md has the figures.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ features of the landmarks themselves. Where no hand was seen, the crop is the wh
 are all there is.
 
 A left hand makes the signs of a right one mirrored, but which of the two a hand is, MediaPipe misreads: in 7 %
-of the ASL Alphabet's photos, of one person's right hand (docs/hands.md). So the hand is read twice, as the one and as
+of the ASL Alphabet's photos, of one person's right hand (docs/datasets.md). So the hand is read twice, as one and as
 the other, and the logits are averaged: what is said of a hand does not depend on the side that it was taken for.
 
 Where up is, MediaPipe misreads too, of fists that hang down (M, N). So each side passes the trunk in two positions:

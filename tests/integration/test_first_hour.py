@@ -1,4 +1,4 @@
-"""The README's quick start on real photos: its lines as they stand, to the score on people who are in no training."""
+"""The README on real photos: its lines as they stand, to the score on people who are in no training set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ STRANGER = "t32"
 
 
 def quick_start() -> str:
-    """The block of commands for real photos."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("With real photos")[2]
+    """The commands that prepare photos and train on them, then those that use the run."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return first_block(text.partition("With your photos")[2]) + first_block(text.partition("## Use")[2])
+
+
+def first_block(text: str) -> str:
     block = re.search(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     assert block is not None
     return block[1]

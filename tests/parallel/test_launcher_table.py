@@ -1,4 +1,4 @@
-"""The README's table of launchers: each row that needs one machine works as it is written."""
+"""The table of launchers in docs/launching.md: each row that needs one machine works as it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKENDS = {"serial": "serial", "DistributedDataParallel": "ddp", "Horovod": "ho
 
 def rows() -> dict[str, str]:
     """The command of each row that trains, and the first word of what it says of the backend; the first of equals."""
-    table = (ROOT / "README.md").read_text().partition("## The launchers")[2].partition("\n\n`launch/`")[0]
+    table = (ROOT / "docs" / "launching.md").read_text().partition("## The launchers")[2].partition("\n\nN ranks")[0]
     found = re.findall(r"^\| [^|]+ \| `([^`]+)`[^|]*\| (\w+)", table, flags=re.MULTILINE)
     return {command: word for command, word in reversed(found) if re.search(r"(train\.py|mpirun\.sh)$", command)}
 
