@@ -32,7 +32,7 @@ test-long: setup-launch ## all tests, those of minutes too
 bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot
 	@$(BIN)/python -m benchmarks $(or $(PHOTOS),$(wildcard ../shared/data/asl_alphabet_train)) --out runs/benchmark $(ARGS)
 
-model: setup ## make the model in the box anew, from the photos in PHOTOS: some hours on two cores
+model: setup ## make the bundled model anew, from the photos in PHOTOS: some hours on two cores
 	@launch/model.sh $(ARGS)
 
 baselines: setup ## score others on the photos of `make model`: ResNet-18, the landmarks alone, hand_net without a part

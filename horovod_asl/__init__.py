@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from os import PathLike
 
-    from horovod_asl.inference.api import Model
+    from horovod_asl.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
 
-def load(run: str | PathLike[str] = "default", device: str = "auto", *, abstain: float = 0.0) -> Model:
-    """A run, or the model that ships, as a reader of photos: see `horovod_asl.inference.api.load`. Imports torch."""
-    from horovod_asl.inference import api
+def load(run: str | PathLike[str] = "default", device: str = "auto", *, abstain: float = 0.0) -> Predictor:
+    """A run, or the bundled model, as a `Predictor`: see `inference.predictor.load`. Imports torch."""
+    from horovod_asl.inference import predictor
 
-    return api.load(run, device, abstain=abstain)
+    return predictor.load(run, device, abstain=abstain)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the model in the box is held against, on the photos of `make model` (run that first). Words choose:
+# What the bundled model is held against, on the photos of `make model` (run that first). Words choose:
 #   usual      ResNet-18 on whole photos, trained on the ASL Alphabet alone, as most projects read this alphabet
 #   landmarks  the landmarks alone, on the very folds of `make model`
 #   parts      hand_net, its trunk frozen, with a part changed or left out, on four of the folds (benchmarks/hand_parts.py)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What `make model` runs: the model in the box, from photos to horovod_asl/box, and what it is worth on people who are
+# What `make model` runs: the bundled model, from photos to horovod_asl/bundled_model, and what it is worth on people who are
 # left out. PHOTOS is the folder that holds asl_alphabet_train and other_signers (default: the one beside the project);
-# WORK is where stores and runs go (default: runs/model), BOX the folder of the box; DRAWN says how many signers are drawn
+# WORK is where stores and runs go (default: runs/model), BUNDLE the folder of the bundled model; DRAWN says how many signers are drawn
 # beside those in the photos. Each stage is kept: the same command again goes on. Further words are flags of train, for
 # all trainings. A training has two stages: the head alone (recipes/head.yaml), and from there the head with the trunk's
 # last blocks (recipes/tuned.yaml).
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model} BOX=${BOX:-$ROOT/horovod_asl/box}
+PHOTOS=${PHOTOS:-$ROOT/../shared/data} WORK=${WORK:-$ROOT/runs/model} BUNDLE=${BUNDLE:-$ROOT/horovod_asl/bundled_model}
 DRAWN=${DRAWN:-40}
 need horovodrun "run \`make setup\` (it builds Horovod)"
 [ -d "$PHOTOS/asl_alphabet_train" ] || {
@@ -23,7 +23,7 @@ FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/
 run() { stoppable horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
 
 # as_before FILE REMOVE: the words that come in are those that an earlier call left in FILE, or there was none. Else it
-# ends here: what stands in WORK is of other words, and is neither gone on with nor put into the box.
+# ends here: what stands in WORK is of other words, and is neither gone on with nor put into the bundle.
 as_before() {
     local now
     now=$(cat)
@@ -68,12 +68,12 @@ echo "model: 4 of 5, both on all of them"
 train_on_all "$WORK/head-all" "${HEAD[@]}" "$@"
 train_on_all "$WORK/all" "${TUNED[@]}" --pretrained "$WORK/head-all" "$@"
 
-echo "model: 5 of 5, into the box"
+echo "model: 5 of 5, into the bundle"
 # Nothing is left to fit its temperature on: it takes the median of those that the folds fitted, each on its validation
 # (on one that was read without a mistake, none can be fitted; where none was, it is 1).
 temperature=$(python -c '
 import json, statistics, sys
 rows = [row for row in json.load(open(sys.argv[1])) if row["temperature_fitted"]]
 print(statistics.median([row["scores"]["temperature"] for row in rows] or [1.0]))' "$WORK/crossval/crossval.json")
-horovod-asl export "$WORK/all" --box "$BOX" --scores "$WORK/crossval/crossval.json" \
+horovod-asl export "$WORK/all" --bundle "$BUNDLE" --scores "$WORK/crossval/crossval.json" \
     --temperature "$temperature" --half --notes "$ROOT/launch/model.md"

@@ -29,11 +29,11 @@ from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
 from horovod_asl.distributed.base import Backend, ReductionOptions, Serial
 from horovod_asl.distributed.create import create
 from horovod_asl.distributed.dp import DataParallel
-from horovod_asl.engine.dataset import Photos, on_device
+from horovod_asl.engine.dataset import Dataset, on_device
 from horovod_asl.engine.evaluate import evaluate
 from horovod_asl.engine.loader import Shard, ShardedSteps
 from horovod_asl.engine.step import StepOptions, train_step
-from horovod_asl.engine.train_state import Learner, build_optimizer
+from horovod_asl.engine.train_state import TrainState, build_optimizer
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models.registry import build_model
@@ -69,14 +69,14 @@ def photos_from(store: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array([CLASS_INDEX[spec.label] for spec in specs])
 
 
-def learner_on(backend: Backend, model: str, rate: float) -> Learner:
+def learner_on(backend: Backend, model: str, rate: float) -> TrainState:
     """A fresh network in NHWC with AdamW, as `--channels-last` has it."""
     torch.manual_seed(0)
     network = build_model(model, num_classes=NUM_CLASSES).to(backend.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, OptimizerConfig(learning_rate=rate))
     module, optimizer = backend.wrap(network, optimizer, ReductionOptions())
-    return Learner(network, module, optimizer)
+    return TrainState(network, module, optimizer)
 
 
 def options(batch: int, precision: str, *, augment: bool) -> StepOptions:
@@ -105,24 +105,24 @@ def seconds_per_step(
 
 
 def our_step(
-    backend: Backend, photos: Photos, arguments: argparse.Namespace, *, augment: bool
+    backend: Backend, photos: Dataset, arguments: argparse.Namespace, *, augment: bool
 ) -> Callable[[int], object]:
     """A step of our engine on shuffled photos."""
-    learner = learner_on(backend, arguments.model, 1e-3)
+    train_state = learner_on(backend, arguments.model, 1e-3)
     plan = ShardedSteps(len(photos), global_batch=arguments.batch, world_size=1, rank=0, seed=0)
     shards: list[Shard] = [shard for shard in plan.epoch(0) if shard.global_count == arguments.batch]
     settings = options(arguments.batch, arguments.precision, augment=augment)
 
     def step(number: int) -> object:
         shard = shards[number % len(shards)]
-        return train_step(learner, backend, photos, shard, settings, step=number, learning_rate=1e-3)
+        return train_step(train_state, backend, photos, shard, settings, step=number, learning_rate=1e-3)
 
     return step
 
 
 def bare_step(device: torch.device, arguments: argparse.Namespace) -> Callable[[int], object]:
     """The same network on one tensor that is there already: forward, loss, backward, clip, fused AdamW."""
-    learner = learner_on(Serial(device), arguments.model, 1e-3)
+    train_state = learner_on(Serial(device), arguments.model, 1e-3)
     images = torch.randn(arguments.batch, 3, 64, 64, device=device).contiguous(
         memory_format=torch.channels_last
     )
@@ -130,17 +130,17 @@ def bare_step(device: torch.device, arguments: argparse.Namespace) -> Callable[[
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[arguments.precision]
 
     def step(number: int) -> None:
-        learner.optimizer.zero_grad()
+        train_state.optimizer.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = learner.model(images)
+            logits = train_state.model(images)
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 5.0)
-        learner.optimizer.step()
+        torch.nn.utils.clip_grad_norm_(train_state.model.parameters(), 5.0)
+        train_state.optimizer.step()
 
     return step
 
 
-def data_path(photos: Photos, device: torch.device, arguments: argparse.Namespace) -> dict[str, float]:
+def data_path(photos: Dataset, device: torch.device, arguments: argparse.Namespace) -> dict[str, float]:
     """Question 1: rounds of the three loops in turns."""
     backend = Serial(device)
     loops = {
@@ -161,11 +161,11 @@ def data_path(photos: Photos, device: torch.device, arguments: argparse.Namespac
 
 
 def time_to_accuracy(
-    train: Photos, held_out: Photos, device: torch.device, arguments: argparse.Namespace
+    train: Dataset, held_out: Dataset, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, float | None]:
     """Question 2: one run with a one-cycle rate; the seconds until an epoch's score reaches the goal."""
     backend, epochs = Serial(device), arguments.epochs
-    learner = learner_on(backend, arguments.model, 1e-3)
+    train_state = learner_on(backend, arguments.model, 1e-3)
     plan = ShardedSteps(len(train), global_batch=arguments.job_batch, world_size=1, rank=0, seed=0)
     settings = options(arguments.job_batch, arguments.precision, augment=False)
 
@@ -183,12 +183,12 @@ def time_to_accuracy(
     total, step, best, reached = epochs * plan.steps_per_epoch, 0, 0.0, None
     started = time.perf_counter()
     for epoch in range(epochs):
-        learner.model.train()
+        train_state.model.train()
         for shard in plan.epoch(epoch):
             rate = arguments.rate * min(1.0, step / (0.2 * total)) * (1.0 - step / total)
-            train_step(learner, backend, train, shard, settings, step=step, learning_rate=rate)
+            train_step(train_state, backend, train, shard, settings, step=step, learning_rate=rate)
             step += 1
-        top1 = score(learner.model)
+        top1 = score(train_state.model)
         best = max(best, top1)
         seconds = time.perf_counter() - started
         print(f"  epoch {epoch + 1}: {top1:.2%} of the held-out fifth after {seconds:.2f} s")
@@ -198,7 +198,7 @@ def time_to_accuracy(
     return {"seconds_to_98.5_percent": reached, "best_top1": best, "held_out": len(held_out)}
 
 
-def backends(photos: Photos, device: torch.device, arguments: argparse.Namespace) -> dict[str, object]:
+def backends(photos: Dataset, device: torch.device, arguments: argparse.Namespace) -> dict[str, object]:
     """Question 3: one GPU under each backend; why one is missing, where it is."""
     makers: dict[str, Callable[[], Backend]] = {
         "serial": lambda: Serial(device),
@@ -256,7 +256,7 @@ def answers(device: torch.device, arguments: argparse.Namespace) -> Iterator[tup
     images, labels = photos_from(arguments.store, 320 if arguments.small else 10_000)
     fifth = len(images) // 5
     held_out, train = (
-        on_device(Photos(images[part].__getitem__, labels[part]), device)
+        on_device(Dataset(images[part].__getitem__, labels[part]), device)
         for part in (slice(None, fifth), slice(fifth, None))
     )
     yield "data_path", data_path(train, device, arguments)

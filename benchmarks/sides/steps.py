@@ -80,7 +80,7 @@ def _trainer(
 
     `at_end` is called at each step's end and belongs to it.
     """
-    from horovod_asl.engine.dataset import Photos, photos_of
+    from horovod_asl.engine.dataset import Dataset, photos_of
     from horovod_asl.runs.run_folder import RunFolder
     from horovod_asl.store.store import Store
     from horovod_asl.training.session import settle_process
@@ -108,7 +108,7 @@ def _trainer(
                 config,
                 backend,
                 RunFolder(Path(folder)),
-                Photos(gather, photos.labels),
+                Dataset(gather, photos.labels),
                 None,
                 on_step=step_ended,
             ),

@@ -63,7 +63,7 @@ class Progress:
             self._bar.stop()
         self._bar = self._task = None
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for the user, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False)
@@ -80,7 +80,7 @@ class Progress:
         """The next stage where nothing can be counted: its name, at once."""
         self.begin(name)
         if not self.is_live:
-            self.say(f"{name} …")
+            self.log(f"{name} …")
             return
         self._draw_bar(name, None, None, "")
 
@@ -109,7 +109,7 @@ class Progress:
         if self.is_live:
             self._draw_bar(f"{label}  {self.unit}" if label else self.unit, done, total, beside)
         else:
-            self.say("  ".join(filter(None, (label, f"{self.unit} {done:,}/{total:,}", beside))))
+            self.log("  ".join(filter(None, (label, f"{self.unit} {done:,}/{total:,}", beside))))
 
     def _draw_bar(self, description: str, done: int | None, total: int | None, note: str) -> None:
         if self._bar is None:
@@ -171,9 +171,9 @@ class Display:
     ) -> None:
         self._progress.close()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print one line, above the bar where there is one."""
-        self._progress.say(line)
+        self._progress.log(line)
 
     @contextmanager
     def bar(self) -> Iterator[None]:
@@ -229,7 +229,7 @@ class Display:
         if "validation_top1" in row:
             parts.append(f"val {row['validation_top1']:5.1%}")
         parts += [f"lr {row['learning_rate']:.1e}", f"{row['photos'] / seconds:,.0f} photos/s"]
-        self.say("  ".join(parts))
+        self.log("  ".join(parts))
 
     def _begin(self, unit: str) -> None:
         if self._progress.unit != unit:

@@ -39,10 +39,10 @@ from horovod_asl.reports.score_lines import lines_of
 
 if TYPE_CHECKING:
     from horovod_asl.discovery.class_names import ClassNames
-    from horovod_asl.engine.dataset import Photos
-    from horovod_asl.engine.predictions import Answers
+    from horovod_asl.engine.dataset import Dataset
+    from horovod_asl.engine.predictions import Predictions
+    from horovod_asl.inference.classifier import Classifier
     from horovod_asl.inference.folder import LoadedPhotos
-    from horovod_asl.inference.predictor import Predictor
     from horovod_asl.reports.examples import Album, Readings
     from horovod_asl.runs.run_folder import RunFolder
     from horovod_asl.store.store import Store
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     from horovod_asl.distributed.create import create
     from horovod_asl.distributed.launcher import detect
     from horovod_asl.distributed.threads import limit_threads
-    from horovod_asl.inference.predictor import Predictor
+    from horovod_asl.inference.classifier import Classifier
     from horovod_asl.system.memory import keep_freed_memory
 
     score = _score_store if _is_store(config) else _score_folder
@@ -99,11 +99,11 @@ def main(argv: Sequence[str]) -> int:
     backend = create(config.backend, device=config.device)
     limit_threads(None, backend.local_size)
     keep_freed_memory()
-    predictor = Predictor.from_run(config.run, backend)
-    answer, examples = score(config, predictor)
+    classifier = Classifier.from_run(config.run, backend)
+    answer, examples = score(config, classifier)
     if backend.rank == 0:
-        if predictor.unfinished is not None:
-            print(f"note: {predictor.unfinished}")
+        if classifier.unfinished is not None:
+            print(f"note: {classifier.unfinished}")
         for line in lines_of(answer):  # each in a write of its own, or launchers tear it
             print(line)
         if config.json is not None:
@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
         if config.report is not None:
             with Progress("") as progress:
                 progress.stage("drawing the report")
-                page = write_evaluation_report(config.report, answer, predictor, *examples())
+                page = write_evaluation_report(config.report, answer, classifier, *examples())
             print(f"report    {page}")
     backend.close()
     return 0
@@ -130,49 +130,49 @@ def _is_store(config: EvaluateConfig) -> bool:
     return is_store
 
 
-def _score_store(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
+def _score_store(config: EvaluateConfig, classifier: Classifier) -> tuple[dict[str, Any], Examples]:
     from horovod_asl.engine.dataset import photos_of
-    from horovod_asl.engine.predictions import measures
+    from horovod_asl.engine.predictions import metrics_report
     from horovod_asl.runs.bundled_model import open_run
     from horovod_asl.store.store import Store
-    from horovod_asl.training.datasets import parts_of
+    from horovod_asl.training.datasets import recording_names
 
     store = Store.open(config.photos)
-    _require_size(store, predictor)
+    _require_size(store, classifier)
     split = config.split or "test"
     rows = store.rows(split)
     if len(rows) == 0:
         raise UserError(f"{config.photos} has no {split} photos; choose another with --split")
-    photos = photos_of(store, rows, predictor.sees)
-    answers = _answers(predictor, photos)
+    photos = photos_of(store, rows, classifier.input_type)
+    predictions = _predictions(classifier, photos)
     run = open_run(config.run)
     seen = run.were_in_training(store.digests[rows])
     provenance = _provenance(
         config,
-        predictor,
+        classifier,
         run,
-        scored=parts_of(store, rows),
-        seen=[] if seen is None else parts_of(store, rows[seen]),
+        scored=recording_names(store, rows),
+        seen=[] if seen is None else recording_names(store, rows[seen]),
         known_in_training=None if seen is None else sum(seen),
-    ) | {"other_finder": predictor.other_finder(store.hand_settings)}
-    figures = measures(answers, predictor.classes, predictor.temperature) | provenance
+    ) | {"other_finder": classifier.other_finder(store.hand_settings)}
+    figures = metrics_report(predictions, classifier.classes, classifier.temperature) | provenance
 
     def examples() -> tuple[Album, Readings]:
         from horovod_asl.reports.examples import Readings, StoreAlbum, ranks_apart
 
-        order = ranks_apart(len(rows), predictor.backend.world_size)
-        return StoreAlbum(store, rows, photos), Readings.of(answers, predictor.temperature, order)
+        order = ranks_apart(len(rows), classifier.backend.world_size)
+        return StoreAlbum(store, rows, photos), Readings.of(predictions, classifier.temperature, order)
 
     return figures, examples
 
 
-def _require_size(store: Store, predictor: Predictor) -> None:
-    crops = predictor.sees in ("pixels", "both")
-    if predictor.sees == "landmarks" or (crops and store.crop_size is None):
+def _require_size(store: Store, classifier: Classifier) -> None:
+    crops = classifier.input_type in ("pixels", "both")
+    if classifier.input_type == "landmarks" or (crops and store.crop_size is None):
         return  # a store without hands is refused where they are read
     flag = "--crop-size" if crops else "--image-size"
     held, read = (
-        (store.crop_size, predictor.facts["crop_size"]) if crops else (store.image_size, predictor.image_size)
+        (store.crop_size, classifier.facts["crop_size"]) if crops else (store.image_size, classifier.image_size)
     )
     if held != read:
         raise UserError(
@@ -181,16 +181,16 @@ def _require_size(store: Store, predictor: Predictor) -> None:
         )
 
 
-def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[str, Any], Examples]:
+def _score_folder(config: EvaluateConfig, classifier: Classifier) -> tuple[dict[str, Any], Examples]:
     """Each rank decodes and scores every world_size-th photo."""
     from horovod_asl.discovery.class_names import classes_by
-    from horovod_asl.engine.dataset import Photos
-    from horovod_asl.engine.predictions import measures
+    from horovod_asl.engine.dataset import Dataset
+    from horovod_asl.engine.predictions import metrics_report
     from horovod_asl.runs.bundled_model import open_run
 
-    backend = predictor.backend
+    backend = classifier.backend
     classes = classes_by(config.classes, config.class_from_name)
-    loaded = _load_folder(config, predictor, classes)
+    loaded = _load_folder(config, classifier, classes)
     problems = sorted(problem for own in backend.gather(loaded.problems) for problem in own)
     if backend.rank == 0:
         _show_left_out(problems, config.json)
@@ -198,46 +198,48 @@ def _score_folder(config: EvaluateConfig, predictor: Predictor) -> tuple[dict[st
             print(line, flush=True)
     if sum(backend.gather(len(loaded))) == 0:
         raise UserError(f"no photo in {config.photos} can be read")
-    answers = _answers(predictor, Photos(loaded.images.__getitem__, loaded.labels), own_share=True)
+    predictions = _predictions(
+        classifier, Dataset(loaded.images.__getitem__, loaded.labels), already_sharded=True
+    )
     run = open_run(config.run)
     seen = run.were_in_training(loaded.digests)
     count = None if seen is None else sum(backend.gather(sum(seen)))
     paths = [path for own in backend.gather(loaded.paths) for path in own]
     name = str(config.photos) + (f" ({config.split})" if config.split else "")
     provenance = _provenance(
-        config, predictor, run, scored=[name], seen=[name] if count else [], known_in_training=count
-    ) | {"other_finder": predictor.other_finder()}
-    figures = measures(answers, predictor.classes, predictor.temperature)
+        config, classifier, run, scored=[name], seen=[name] if count else [], known_in_training=count
+    ) | {"other_finder": classifier.other_finder()}
+    figures = metrics_report(predictions, classifier.classes, classifier.temperature)
 
     def examples() -> tuple[Album, Readings]:
         from horovod_asl.reports.examples import FolderAlbum, Readings
 
         order = sorted(range(len(paths)), key=paths.__getitem__)
-        has_hands = predictor.sees in ("landmarks", "both")
-        album = FolderAlbum(config.photos, [paths[i] for i in order], predictor.reader, has_hands, classes)
-        return album, Readings.of(answers, predictor.temperature, order)
+        has_hands = classifier.input_type in ("landmarks", "both")
+        album = FolderAlbum(config.photos, [paths[i] for i in order], classifier.reader, has_hands, classes)
+        return album, Readings.of(predictions, classifier.temperature, order)
 
     left_out = {"left_out": len(problems) + loaded.strays, "unreadable": dict(problems)}
     return figures | provenance | left_out, examples
 
 
-def _load_folder(config: EvaluateConfig, predictor: Predictor, classes: ClassNames) -> LoadedPhotos:
+def _load_folder(config: EvaluateConfig, classifier: Classifier, classes: ClassNames) -> LoadedPhotos:
     """The photos of this rank, their number shown meanwhile."""
     from horovod_asl.inference.folder import load_folder
     from horovod_asl.system.cores import usable_cores
 
-    backend = predictor.backend
+    backend = classifier.backend
     with Progress(counted("read", backend.world_size), rank=backend.rank) as progress:
         return load_folder(
             config.photos,
-            reader=predictor.reader,
+            reader=classifier.reader,
             workers=max(1, usable_cores() // backend.local_size),
             rank=backend.rank,
             world_size=backend.world_size,
             split=config.split,
             exclude=config.exclude,
             classes=classes,
-            say=lambda line: print(line, flush=True),
+            log=lambda line: print(line, flush=True),
             on_progress=progress.update,
         )
 
@@ -251,16 +253,16 @@ def _show_left_out(problems: Sequence[tuple[str, str]], json_file: Path | None) 
         print(f"left out {more:,} more photos that cannot be read ({where})", flush=True)
 
 
-def _answers(predictor: Predictor, photos: Photos, *, own_share: bool = False) -> Answers:
+def _predictions(classifier: Classifier, photos: Dataset, *, already_sharded: bool = False) -> Predictions:
     """The answers to all photos, their number shown meanwhile."""
-    backend = predictor.backend
+    backend = classifier.backend
     with Progress(counted("scored", backend.world_size), rank=backend.rank) as progress:
-        return predictor.answers(photos, own_share=own_share, on_progress=progress.update)
+        return classifier.predictions(photos, already_sharded=already_sharded, on_progress=progress.update)
 
 
 def _provenance(
     config: EvaluateConfig,
-    predictor: Predictor,
+    classifier: Classifier,
     run: RunFolder,
     *,
     scored: list[str],
@@ -275,15 +277,15 @@ def _provenance(
         unknown = "the run did not save what it was trained on"
     return {
         "scored": scored,
-        "trained_on": predictor.facts["trained_on"],
+        "trained_on": classifier.facts["trained_on"],
         "seen_in_training": seen,
         "photos_in_training": known_in_training if unknown is None else None,
         "photos_known_in_training": known_in_training,
         "in_training_unknown_because": unknown,
-        "split_rule": predictor.facts["split_rule"]["kind"],
+        "split_rule": classifier.facts["split_rule"]["kind"],
         "run": str(config.run),
         "photos": str(config.photos),
-        "epoch": predictor.epoch,
-        "finished": predictor.unfinished is None,
+        "epoch": classifier.epoch,
+        "finished": classifier.unfinished is None,
         "left_out": 0,
     }

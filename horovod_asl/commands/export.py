@@ -1,17 +1,17 @@
-"""Write a run as an ONNX file, for ONNX Runtime in any language; or put it into a box, as a model that ships.
+"""Write a run as an ONNX file, for ONNX Runtime in any language; or put it into a bundle, as a model that ships.
 
     horovod-asl export runs/RUN hand.onnx                # any batch size
     horovod-asl export runs/RUN hand.onnx --batch 1      # a fixed one
     horovod-asl export default hand.onnx                 # the model that ships with the package
-    horovod-asl export runs/RUN --box horovod_asl/box --scores massey.json homes.json --notes recipe.md
+    horovod-asl export runs/RUN --bundle horovod_asl/bundled_model --scores massey.json homes.json --notes recipe.md
 
 The graph takes what `predict` makes of a photo's bytes (RGB pixels uint8, the hand's landmarks, or both) and gives
 logits; the order of the classes, the temperature and whether the run was finished are in its metadata. It computes in
 float32, and weights that float16 holds exactly are stored so. Before the file gets its name, ONNX Runtime must give
 torch's logits within 1e-4 (where the largest logit is over 10: 1e-5 of it).
 
-A box holds the weights, the ONNX file (10 MB each at most), the facts of the run, which photos it was trained on (by
-digest), and a model card: `evaluate` and `predict` take its folder in place of a run's.
+A bundle holds the weights, the ONNX file (10 MB each at most), the facts of the run, which photos it was trained on
+(by digest), and a model card: `evaluate` and `predict` take its folder in place of a run's.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from horovod_asl.command_line.progress import Progress
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
+    from horovod_asl.inference.classifier import Classifier
     from horovod_asl.inference.onnx_export import Exported
-    from horovod_asl.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,32 @@ class ExportConfig:
     """The .onnx file to write."""
     batch: int | None = None
     """Photos per call, fixed in the graph; none: any number."""
-    box: Path | None = None
-    """In place of OUT: the folder of the box to make, or to make anew."""
+    bundle: Path | None = None
+    """In place of OUT: the folder of the bundle to make, or to make anew."""
     scores: tuple[Path, ...] = ()
-    """For the card of a box: what `evaluate --json` wrote of this model, or crossval.json of its recipe."""
+    """For the card of a bundle: what `evaluate --json` wrote of this model, or crossval.json of its recipe."""
     temperature: float | None = None
-    """For a box: in place of the run's own, which has none where it trained on every photo."""
+    """For a bundle: in place of the run's own, which has none where it trained on every photo."""
     half: bool = False
-    """For a box: round the weights to float16. The files are half as large (not the ONNX file of a network with
+    """For a bundle: round the weights to float16. The files are half as large (not the ONNX file of a network with
     BatchNorm, which is folded into other weights), and logits move in the third digit."""
     notes: Path | None = None
-    """For the card of a box: Markdown to add, such as the commands that prepared the photos, and their licences."""
+    """For the card of a bundle: Markdown to add, such as the commands that prepared the photos."""
 
     def __post_init__(self) -> None:
-        if (self.out is None) == (self.box is None):
-            raise UserError("name one of the two: the .onnx file to write, or --box FOLDER")
+        if (self.out is None) == (self.bundle is None):
+            raise UserError("name one of the two: the .onnx file to write, or --bundle FOLDER")
         if self.out is not None and self.out.suffix != ".onnx":
             raise UserError(f"{self.out} is no name for an ONNX file: end it with .onnx")
-        if self.batch is not None and (self.batch < 1 or self.box is not None):
+        if self.batch is not None and (self.batch < 1 or self.bundle is not None):
             raise UserError(
-                "--batch must be at least 1" if self.batch < 1 else "--batch is not for --box: it takes any"
+                "--batch must be at least 1"
+                if self.batch < 1
+                else "--batch is not for --bundle: it takes any"
             )
         if self.out is not None and (self.scores or self.notes or self.half or self.temperature is not None):
             raise UserError(
-                "--scores, --notes, --half and --temperature are for a box: name it with --box FOLDER"
+                "--scores, --notes, --half and --temperature are for a bundle: name it with --bundle FOLDER"
             )
         if self.temperature is not None and not 0.05 <= self.temperature <= 20:
             raise UserError(f"--temperature must be between 0.05 and 20, not {self.temperature}")
@@ -77,45 +79,45 @@ def main(argv: Sequence[str]) -> int:
     if config.out is not None:
         require_writable(config.out, "OUT")
 
+    from horovod_asl.inference.classifier import Classifier
     from horovod_asl.inference.onnx_export import export_onnx, require_onnx
-    from horovod_asl.inference.predictor import Predictor
 
     require_onnx()
-    predictor = Predictor.from_run(config.run)
-    if predictor.unfinished is not None:
-        print(f"note: {predictor.unfinished}", flush=True)
+    classifier = Classifier.from_run(config.run)
+    if classifier.unfinished is not None:
+        print(f"note: {classifier.unfinished}", flush=True)
     if config.out is not None:
         with Progress("") as progress:
-            exported = export_onnx(predictor, config.out, batch=config.batch, on_stage=progress.stage)
+            exported = export_onnx(classifier, config.out, batch=config.batch, on_stage=progress.stage)
         _show(exported)
-    elif config.box is not None:
-        _make_box(config, config.box, predictor)
+    elif config.bundle is not None:
+        _make_bundle(config, config.bundle, classifier)
     return 0
 
 
-def _make_box(config: ExportConfig, folder: Path, predictor: Predictor) -> None:
+def _make_bundle(config: ExportConfig, folder: Path, classifier: Classifier) -> None:
+    from horovod_asl.inference.classifier import Classifier
     from horovod_asl.inference.model_card import model_card, read_scores
     from horovod_asl.inference.onnx_export import export_onnx
-    from horovod_asl.inference.predictor import Predictor
     from horovod_asl.runs import bundled_model
 
     run = bundled_model.open_run(config.run)
     scores = [row for path in config.scores for row in read_scores(path)]
     notes = _read(config.notes) if config.notes is not None else ""
-    with bundled_model.new_box(folder) as box, Progress("") as progress:
-        bundled_model.put_weights(box, run, config.temperature or predictor.temperature, half=config.half)
-        predictor = Predictor.from_run(box)  # of what is in the box, rounded or not
-        exported = export_onnx(predictor, box / bundled_model.ONNX, on_stage=progress.stage)
+    with bundled_model.new_bundle(folder) as bundle, Progress("") as progress:
+        bundled_model.put_weights(bundle, run, config.temperature or classifier.temperature, half=config.half)
+        classifier = Classifier.from_run(bundle)  # of what is in the bundle, rounded or not
+        exported = export_onnx(classifier, bundle / bundled_model.ONNX, on_stage=progress.stage)
         card = model_card(
             run,
-            box=box,
-            temperature=predictor.temperature,
+            bundle=bundle,
+            temperature=classifier.temperature,
             origin="fitted on validation" if config.temperature is None else "that was given to `export`",
             inputs=exported.inputs,
             scores=scores,
             notes=notes,
         )
-        (box / bundled_model.CARD).write_text(card, encoding="utf-8")
+        (bundle / bundled_model.CARD).write_text(card, encoding="utf-8")
     _show(exported)
     for name in (bundled_model.WEIGHTS, bundled_model.ONNX):
         print(f"{folder / name}  {(folder / name).stat().st_size / 1e6:.2f} MB")

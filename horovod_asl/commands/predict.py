@@ -44,7 +44,7 @@ from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
     from horovod_asl.command_line.progress import Progress
-    from horovod_asl.inference.api import Model, Reading
+    from horovod_asl.inference.predictor import Predictor, Reading
     from horovod_asl.inference.view_stream import Viewed
     from horovod_asl.photos.origins import Origin
 
@@ -78,18 +78,18 @@ def main(argv: Sequence[str]) -> int:
     run, given = _run_and_photos(config.words)
     photos, count = _photos(given)
 
-    from horovod_asl.inference.api import load
+    from horovod_asl.inference.predictor import load
     from horovod_asl.inference.view_stream import view_stream
     from horovod_asl.system.memory import keep_freed_memory
 
     keep_freed_memory()
     model = load(run, "cpu", abstain=config.abstain or 0.0)
-    if model.predictor.unfinished is not None:
-        print(f"note: {model.predictor.unfinished}", file=sys.stderr)
-    if other := model.predictor.other_finder():
+    if model.classifier.unfinished is not None:
+        print(f"note: {model.classifier.unfinished}", file=sys.stderr)
+    if other := model.classifier.other_finder():
         print(f"note: hands were found by {other}", file=sys.stderr)
     with _Printer(config, model, count) as printer:
-        for viewed in view_stream(photos, model.predictor.reader):
+        for viewed in view_stream(photos, model.classifier.reader):
             printer.show(viewed)
     if not printer.done:
         raise UserError(_NO_PHOTOS)
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
 class _Printer:
     """Prints readings in the order of the photos, each when it is there, and shows how far the work is."""
 
-    def __init__(self, config: PredictConfig, model: Model, count: int | None) -> None:
+    def __init__(self, config: PredictConfig, model: Predictor, count: int | None) -> None:
         self._config, self._model, self._count = config, model, count
         self._progress: Progress | None = None
         self.done = self.problems = 0
@@ -136,18 +136,18 @@ class _Printer:
         if self._progress is None:
             print(line, file=sys.stderr, flush=True)
         else:
-            self._progress.say(line)
+            self._progress.log(line)
 
     def _line(self, photo: str, reading: Reading) -> str:
         top = list(reading.probabilities.items())[: self._config.top]
         if self._config.json:
             return json.dumps(_as_json(photo, reading, top) | self._unfinished())
         said = "  ".join(f"{name} {share:.1%}" for name, share in top)
-        note = f"  [{reading.note}]" if reading.note and self._model.predictor.reader.finds_hands else ""
+        note = f"  [{reading.note}]" if reading.note and self._model.classifier.reader.finds_hands else ""
         return f"{photo}  {said if reading.letter is not None else f'?  ({said})'}{note}"
 
     def _unfinished(self) -> dict[str, bool]:
-        return {} if self._model.predictor.unfinished is None else {"finished": False}
+        return {} if self._model.classifier.unfinished is None else {"finished": False}
 
 
 def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:

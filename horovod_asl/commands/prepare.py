@@ -241,7 +241,7 @@ def main(argv: list[str]) -> int:
             config.options(sources),
             workers=config.workers,
             across_ranks=True,
-            reporter=Reporter(progress.say, progress.update, progress.begin),
+            reporter=Reporter(progress.log, progress.update, progress.begin),
         )
     if report is not None:
         _summarise(report, time.perf_counter() - started)

@@ -18,7 +18,7 @@ Rows = npt.NDArray[np.int64]
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
-class Photos:
+class Dataset:
     """A set of photos to train on or to score.
 
     Attributes:
@@ -42,9 +42,9 @@ class Photos:
         """What `gather` gives for m photos and labels int64 (m,), on `device`; the copy to a GPU does not block."""
         return _to_device(self.gather(indices), device), labels_to(self.labels[indices], device)
 
-    def select(self, rows: npt.NDArray[np.int64]) -> Photos:
+    def select(self, rows: npt.NDArray[np.int64]) -> Dataset:
         """Some of them."""
-        return Photos(
+        return Dataset(
             lambda indices: self.gather(rows[indices]), self.labels[rows], are_features=self.are_features
         )
 
@@ -55,7 +55,7 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class ResidentPhotos(Photos):
+class DeviceDataset(Dataset):
     """Photos that lie on the device as a whole: of a batch, only its numbers travel there.
 
     Attributes:
@@ -67,17 +67,17 @@ class ResidentPhotos(Photos):
     answers: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def batch(self, indices: npt.NDArray[np.int64], device: torch.device) -> tuple[Inputs, Tensor]:
-        """As `Photos.batch`; `device` is where they are."""
+        """As `Dataset.batch`; `device` is where they are."""
         rows = labels_to(indices, device)
-        return each(lambda part: part[rows], self.images), self.answers[rows]
+        return map_tensors(lambda part: part[rows], self.images), self.answers[rows]
 
 
-def each(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+def map_tensors(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """`change` of the tensor, or of each of several."""
     return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
 
 
-def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> ResidentPhotos:
+def on_device(photos: Dataset, device: torch.device, *, block: int = 4096) -> DeviceDataset:
     """All of `photos` copied to `device`, a block at a time."""
     made: list[Tensor] = []
     for rows in chunks(np.arange(len(photos)), block):
@@ -86,7 +86,7 @@ def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> Res
             if rows[0] == 0:
                 made.append(torch.empty((len(photos), *part.shape[1:]), dtype=part.dtype, device=device))
             made[index][int(rows[0]) : int(rows[-1]) + 1] = part
-    return ResidentPhotos(
+    return DeviceDataset(
         photos.gather,
         photos.labels,
         times=photos.times,
@@ -95,7 +95,7 @@ def on_device(photos: Photos, device: torch.device, *, block: int = 4096) -> Res
     )
 
 
-def fits_on_device(photos: Photos, device: torch.device, *, share: float = 0.25) -> bool:
+def fits_on_device(photos: Dataset, device: torch.device, *, share: float = 0.25) -> bool:
     """Whether a GPU has room for all of them in `share` of the memory that is free; never so on a CPU."""
     if device.type != "cuda" or len(photos) == 0:
         return False
@@ -109,7 +109,7 @@ def chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np
 
 
 def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> Inputs:
-    return each(lambda tensor: _moved(tensor, device), to_tensors(array))
+    return map_tensors(lambda tensor: _moved(tensor, device), to_tensors(array))
 
 
 def labels_to(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
@@ -121,20 +121,20 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def photos_of(store: Store, rows: Rows, sees: str | None) -> Photos:
+def photos_of(store: Store, rows: Rows, input_type: str | None) -> Dataset:
     """The photos of these rows of the store as a network that sees `pixels`, `landmarks` or `both` takes them.
 
     Else (None or `photos`) the whole photos. UserError where it wants hands and the store has none.
     """
     labels = store.labels[rows]
-    if sees == "landmarks":
-        return Photos(gather=hand_arrays(store.hands[rows]).__getitem__, labels=labels)
-    if sees == "pixels":
+    if input_type == "landmarks":
+        return Dataset(gather=hand_arrays(store.hands[rows]).__getitem__, labels=labels)
+    if input_type == "pixels":
         store.require_hands()
-        return Photos(gather=lambda indices: store.gather_crops(rows[indices]), labels=labels)
-    if sees == "both":
+        return Dataset(gather=lambda indices: store.gather_crops(rows[indices]), labels=labels)
+    if input_type == "both":
         hands = store.hands[rows]
-        return Photos(
+        return Dataset(
             gather=lambda indices: readings(store.gather_crops(rows[indices]), hands[indices]), labels=labels
         )
-    return Photos(gather=lambda indices: store.gather(rows[indices]), labels=labels)
+    return Dataset(gather=lambda indices: store.gather(rows[indices]), labels=labels)

@@ -12,33 +12,33 @@ from torch import Tensor, nn
 
 from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos, chunks
+from horovod_asl.engine.dataset import Dataset, chunks
 from horovod_asl.engine.loader import evaluation_shard
 from horovod_asl.engine.step import autocast
 from horovod_asl.inputs.pixels import to_input
-from horovod_asl.metrics.metrics import Scores, Tally
+from horovod_asl.metrics.metrics import MetricAccumulator, Metrics
 
 
 def evaluate(
     model: nn.Module,
     backend: Backend,
-    photos: Photos,
+    photos: Dataset,
     *,
     num_classes: int,
     batch_size: int = 256,
     precision: str = "fp32",
     smallest_px: int = 0,
-    own_share: bool = False,
+    already_sharded: bool = False,
     on_progress: Report = no_report,
-) -> Scores:
+) -> Metrics:
     """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
 
     Args:
         own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
         on_progress: gets the photos of this rank that are done, and in all.
     """
-    tally = Tally(num_classes, backend.device)
-    rows = evaluation_share(photos, backend, own_share=own_share)
+    accumulator = MetricAccumulator(num_classes, backend.device)
+    rows = evaluation_share(photos, backend, already_sharded=already_sharded)
     for logits, labels in forward_passes(
         model,
         backend,
@@ -49,13 +49,13 @@ def evaluate(
         smallest_px=smallest_px,
         on_progress=on_progress,
     ):
-        tally.add(logits, labels)
-    return tally.scores(backend.sum)
+        accumulator.add(logits, labels)
+    return accumulator.scores(backend.sum)
 
 
-def evaluation_share(photos: Photos, backend: Backend, *, own_share: bool) -> npt.NDArray[np.int64]:
-    """The rows that this rank answers for: all of them where they are its `own_share`, else its part of them."""
-    rank, world_size = (0, 1) if own_share else (backend.rank, backend.world_size)
+def evaluation_share(photos: Dataset, backend: Backend, *, already_sharded: bool) -> npt.NDArray[np.int64]:
+    """The rows that this rank scores: all of them where they are `already_sharded`, else its share."""
+    rank, world_size = (0, 1) if already_sharded else (backend.rank, backend.world_size)
     return evaluation_shard(len(photos), world_size=world_size, rank=rank)
 
 
@@ -63,7 +63,7 @@ def evaluation_share(photos: Photos, backend: Backend, *, own_share: bool) -> np
 def forward_passes(
     model: nn.Module,
     backend: Backend,
-    photos: Photos,
+    photos: Dataset,
     rows: npt.NDArray[np.int64],
     *,
     batch_size: int = 256,

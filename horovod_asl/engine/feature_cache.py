@@ -32,7 +32,7 @@ _SAY_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Kept:
+class FeatureCache:
     """Features in a file that stays, and beside it (`.json`) what they are of and how many rows are there.
 
     Attributes:
@@ -40,40 +40,40 @@ class Kept:
     """
 
     path: Path
-    about: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
 
     def rows_done(self) -> int:
         """Rows that are there, 0 for a file that is still to be made; UserError if they are of something else."""
-        note = self._note
+        note = self._fingerprint_file
         if not self.path.exists():
             return 0
         try:
             content = json.loads(note.read_text(encoding="utf-8"))
-            about, rows = content["about"], int(content["rows"])
+            fingerprint, rows = content["about"], int(content["rows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"--cache-features {self.path} is there and is none of ours, or what it holds ({note.name}) "
                 "cannot be read: name another file, or remove it"
             ) from error
-        if about != json.loads(json.dumps(self.about)):
+        if fingerprint != json.loads(json.dumps(self.fingerprint)):
             raise UserError(
                 f"{self.path} holds features of other photos or weights: name another file with "
                 f"--cache-features, or remove it and {note.name}"
             )
         return rows
 
-    def note(self, rows: int) -> None:
+    def write_fingerprint(self, rows: int) -> None:
         """Write down that so many rows are there."""
-        write_atomically(self._note, json.dumps({"about": self.about, "rows": rows}))
+        write_atomically(self._fingerprint_file, json.dumps({"about": self.fingerprint, "rows": rows}))
 
     @property
-    def _note(self) -> Path:
+    def _fingerprint_file(self) -> Path:
         return self.path.with_name(f"{self.path.name}.json")
 
 
 @contextlib.contextmanager
 def alone(
-    kept: Kept | None, count: int, dtype: np.dtype[Any], backend: Backend, stop: StopSignal
+    kept: FeatureCache | None, count: int, dtype: np.dtype[Any], backend: Backend, stop: StopSignal
 ) -> Iterator[bool | None]:
     """Within, no other training fills the kept file, and this rank makes the file that it maps if the value is true.
 
@@ -110,7 +110,7 @@ def alone(
         lock.release()
 
 
-def _try(lock: Lock, kept: Kept, count: int, dtype: np.dtype[Any]) -> Holder | None:
+def _try(lock: Lock, kept: FeatureCache, count: int, dtype: np.dtype[Any]) -> Holder | None:
     """Lock a file that is still to be filled; whoever holds the lock, else None."""
     try:
         if kept.rows_done() == count and kept.path.stat().st_size == count * dtype.itemsize:
@@ -121,11 +121,11 @@ def _try(lock: Lock, kept: Kept, count: int, dtype: np.dtype[Any]) -> Holder | N
         return None  # `_make_file` comes upon the same and says it on all ranks
 
 
-def note_rows(kept: Kept, table: np.memmap[Any, Any], rows: int) -> None:
+def record_rows(kept: FeatureCache, table: np.memmap[Any, Any], rows: int) -> None:
     """Write down that so many rows are there, once they are on the disk: after a crash the rest would be zeros."""
     try:
         table.flush()
-        kept.note(rows)
+        kept.write_fingerprint(rows)
     except OSError as error:
         if not is_full(error):
             raise
@@ -133,18 +133,20 @@ def note_rows(kept: Kept, table: np.memmap[Any, Any], rows: int) -> None:
 
 
 def shared_table(
-    backend: Backend, photos: int, dtype: np.dtype[Any], kept: Kept | None, *, makes_file: bool
+    backend: Backend, photos: int, dtype: np.dtype[Any], kept: FeatureCache | None, *, makes_file: bool
 ) -> np.memmap[Any, Any]:
     """Records (photos,), one array for all ranks of a machine: the first of them makes it, the others map it."""
     made, fault = _make_file(photos * dtype.itemsize, kept) if makes_file else (None, None)
-    told = backend.gather((platform.node(), made, fault))
-    faults = [text for _, _, text in told if text is not None]
+    reported = backend.gather((platform.node(), made, fault))
+    faults = [text for _, _, text in reported if text is not None]
     if faults:
         if made is not None and kept is None:
             made.unlink()
         raise UserError(faults[0])
     if kept is None:
-        path = made or next(file for host, file, _ in told if file is not None and host == platform.node())
+        path = made or next(
+            file for host, file, _ in reported if file is not None and host == platform.node()
+        )
     else:
         path = kept.path
         if backend.local_rank == 0 and not makes_file:
@@ -156,7 +158,7 @@ def shared_table(
     return table
 
 
-def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | None]:
+def _make_file(size_bytes: int, kept: FeatureCache | None) -> tuple[Path | None, str | None]:
     """A file whose room is taken already, or why there is none."""
     path = None
     try:
@@ -169,7 +171,7 @@ def _make_file(size_bytes: int, kept: Kept | None) -> tuple[Path | None, str | N
             path = Path(name)
         else:
             kept.path.parent.mkdir(parents=True, exist_ok=True)
-            kept.note(0)  # first: a file without a note is none of ours
+            kept.write_fingerprint(0)  # first: a file without a note is none of ours
             path, handle = kept.path, os.open(kept.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         with os.fdopen(handle, "r+b") as file:
             _reserve(file, size_bytes)

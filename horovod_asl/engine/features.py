@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos, Rows, each, photos_of
-from horovod_asl.engine.feature_cache import Kept, alone, note_rows, shared_table
+from horovod_asl.engine.dataset import Dataset, Rows, map_tensors, photos_of
+from horovod_asl.engine.feature_cache import FeatureCache, alone, record_rows, shared_table
 from horovod_asl.inputs.pixels import Inputs, to_input
 from horovod_asl.labels import CLASSES
 from horovod_asl.models import registry
@@ -59,9 +59,9 @@ class StoreFeatures:
     """
 
     rows: Rows
-    photos: Photos
+    photos: Dataset
 
-    def of(self, rows: Rows) -> Photos:
+    def of(self, rows: Rows) -> Dataset:
         """Those of some of `rows`."""
         return self.photos.select(np.searchsorted(self.rows, rows))
 
@@ -91,7 +91,7 @@ def features_of_store(
     network = _frozen_network(config, weights)
     if rows is None or config.model.cache_file is not None:
         rows = np.arange(len(store))
-    photos: Photos | None = photos_of(store, rows, config.model.input)
+    photos: Dataset | None = photos_of(store, rows, config.model.input)
     cache = _cache(config, store, network)
     if cache is not None and isinstance(network, HandNet) and not config.model.tuned_blocks:
         kept = dataclasses.replace(config, model=replace(config.model, train=f"last-{_BLOCKS_OF_MAPS}"))
@@ -127,12 +127,12 @@ def _digest(network: nn.Module) -> str:
     )
 
 
-def _cache(config: TrainConfig, store: Store, network: nn.Module) -> Kept | None:
+def _cache(config: TrainConfig, store: Store, network: nn.Module) -> FeatureCache | None:
     """The file of `--cache-features`; beside it one for each N of `--train last-N`."""
     file, train = config.model.cache_file, config.model.train
     if file is None:
         return None
-    about = {
+    fingerprint = {
         "version": FEATURES_VERSION,
         "store": store.digest,
         "model": config.model.name,
@@ -140,19 +140,19 @@ def _cache(config: TrainConfig, store: Store, network: nn.Module) -> Kept | None
         "train": train,
         "backbone": _digest(network),
     }
-    return Kept(file if train == "head" else file.with_name(f"{file.name}.{train}"), about)
+    return FeatureCache(file if train == "head" else file.with_name(f"{file.name}.{train}"), fingerprint)
 
 
 def extracted(
     network: nn.Module,
-    photos: Photos,
+    photos: Dataset,
     backend: Backend,
     stop: StopSignal,
     *,
     smallest_px: int = 0,
-    cache: Kept | None = None,
+    cache: FeatureCache | None = None,
     on_progress: Report = no_report,
-) -> Photos | None:
+) -> Dataset | None:
     """The photos as features of `network`'s frozen layers. Each rank computes its share; every rank must come here.
 
     Float32 (n, width); for hand_net records of such features (of maps in half precision) and of the hand. None where
@@ -169,7 +169,7 @@ def extracted(
     """
     read = _Reader(network.to(backend.device), backend.device, photos, smallest_px)
     if cache is not None:
-        cache = replace(cache, about={**cache.about, "row": str(read.dtype)})
+        cache = replace(cache, fingerprint={**cache.fingerprint, "row": str(read.dtype)})
     with alone(cache, len(photos), read.dtype, backend, stop) as makes_file:
         if makes_file is None:
             return None
@@ -178,7 +178,7 @@ def extracted(
             return None
     records: npt.NDArray[Any] = np.asarray(table)
     whole = records["features"] if records.dtype.names == ("features",) else records
-    return Photos(whole.__getitem__, photos.labels, are_features=True, times=photos.times)
+    return Dataset(whole.__getitem__, photos.labels, are_features=True, times=photos.times)
 
 
 def _fill(
@@ -186,7 +186,7 @@ def _fill(
     read: _Reader,
     backend: Backend,
     stop: StopSignal,
-    kept: Kept | None,
+    kept: FeatureCache | None,
     on_progress: Report,
     *,
     makes_notes: bool,
@@ -198,7 +198,7 @@ def _fill(
         backend.heartbeat()
         on_progress(start, len(table))
         if kept is not None and makes_notes and number % _PASSES_PER_NOTE == 0:
-            note_rows(kept, table, start)
+            record_rows(kept, table, start)
         if float(backend.sum(torch.tensor(float(stop.is_asked), device=backend.device))) > 0:
             return False
         rows = np.arange(start, min(start + block, len(table)))
@@ -210,7 +210,7 @@ def _fill(
         if backend.local_rank == 0:  # each row is one rank's, and zero on the others: nothing was rounded
             table[rows] = summed.cpu().numpy().view(table.dtype)
     if kept is not None and makes_notes and done < len(table):
-        note_rows(kept, table, len(table))
+        record_rows(kept, table, len(table))
     on_progress(len(table), len(table))
     backend.barrier()
     return True
@@ -222,7 +222,7 @@ class _Reader:
     `dtype` is that of a record: its `features`, and the `hand` where the network reads one.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, photos: Photos, smallest_px: int) -> None:
+    def __init__(self, network: nn.Module, device: torch.device, photos: Dataset, smallest_px: int) -> None:
         self._device, self._photos, self._smallest_px = device, photos, smallest_px
         self._extract = _extract(network, reads_maps=photos.are_features)
         first = self._read(np.zeros(1, np.int64))
@@ -242,7 +242,7 @@ class _Reader:
     @torch.no_grad()
     def _read(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
         images, _ = self._photos.batch(rows, self._device)
-        return self._extract(each(_nhwc, to_input(images, smallest_px=self._smallest_px)))
+        return self._extract(map_tensors(_nhwc, to_input(images, smallest_px=self._smallest_px)))
 
 
 def _numpy(part: Tensor) -> type[np.generic]:
@@ -254,13 +254,13 @@ def _extract(network: nn.Module, *, reads_maps: bool) -> Extract:
     if not isinstance(network, HandNet):
         return _Folded(network)
     if network.tuned_blocks:
-        return lambda reading: _halved(network.see(reading))  # type: ignore[arg-type]
+        return lambda reading: _halved(network.extract_features(reading))  # type: ignore[arg-type]
     before = copy.copy(network)  # the same layers
     before.tuned_blocks = _BLOCKS_OF_MAPS
     after = TunedTail(before)
     if reads_maps:
-        return lambda maps: after.see(maps)  # type: ignore[arg-type]
-    return lambda reading: after.see(_halved(before.see(reading)))  # type: ignore[arg-type]
+        return lambda maps: after.extract_features(maps)  # type: ignore[arg-type]
+    return lambda reading: after.extract_features(_halved(before.extract_features(reading)))  # type: ignore[arg-type]
 
 
 def _halved(maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -277,7 +277,7 @@ class _Folded:
         self._network: nn.Module = fuse(copy.deepcopy(model).eval())
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._seen: list[Tensor] = []
-        entry = registry.tail_of(self._network)[0]
+        entry = registry.layers_of_classifier(self._network)[0]
         entry.register_forward_pre_hook(lambda module, inputs: self._seen.append(inputs[0]))
 
     def __call__(self, batch: Inputs) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.dataset import Dataset
 from horovod_asl.engine.evaluate import evaluation_share, forward_passes
 from horovod_asl.labels import MOVEMENTS
 from horovod_asl.metrics.calibration import (
@@ -28,13 +28,13 @@ from horovod_asl.metrics.calibration import (
     softmax,
     threshold_for,
 )
-from horovod_asl.metrics.metrics import Scores, Tally
+from horovod_asl.metrics.metrics import MetricAccumulator, Metrics
 
 _ROWS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Logits float32 (n, classes) and labels int64 (n,), equal on every rank."""
 
     logits: npt.NDArray[np.float32]
@@ -54,34 +54,34 @@ class Answers:
         confidence: npt.NDArray[np.float64] = softmax(self.logits, temperature).max(axis=1)
         return np.nan_to_num(confidence)
 
-    def scores(self, temperature: float = 1.0) -> Scores:
+    def scores(self, temperature: float = 1.0) -> Metrics:
         """The figures at a temperature; accuracy and all that follows from it is the same at each."""
-        tally = Tally(self.logits.shape[1], torch.device("cpu"))
+        accumulator = MetricAccumulator(self.logits.shape[1], torch.device("cpu"))
         for start in range(0, len(self), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             logits = torch.from_numpy(self.logits[part])
-            tally.add(
+            accumulator.add(
                 logits if temperature == 1 else logits.double() / temperature,
                 torch.from_numpy(self.labels[part]),
             )
-        return tally.scores(torch.clone)
+        return accumulator.scores(torch.clone)
 
     def temperature(self) -> float:
         """The temperature that fits these answers; fit it on validation photos, never on those to be scored."""
         return fit_temperature(self.logits, self.labels)
 
 
-def collect(
+def predict_all(
     model: nn.Module,
     backend: Backend,
-    photos: Photos,
+    photos: Dataset,
     *,
     batch_size: int = 256,
     precision: str = "fp32",
     smallest_px: int = 0,
-    own_share: bool = False,
+    already_sharded: bool = False,
     on_progress: Report = no_report,
-) -> Answers:
+) -> Predictions:
     """Ask `model` for every photo, over all ranks; every rank must come here and gets all answers.
 
     Args:
@@ -90,7 +90,7 @@ def collect(
 
     The order is by rank, not that of `photos`.
     """
-    rows = evaluation_share(photos, backend, own_share=own_share)
+    rows = evaluation_share(photos, backend, already_sharded=already_sharded)
     passes = forward_passes(
         model,
         backend,
@@ -104,22 +104,24 @@ def collect(
     parts = [logits.cpu().numpy() for logits, _ in passes]
     own = np.concatenate(parts) if parts else None
     shares = backend.gather((own, photos.labels[rows]))
-    return Answers(
+    return Predictions(
         np.concatenate([logits for logits, _ in shares if logits is not None]),
         np.concatenate([labels for _, labels in shares]),
     )
 
 
-def measures(answers: Answers, classes: Sequence[str], temperature: float = 1.0) -> dict[str, Any]:
-    """The JSON of a score: `Scores.as_dict` of the logits as they are, and what is told beside it.
+def metrics_report(
+    predictions: Predictions, classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, Any]:
+    """The JSON of a score: `Metrics.as_dict` of the logits as they are, and what is told beside it.
 
     - without_j_z: n, correct, top1, macro_f1 of the photos whose label is no movement.
     - temperature, and at it: nll_calibrated, ece_calibrated and all that follows.
     - coverage: a list of {threshold, coverage, accuracy}, one for each of `calibration.THRESHOLDS`.
     - at_accuracy: {"0.95": {threshold, coverage, accuracy}}, the lowest threshold that gives it here, or null.
     """
-    scores, calibrated = answers.scores(), answers.scores(temperature)
-    confidence, right = answers.confidence(temperature), answers.right
+    scores, calibrated = predictions.scores(), predictions.scores(temperature)
+    confidence, right = predictions.confidence(temperature), predictions.right
     least = {accuracy: threshold_for(confidence, right, accuracy) for accuracy in ACCURACIES}
     return scores.as_dict(tuple(classes)) | {
         "without_j_z": scores.without([index for index, name in enumerate(classes) if name in MOVEMENTS]),

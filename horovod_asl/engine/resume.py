@@ -15,7 +15,7 @@ from torch import Tensor
 
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.train_state import Learner, float_buffers
+from horovod_asl.engine.train_state import TrainState, float_buffers
 from horovod_asl.errors import UserError
 from horovod_asl.runs import checkpoint
 from horovod_asl.runs.run_folder import RunFolder
@@ -67,44 +67,44 @@ def position_of(loaded: State | None, config: TrainConfig, backend: Backend) -> 
     return position
 
 
-def capture(learner: Learner, position: Position, buffers: list[list[Tensor]]) -> State:
+def capture(train_state: TrainState, position: Position, buffers: list[list[Tensor]]) -> State:
     """All but the weights that a resume needs; `buffers`: every rank's own statistics."""
     return {
         "position": asdict(position),
-        "optimizer": learner.optimizer.state_dict(),
+        "optimizer": train_state.optimizer.state_dict(),
         "buffers": buffers,
-        "ema": None if learner.average is None else learner.average.state_dict(),
-        "scaler": None if learner.scaler is None else learner.scaler.state_dict(),
+        "ema": None if train_state.average is None else train_state.average.state_dict(),
+        "scaler": None if train_state.scaler is None else train_state.scaler.state_dict(),
     }
 
 
-def apply(loaded: State, learner: Learner, backend: Backend) -> None:
+def apply(loaded: State, train_state: TrainState, backend: Backend) -> None:
     """Put `capture`'s state and the weights into a learner that is wrapped already."""
-    learner.model.load_state_dict(loaded["weights"])
+    train_state.model.load_state_dict(loaded["weights"])
     for group in loaded["optimizer"]["param_groups"]:
         group["fused"] = True  # the run may be older than that
-    learner.optimizer.load_state_dict(loaded["optimizer"])
-    if learner.average is not None:
-        learner.average.load_state_dict(loaded["ema"])
-    if learner.scaler is not None:
-        learner.scaler.load_state_dict(loaded["scaler"])
+    train_state.optimizer.load_state_dict(loaded["optimizer"])
+    if train_state.average is not None:
+        train_state.average.load_state_dict(loaded["ema"])
+    if train_state.scaler is not None:
+        train_state.scaler.load_state_dict(loaded["scaler"])
     if len(loaded["buffers"]) == backend.world_size:
-        for buffer, value in zip(_buffers(learner), loaded["buffers"][backend.rank], strict=True):
+        for buffer, value in zip(_buffers(train_state), loaded["buffers"][backend.rank], strict=True):
             buffer.copy_(value)
 
 
-def own_buffers(learner: Learner) -> list[Tensor]:
+def own_buffers(train_state: TrainState) -> list[Tensor]:
     """Copies on the CPU of the statistics that each rank keeps of its own."""
-    return [buffer.detach().cpu().clone() for buffer in _buffers(learner)]
+    return [buffer.detach().cpu().clone() for buffer in _buffers(train_state)]
 
 
-def require_equal_weights(learner: Learner, backend: Backend) -> None:
+def require_equal_weights(train_state: TrainState, backend: Backend) -> None:
     """Every rank holds the same weights; UserError names those that do not."""
-    digests = backend.gather(checkpoint.weights_digest(dict(learner.model.named_parameters())))
+    digests = backend.gather(checkpoint.weights_digest(dict(train_state.model.named_parameters())))
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
         raise UserError(f"ranks {odd} hold other weights than rank 0; are all hosts on the same versions?")
 
 
-def _buffers(learner: Learner) -> list[Tensor]:
-    return [buffer for model in learner.models for buffer in float_buffers(model)]
+def _buffers(train_state: TrainState) -> list[Tensor]:
+    return [buffer for model in train_state.models for buffer in float_buffers(model)]

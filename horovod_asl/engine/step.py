@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from horovod_asl.config_groups import AugmentConfig
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos, each, labels_to
+from horovod_asl.engine.dataset import Dataset, labels_to, map_tensors
 from horovod_asl.engine.loader import Shard
-from horovod_asl.engine.train_state import Learner
+from horovod_asl.engine.train_state import TrainState
 from horovod_asl.errors import UserError
 from horovod_asl.inputs.augment_hands import augment_hands
 from horovod_asl.inputs.pixels import Augment, Inputs, draws, mix, normalise, to_input, to_unit
@@ -39,9 +39,9 @@ class StepOptions:
 
 
 def train_step(
-    learner: Learner,
+    train_state: TrainState,
     backend: Backend,
-    photos: Photos,
+    photos: Dataset,
     shard: Shard,
     options: StepOptions,
     *,
@@ -63,31 +63,31 @@ def train_step(
     Raises:
         UserError: the gradient is not finite (seen by all ranks, before the weights change).
     """
-    for group in learner.optimizer.param_groups:
+    for group in train_state.optimizer.param_groups:
         group["lr"] = learning_rate * group.get("rate", 1.0)
     torch.manual_seed(int(np.random.SeedSequence([options.seed, step, backend.rank]).generate_state(1)[0]))
-    learner.optimizer.zero_grad()
+    train_state.optimizer.zero_grad()
     sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
     here = backend.num_replicas // backend.world_size
     for index, part in enumerate(shard.micro_batches(options.accumulation_steps, replicas=here)):
         last = index + 1 == options.accumulation_steps
-        with backend.gradients(learner.module, last=last):
-            sums += _backward(learner, backend, photos, part, options, step)
-    _update(learner, backend, options.clip_norm, step)
+        with backend.gradients(train_state.module, last=last):
+            sums += _backward(train_state, backend, photos, part, options, step)
+    _update(train_state, backend, options.clip_norm, step)
     return sums
 
 
 def _backward(
-    learner: Learner, backend: Backend, photos: Photos, part: Shard, options: StepOptions, step: int
+    train_state: TrainState, backend: Backend, photos: Dataset, part: Shard, options: StepOptions, step: int
 ) -> Tensor:
     images, labels = photos.batch(part.indices, backend.device)
     inputs, targets = _prepare(images, labels, part, options, step)
     weights = labels_to(part.weights, backend.device)
     with autocast(backend.device, options.precision):
-        logits = learner.module(inputs)
+        logits = train_state.module(inputs)
     losses = -(targets * torch.log_softmax(logits.float(), 1)).sum(1) * weights
     loss = losses.sum() * (backend.world_size / part.global_count)
-    scaled: Tensor = loss if learner.scaler is None else learner.scaler.scale(loss)
+    scaled: Tensor = loss if train_state.scaler is None else train_state.scaler.scale(loss)
     scaled.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         hits = ((logits.argmax(1) == labels) * weights).sum()
@@ -102,12 +102,12 @@ def _prepare(
     if config.label_smoothing:
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / options.num_classes
     if not config.augment:
-        return each(_layout(options), to_input(images, smallest_px=options.smallest_px)), targets
+        return map_tensors(_layout(options), to_input(images, smallest_px=options.smallest_px)), targets
     uniform = draws(options.seed, step, part.positions, options.global_batch)
     batch = augmented(images, uniform, config, smallest_px=options.smallest_px)
     if isinstance(batch, Tensor) and batch.ndim == 4:
         batch, targets = mix(batch, targets, config, seed=options.seed, step=step)
-    return each(_layout(options), batch), targets
+    return map_tensors(_layout(options), batch), targets
 
 
 def _layout(options: StepOptions) -> Callable[[Tensor], Tensor]:
@@ -141,31 +141,31 @@ def _augmented_photos(
     return normalise(Augment(config, warp=warp)(to_unit(images, smallest_px=smallest_px), uniform))
 
 
-def _update(learner: Learner, backend: Backend, clip_norm: float | None, step: int) -> None:
-    optimizer, scaler = learner.optimizer, learner.scaler
+def _update(train_state: TrainState, backend: Backend, clip_norm: float | None, step: int) -> None:
+    optimizer, scaler = train_state.optimizer, train_state.scaler
     backend.reduce_gradients(optimizer)
     if scaler is not None:
         scaler.unscale_(optimizer)
-    trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in train_state.model.parameters() if parameter.requires_grad]
     norm = nn.utils.clip_grad_norm_(trained, clip_norm if clip_norm is not None else float("inf"))
     if scaler is None:
-        _skip_if_not_finite(norm, learner, step)
+        _skip_if_not_finite(norm, train_state, step)
     backend.apply(optimizer, scaler)
     if scaler is not None:
         scaler.update()
-    learner.after_step()
+    train_state.after_step()
 
 
-def _skip_if_not_finite(norm: Tensor, learner: Learner, step: int) -> None:
+def _skip_if_not_finite(norm: Tensor, train_state: TrainState, step: int) -> None:
     """Stop before a step that would ruin the weights. The norm is of the averaged gradients, so all ranks stop.
 
     On a GPU nobody waits for the norm: `found_inf` has the fused optimizer pass over the step on the device,
-    and `learner.skipped` counts it there, to be asked for when the run next waits for the device anyway.
+    and `train_state.skipped` counts it there, to be asked for when the run next waits for the device anyway.
     """
     if norm.device.type != "cpu":
         bad = (~torch.isfinite(norm)).float()
-        learner.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        learner.skipped = bad if learner.skipped is None else learner.skipped + bad
+        train_state.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        train_state.skipped = bad if train_state.skipped is None else train_state.skipped + bad
     elif not bool(torch.isfinite(norm)):
         raise not_finite(f"at step {step}")
 
@@ -185,9 +185,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def train_epoch(
-    learner: Learner,
+    train_state: TrainState,
     backend: Backend,
-    photos: Photos,
+    photos: Dataset,
     shards: Iterable[Shard],
     options: StepOptions,
     *,
@@ -207,7 +207,7 @@ def train_epoch(
     for step, shard in enumerate(shards, start=first_step):
         backend.heartbeat(step)
         rate = learning_rate_at(step)
-        sums = train_step(learner, backend, photos, shard, options, step=step, learning_rate=rate)
+        sums = train_step(train_state, backend, photos, shard, options, step=step, learning_rate=rate)
         if after_step(step + 1, sums):
             return False
     return True

@@ -21,7 +21,7 @@ AveragedModel = torch.optim.swa_utils.AveragedModel
 
 
 @dataclass
-class Learner:
+class TrainState:
     """What a step changes: `module` (the wrapped `model` or its tail), `optimizer`, and `average`, which follows."""
 
     model: nn.Module
@@ -51,9 +51,9 @@ class Learner:
             self.average.update_parameters(self.model)
 
 
-def build_learner(
+def build_train_state(
     config: TrainConfig, backend: Backend, *, accumulation_steps: int, resumed: bool
-) -> Learner:
+) -> TrainState:
     """The parts of a run from its config, the same weights on every rank.
 
     Args:
@@ -73,12 +73,12 @@ def build_learner(
     options = ReductionOptions(
         accumulation_steps, execution.adasum, execution.fp16_compression, execution.deterministic
     )
-    called = models.tail(model) if config.trains_on_features else model
+    called = models.classifier(model) if config.trains_on_features else model
     module, optimizer = backend.wrap(called, build_optimizer(model, config.optimizer), options)
     if execution.compile:
         module = torch.compile(module)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(backend.device.type) if execution.precision == "fp16" else None
-    return Learner(model, module, optimizer, average, scaler)
+    return TrainState(model, module, optimizer, average, scaler)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

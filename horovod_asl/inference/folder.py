@@ -68,7 +68,7 @@ def load_folder(
     split: str | None = None,
     exclude: Sequence[str] = (),
     classes: ClassNames = USUAL,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     on_progress: Report = no_report,
 ) -> LoadedPhotos:
     """The photos of class folders (any of the 29), or of a zip or flat test folder: whatever `prepare` reads.
@@ -77,14 +77,14 @@ def load_folder(
     classes are counted, and a note names the folders. `split` keeps to the folders of one side (`train`,
     `validation`, `test`), or names `all`; `exclude` leaves out files. UserError if there is no class folder, no such
     side, or nothing that a pattern excludes. `classes` says what names of folders and of files mean; rank 0 gives
-    `say` a line of it before the photos are read, and
+    `log` a line of it before the photos are read, and
     `on_progress` gets the photos of this rank that are read, and in all.
     """
     found = find_photos(Path(folder), exclude, classes)
     refuse_idle(exclude, found.excluded)
     refuse_idle_classes(classes, found.class_lines)
     for line in (*found.class_lines, *found.film_lines) if rank == 0 else ():
-        say(f"{folder}: {line}")
+        log(f"{folder}: {line}")
     photos, note = _of_split(folder, found.photos, split)
     own = photos[rank::world_size]
     loaded = _load(

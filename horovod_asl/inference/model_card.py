@@ -1,4 +1,4 @@
-"""The card of a model in a box: Markdown made of facts, after Mitchell et al. 2019 (arXiv:1810.03993)."""
+"""The card of a bundled model: Markdown made of facts, after Mitchell et al. 2019 (arXiv:1810.03993)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _HEAD = """| photos of | n | in training | top-1 | without J, Z | macro F1 | T |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 Row = tuple[str, Mapping[str, Any]]
-"""What was scored, and its scores (`predictions.measures`), with `photos_in_training` where it is known."""
+"""What was scored, and its scores (`predictions.metrics_report`), with `photos_in_training` where it is known."""
 
 
 def read_scores(path: Path) -> list[Row]:
@@ -97,14 +97,14 @@ def read_scores(path: Path) -> list[Row]:
 def model_card(
     run: RunFolder,
     *,
-    box: Path,
+    bundle: Path,
     temperature: float,
     origin: str,
     inputs: Mapping[str, str],
     scores: Sequence[Row],
     notes: str,
 ) -> str:
-    """The card of the model whose files lie in `box`.
+    """The card of the model whose files lie in `bundle`.
 
     Args:
         run: where the model comes from; what its `result.json` says stands before `scores`.
@@ -113,16 +113,16 @@ def model_card(
         notes: Markdown in the maker's own words, for the section on how it was made.
     """
     facts = run.facts()
-    config = box / CONFIG
+    config = bundle / CONFIG
     manifest, _ = run.best_weights()
-    known = RunFolder(box).facts()["box"]
+    known = RunFolder(bundle).facts()["bundle"]
     rounded = ", rounded to float16" if known["rounded_to"] else ""
     if known["unfinished"]:
         rounded += f"; the run was not finished ({known['unfinished']})"
     return _CARD.substitute(
         model=facts["model"],
         classes=len(facts["classes"]),
-        files="\n".join(_file_row(box / name) for name in (WEIGHTS, ONNX)),
+        files="\n".join(_file_row(bundle / name) for name in (WEIGHTS, ONNX)),
         inputs=" and ".join(f"`{name}` {kind}" for name, kind in inputs.items()),
         parameters=_thousands(facts.get("settings", {}).get("parameters", "?")),
         epoch=manifest.get("epoch"),
@@ -220,8 +220,8 @@ def _command(facts: Mapping[str, Any]) -> str:
         "ddp": f"torchrun --nproc-per-node {ranks} --no-python ",
     }
     prefix = launcher.get(settings.get("backend"), "") if ranks > 1 else ""
-    command = f"{prefix}horovod-asl train --config horovod_asl/box/{CONFIG} --store STORE"
-    if not facts.get("begun_with"):
+    command = f"{prefix}horovod-asl train --config horovod_asl/bundled_model/{CONFIG} --store STORE"
+    if not facts.get("initialized_from"):
         return command
     first = f"{prefix}horovod-asl train --config FIRST.yaml --store STORE --run-folder FIRST"
     return f"{first}\n    {command} --pretrained FIRST"
@@ -229,7 +229,7 @@ def _command(facts: Mapping[str, Any]) -> str:
 
 def _first(facts: Mapping[str, Any]) -> str:
     """The config of the run that this one began with, where it began with one."""
-    begun = facts.get("begun_with")
+    begun = facts.get("initialized_from")
     if not begun:
         return ""
     config = f"```yaml\n{begun['config']}```"

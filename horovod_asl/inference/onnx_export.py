@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from horovod_asl import __version__
 from horovod_asl.errors import UserError
 from horovod_asl.hands.record import HAND_DTYPE, LANDMARKS, hand, hand_arrays, no_hand
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.onnx_metadata import metadata
-from horovod_asl.inference.predictor import Predictor
 from horovod_asl.inference.readers import Reader
 from horovod_asl.inputs.pixels import to_input
 from horovod_asl.models.registry import smallest_input_px
@@ -60,7 +60,7 @@ class Exported:
 
 
 def export_onnx(
-    predictor: Predictor,
+    classifier: Classifier,
     path: Path,
     *,
     batch: int | None = None,
@@ -80,13 +80,13 @@ def export_onnx(
             differ by more than `TOLERANCE`; no file is left.
     """
     require_onnx()
-    inputs = drawn_inputs(predictor.reader, checked)
-    network = _FromReader(predictor.model.eval(), smallest_input_px(predictor.facts["model"]))
+    inputs = drawn_inputs(classifier.reader, checked)
+    network = _FromReader(classifier.model.eval(), smallest_input_px(classifier.facts["model"]))
     on_stage("export: tracing the network")
     # Before the export: it fills the caches that tracing must not fill.
     expected = _torch_logits(network, inputs)
     graph = _traced(network, _sized(inputs, batch or 2), dynamic=batch is None)
-    _tidy(graph, metadata(predictor))
+    _tidy(graph, metadata(classifier))
     _halve(graph)
     partial = _write_aside(graph, path)
     on_stage("export: comparing ONNX Runtime with torch")
@@ -242,9 +242,9 @@ def _compare(path: Path, inputs: Inputs, expected: NDArray[np.float32], batch: i
     sizes = [batch] if batch is not None else [None, 1]
     seen = [run_onnx(path, inputs, batch=size) for size in sizes]
     difference = max(float(np.abs(logits - expected).max()) for logits in seen)
-    answers = [logits.argmax(1) for logits in seen]
+    predictions = [logits.argmax(1) for logits in seen]
     allowed = max(TOLERANCE, TOLERANCE / 10 * float(np.abs(expected).max()))
-    if not (difference <= allowed and all(np.array_equal(some, expected.argmax(1)) for some in answers)):
+    if not (difference <= allowed and all(np.array_equal(some, expected.argmax(1)) for some in predictions)):
         raise UserError(
             f"ONNX Runtime's logits differ from torch's by {difference:.2g} (allowed: {allowed:.2g}), so no file was "
             "written: this network's operators are not the same in both"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from horovod_asl.hands.record import ARRAY_ROWS, CROP_SIDE
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.runs.checkpoint import weights_digest
 
 _CROP = (
@@ -37,39 +37,39 @@ _BOX = (
 _LOGITS = "of the classes in the order of `classes`; probabilities are softmax(logits / temperature)"
 
 
-def metadata(predictor: Predictor) -> dict[str, str]:
+def metadata(classifier: Classifier) -> dict[str, str]:
     """What the graph's inputs and outputs mean, how to make and read them, and which weights these are."""
-    parameters = dict(predictor.model.named_parameters())
+    parameters = dict(classifier.model.named_parameters())
     facts = {
-        "classes": json.dumps(predictor.classes),
-        "image_size": str(predictor.image_size),
-        "model": predictor.facts["model"],
-        "epoch": predictor.epoch,
+        "classes": json.dumps(classifier.classes),
+        "image_size": str(classifier.image_size),
+        "model": classifier.facts["model"],
+        "epoch": classifier.epoch,
         "weights_digest": weights_digest(parameters),
-        "temperature": predictor.temperature,
-        "finished": "false" if predictor.unfinished is not None else "true",
-        "outputs": json.dumps({"logits": f"float32 (n, {len(predictor.classes)}): {_LOGITS}"}),
-        **_feeding(predictor),
+        "temperature": classifier.temperature,
+        "finished": "false" if classifier.unfinished is not None else "true",
+        "outputs": json.dumps({"logits": f"float32 (n, {len(classifier.classes)}): {_LOGITS}"}),
+        **_feeding(classifier),
         "manual": "docs/onnx.md and examples/onnx_read.py of horovod_asl",
     }
     return {key: str(value) for key, value in facts.items() if value is not None}
 
 
-def _feeding(predictor: Predictor) -> dict[str, str]:
+def _feeding(classifier: Classifier) -> dict[str, str]:
     """`inputs` by name, `square`: what is done to a photo first, and for hands `box`, and how they are found."""
-    side = predictor.reader.side_px
+    side = classifier.reader.side_px
     square = {"square": _SQUARE.format(side=side)}
-    if not predictor.reader.finds_hands:
+    if not classifier.reader.finds_hands:
         return {
             "inputs": json.dumps({"photo": f"uint8 (n, {side}, {side}, 3): RGB, 0 to 255: the square"}),
             **square,
         }
     inputs = {}
-    if predictor.sees != "landmarks":
-        crop_px = predictor.facts["crop_size"]
-        name = "crop" if predictor.sees == "both" else "photo"
+    if classifier.input_type != "landmarks":
+        crop_px = classifier.facts["crop_size"]
+        name = "crop" if classifier.input_type == "both" else "photo"
         inputs[name] = f"uint8 (n, {crop_px}, {crop_px}, 3): {_CROP}"
-    if predictor.sees != "pixels":
+    if classifier.input_type != "pixels":
         inputs["hand"] = f"float32 (n, {ARRAY_ROWS}, 3): {_HAND}"
-    found = {"hands": json.dumps(predictor.facts["hands"])} if "hands" in predictor.facts else {}
+    found = {"hands": json.dumps(classifier.facts["hands"])} if "hands" in classifier.facts else {}
     return {"inputs": json.dumps(inputs), **square, "box": _BOX.format(side=CROP_SIDE), **found}

@@ -13,7 +13,7 @@ import torch
 CALIBRATION_BINS = 15
 
 
-class Tally:
+class MetricAccumulator:
     """Counts on one rank: a confusion matrix, top-3 hits, the summed loss, and calibration bins.
 
     All of it lies in one float64 vector (exact for counts below 2**53), so that ranks add it in one sum.
@@ -45,13 +45,13 @@ class Tally:
         self._bins[1].scatter_add_(0, bins, hits)
         self._bin_counts.scatter_add_(0, bins, ones)
 
-    def scores(self, sum_over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
+    def scores(self, sum_over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> Metrics:
         """The figures over all ranks; one collective."""
         parts = (self._confusion, self._sums, self._bins.flatten(), self._bin_counts)
         total = sum_over_ranks(torch.cat(parts)).cpu().numpy()
         confusion, sums, bins, counts = np.split(total, np.cumsum([part.numel() for part in parts])[:-1])
         confidence, hits = bins.reshape(2, CALIBRATION_BINS)
-        return Scores(
+        return Metrics(
             confusion=confusion.reshape(self._shape).astype(np.int64),
             top3_hits=int(sums[0]),
             nll_sum=float(sums[1]),
@@ -60,7 +60,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Metrics:
     """What a model did on a set of photos.
 
     `confusion` is int64 (num_classes, num_classes), rows true, columns predicted. The rest are sums over photos.

@@ -64,7 +64,7 @@ class HandNet(nn.Module):
         """The number of the first block that is trained."""
         return len(self.trunk.blocks) - self.tuned_blocks
 
-    def see(self, reading: Reading) -> Reading:
+    def extract_features(self, reading: Reading) -> Reading:
         """What the frozen part of the trunk gives of each side in each position, and the hands.
 
         Float (n, 2, 2, 1152 + 21 · 112): pooled features and the map's at the landmarks. Where blocks are tuned, what
@@ -83,7 +83,7 @@ class HandNet(nn.Module):
         crops, hands = reading
         pixels = to_unit_again(crops)
         features = []
-        for held in (held for side in (hands, other_side(hands)) for held in (side, as_held(side))):
+        for held in (held for side in (hands, mirrored(hands)) for held in (side, unrotated(side))):
             view = F.grid_sample(pixels, _view_grid(held), align_corners=False)
             features.append(read(view.contiguous(memory_format=torch.channels_last), held))
         stacked = torch.stack(features, 1)
@@ -94,7 +94,7 @@ class HandNet(nn.Module):
         return _joined(local, pooled, _points_in_view(hands), hands)
 
     def _before_tuned(self, view: Tensor, hands: Tensor) -> Tensor:
-        maps = self.trunk.begin(view, self.first_tuned)
+        maps = self.trunk.forward_to(view, self.first_tuned)
         return torch.cat([maps.flatten(1), _points_in_view(hands).flatten(1)], 1)
 
 
@@ -106,7 +106,7 @@ def _joined(local: Tensor, pooled: Tensor, points: Tensor, hands: Tensor) -> Ten
 
 
 class TunedTail(nn.Module):
-    """What `HandNet.see` gives of a network whose last blocks are tuned, to logits (n, num_classes).
+    """What `HandNet.extract_features` gives of a network whose last blocks are tuned, to logits (n, num_classes).
 
     In training a photo is shown on one side, by a draw, and in one position, in turns: four times the photos for the
     same work. It holds the network's own layers.
@@ -122,17 +122,17 @@ class TunedTail(nn.Module):
         """Logits (n, num_classes)."""
         features, hands = seen
         if not self.head.training:
-            logits: Tensor = self.head(self.see(seen))
+            logits: Tensor = self.head(self.extract_features(seen))
             return logits
         place = torch.arange(len(hands), device=hands.device)
         other = torch.rand(len(hands)).to(hands.device) < 0.5
-        held = torch.where(other[:, None, None], other_side(hands), hands)
-        return self.head.in_turns(self._read(features[place, other.long(), place % POSITIONS], held), held)
+        held = torch.where(other[:, None, None], mirrored(hands), hands)
+        return self.head.interleave(self._read(features[place, other.long(), place % POSITIONS], held), held)
 
-    def see(self, seen: Reading) -> Reading:
+    def extract_features(self, seen: Reading) -> Reading:
         """What the whole trunk gives of each side in each position, from what entered its last blocks; and the hands.
 
-        As `HandNet.see` gives it where no blocks are tuned.
+        As `HandNet.extract_features` gives it where no blocks are tuned.
         """
         features, hands = seen
         of_looks = self._read(features.flatten(0, 2), hands.repeat_interleave(SIDES * POSITIONS, 0))
@@ -142,11 +142,11 @@ class TunedTail(nn.Module):
         maps, points = features[:, : -2 * LANDMARKS].float(), features[:, -2 * LANDMARKS :].float()
         side = round((maps.shape[1] / self._channels) ** 0.5)
         maps = maps.view(-1, self._channels, side, side).contiguous(memory_format=torch.channels_last)
-        return _joined(*self.trunk.finish(maps, self._first), points.view(-1, LANDMARKS, 2), hands)
+        return _joined(*self.trunk.forward_from(maps, self._first), points.view(-1, LANDMARKS, 2), hands)
 
 
 class HandHead(nn.Module):
-    """What `HandNet.see` gives to logits (n, num_classes): the mean over both sides of the hand and both positions.
+    """Features of `HandNet.extract_features` to logits (n, num_classes): the mean over both sides and both positions.
 
     Each position has a branch of its own, and in training a photo teaches only one of them, in turns: taught together
     they lean on each other, and read strangers worse.
@@ -176,7 +176,7 @@ class HandHead(nn.Module):
             ]
         )
 
-    def in_turns(self, features: Tensor, hands: Tensor) -> Tensor:
+    def interleave(self, features: Tensor, hands: Tensor) -> Tensor:
         """Logits (n, num_classes) of photos of which one side and position was read, the positions in turns.
 
         Args:
@@ -224,7 +224,7 @@ class _Branch(nn.Module):
     def forward(self, features: Tensor, hands: Tensor) -> Tensor:
         """Features float (n, 2, 1152 + 21 · 112) of both sides to logits (n, num_classes), their mean."""
         one, other = features.unbind(1)
-        return (self.of_one_side(one, hands) + self.of_one_side(other, other_side(hands))) / 2
+        return (self.of_one_side(one, hands) + self.of_one_side(other, mirrored(hands))) / 2
 
     def of_one_side(self, features: Tensor, hands: Tensor) -> Tensor:
         """Features float (n, 1152 + 21 · 112) of the side that `hands` are told as, to logits (n, num_classes)."""
@@ -237,14 +237,14 @@ class _Branch(nn.Module):
         return logits
 
 
-def other_side(hands: Tensor) -> Tensor:
+def mirrored(hands: Tensor) -> Tensor:
     """The same hands, left ones taken for right ones and right ones for left ones."""
     others = hands.clone()
     others[:, SEEN_ROW, 1] = -hands[:, SEEN_ROW, 1]
     return others
 
 
-def as_held(hands: Tensor) -> Tensor:
+def unrotated(hands: Tensor) -> Tensor:
     """The same hands, the view of the crop turned back to the photo's upright."""
     held = hands.clone()
     held[:, VIEW_ROW, 0] = hands[:, VIEW_ROW, 0] - hands[:, TURN_ROW, 0]

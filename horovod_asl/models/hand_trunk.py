@@ -76,16 +76,16 @@ class HandTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The map float (n, 112, 14, 14), and what the last layer gives, pooled, float (n, 1152)."""
-        return self.finish(self.begin(images, 0), 0)
+        return self.forward_from(self.forward_to(images, 0), 0)
 
-    def begin(self, images: Tensor, block: int) -> Tensor:
+    def forward_to(self, images: Tensor, block: int) -> Tensor:
         """What enters the block of this number."""
         features = _relu6(self.stem(_same(images, 3, 2)))
         for one in self.blocks[:block]:
             features = one(features)
         return features
 
-    def finish(self, features: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    def forward_from(self, features: Tensor, block: int) -> tuple[Tensor, Tensor]:
         """As `forward`, from what enters the block of this number, the one after `LOCAL_FROM` or one before it."""
         local = features
         for index, one in enumerate(self.blocks[block:], start=block):

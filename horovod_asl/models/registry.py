@@ -35,8 +35,8 @@ def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -
         name: one of `networks.NETWORKS`.
         num_classes: the width of the new head.
         pretrained: None, `imagenet` (torchvision's hub), `hands` (hand_net's trunk from the hand finder's bundle), or
-            a file of weights whose head may differ, or the folder of a run or box (or `default`, the one that ships),
-            whose best weights are taken.
+            a file of weights whose head may differ, or the folder of a run or bundle (or `default`, the one that
+            ships), whose best weights are taken.
 
     Raises:
         UserError: unknown name, weights that cannot be fetched, read or matched.
@@ -88,7 +88,7 @@ def head_of(model: nn.Module) -> nn.Linear:
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def tail_of(model: nn.Module) -> list[nn.Module]:
+def layers_of_classifier(model: nn.Module) -> list[nn.Module]:
     """The head, and the dropout before it where there is one.
 
     What enters the first of them is, with a frozen backbone, a function of the photo alone.
@@ -98,11 +98,11 @@ def tail_of(model: nn.Module) -> list[nn.Module]:
     return leaves[head - 1 : head + 1] if isinstance(leaves[head - 1], nn.Dropout) else [leaves[head]]
 
 
-def tail(model: nn.Module) -> nn.Module:
+def classifier(model: nn.Module) -> nn.Module:
     """The part behind a frozen backbone, from its features to logits; it shares the model's weights."""
     if isinstance(model, HandNet):
         return TunedTail(model) if model.tuned_blocks else model.tail
-    *before, last = tail_of(model)
+    *before, last = layers_of_classifier(model)
     return nn.Sequential(*before, nn.Flatten(1), last)
 
 

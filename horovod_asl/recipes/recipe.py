@@ -19,7 +19,7 @@ import yaml
 from horovod_asl.command_line.cli import named_flags
 from horovod_asl.config import TrainConfig
 from horovod_asl.store.store import Store
-from horovod_asl.training.datasets import parts_of
+from horovod_asl.training.datasets import recording_names
 
 BUNDLED: tuple[str, ...] = ("bundled",)
 TWO_STAGES: tuple[str, ...] = ("head", "tuned")
@@ -53,7 +53,7 @@ def recipe_of(
         return TWO_STAGES if pretrained == "hands" else BUNDLED
     is_small = (
         _photos_of_training(named, store) <= SMALL_STORE_PHOTOS
-        or len(parts_of(store, store.training_rows)) < SMALL_STORE_RECORDINGS
+        or len(recording_names(store, store.training_rows)) < SMALL_STORE_RECORDINGS
     )
     return BUNDLED if is_small else TWO_STAGES
 

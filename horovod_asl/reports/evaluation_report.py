@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from horovod_asl.errors import UserError
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.reports.example_sheets import (
     ConfusedPair,
     Example,
@@ -52,7 +52,7 @@ def claim_report_folder(folder: Path) -> None:
 
 
 def write_evaluation_report(
-    folder: Path, scores: dict[str, Any], predictor: Predictor, album: Album, readings: Readings
+    folder: Path, scores: dict[str, Any], classifier: Classifier, album: Album, readings: Readings
 ) -> Path:
     """Draw the pictures of an evaluation into `folder` and write its page; the page's path.
 
@@ -63,9 +63,9 @@ def write_evaluation_report(
         scores: the JSON of `horovod-asl evaluate`.
         album: where the photos of `readings` are.
     """
-    wrong = _explained(predictor, album, readings, wrong=True)
-    right = _explained(predictor, album, readings, wrong=False)
-    pairs = confused_pairs(predictor, album, readings, scores)
+    wrong = _explained(classifier, album, readings, wrong=True)
+    right = _explained(classifier, album, readings, wrong=False)
+    pairs = confused_pairs(classifier, album, readings, scores)
     pictures = {
         WRONG: _sheet(
             wrong, f"Read wrongly: {len(wrong)} of {readings.wrongly().size:,}, each class's surest first"
@@ -84,13 +84,13 @@ def write_evaluation_report(
         plot_confusion(scores, f"{scores['top1']:.1%} of {scores['n']:,}", folder / CONFUSION)
         plot_per_class(scores, "class by class", folder / PER_CLASS)
         examples = [*_examples("Read wrongly", wrong), *_examples("Read rightly", right), *_pairs(pairs)]
-        write_atomically(path, _page(scores, predictor, album, examples))
+        write_atomically(path, _page(scores, classifier, album, examples))
     return path
 
 
-def _explained(predictor: Predictor, album: Album, readings: Readings, *, wrong: bool) -> list[Example]:
+def _explained(classifier: Classifier, album: Album, readings: Readings, *, wrong: bool) -> list[Example]:
     photos = readings.spread(readings.wrongly() if wrong else readings.rightly(), _EXAMPLES)
-    return explained(predictor, album, readings, photos, landmarks=True) if photos else []
+    return explained(classifier, album, readings, photos, landmarks=True) if photos else []
 
 
 def _sheet(examples: Sequence[Example], title: str) -> Image.Image | None:
@@ -133,18 +133,18 @@ def _photos(image: Image.Image, alt: str, caption: str) -> str:
     return picture(data.getvalue(), "image/jpeg", alt, caption=caption)
 
 
-def _page(scores: dict[str, Any], predictor: Predictor, album: Album, examples: Sequence[str]) -> str:
+def _page(scores: dict[str, Any], classifier: Classifier, album: Album, examples: Sequence[str]) -> str:
     name = Path(scores["photos"]).name
     parts = [
         headline(scores, name),
         score_table([("all classes", scores)]),
         f"<p>{html.escape(_honesty(scores))}</p>",
         *examples,
-        f'<p class="quiet">{html.escape(_notes(predictor, album))}</p>',
+        f'<p class="quiet">{html.escape(_notes(classifier, album))}</p>',
         *class_by_class(scores, name),
     ]
     subtitle = f"{scores['run']}, {_epoch(scores)} · {listed(scores['scored'])}"
-    return page(f"{predictor.facts['model']} on {name}", subtitle, "\n".join(parts))
+    return page(f"{classifier.facts['model']} on {name}", subtitle, "\n".join(parts))
 
 
 def _epoch(scores: dict[str, Any]) -> str:
@@ -158,9 +158,9 @@ def _honesty(scores: dict[str, Any]) -> str:
     return f"{count:,} of these {scores['n']:,} photos were in training."
 
 
-def _notes(predictor: Predictor, album: Album) -> str:
+def _notes(classifier: Classifier, album: Album) -> str:
     notes = []
-    if predictor.sees == "landmarks":
+    if classifier.input_type == "landmarks":
         notes.append("The network reads landmarks alone, no pixels: there is no Grad-CAM of it.")
     else:
         notes.append(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from horovod_asl.discovery.class_names import USUAL, ClassNames
 from horovod_asl.discovery.find_photos import FoundPhoto, find_photos
-from horovod_asl.engine.dataset import Photos
-from horovod_asl.engine.predictions import Answers
+from horovod_asl.engine.dataset import Dataset
+from horovod_asl.engine.predictions import Predictions
 from horovod_asl.errors import UserError
 from horovod_asl.hands.finder import LOOK_PX, shared_finder
 from horovod_asl.hands.record import LANDMARKS
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.readers import Reader
 from horovod_asl.photos.decode import decode_photo
 from horovod_asl.reports.example_sheets import ConfusedPair, Example, Pixels
@@ -39,11 +39,13 @@ class Readings:
     confidence: NDArray[np.float64]
 
     @classmethod
-    def of(cls, answers: Answers, temperature: float, order: Sequence[int] | NDArray[np.int64]) -> Readings:
+    def of(
+        cls, predictions: Predictions, temperature: float, order: Sequence[int] | NDArray[np.int64]
+    ) -> Readings:
         """The answers, taken in this order: that of the photos, whatever ranks answered for them."""
         order = np.asarray(order, np.int64)
-        said = answers.logits.argmax(axis=1)[order]
-        return cls(answers.labels[order], said, answers.confidence(temperature)[order])
+        said = predictions.logits.argmax(axis=1)[order]
+        return cls(predictions.labels[order], said, predictions.confidence(temperature)[order])
 
     def rightly(self) -> NDArray[np.int64]:
         """The photos that were read rightly."""
@@ -106,7 +108,7 @@ class StoreAlbum:
 
     store: Store
     rows: NDArray[np.int64]
-    photos: Photos
+    photos: Dataset
 
     def name(self, photo: int) -> str:
         """Source and path."""
@@ -187,21 +189,21 @@ def landmarks_in(array: NDArray[Any]) -> NDArray[np.float32] | None:
 
 
 def explained(
-    predictor: Predictor, album: Album, readings: Readings, photos: Sequence[int], *, landmarks: bool
+    classifier: Classifier, album: Album, readings: Readings, photos: Sequence[int], *, landmarks: bool
 ) -> list[Example]:
     """These photos with what explains their answers; `landmarks`: also the hand, which may have to be looked for."""
     arrays = [album.array(photo) for photo in photos]
     heats: list[NDArray[np.float32] | None] = [None] * len(photos)
-    if predictor.sees != "landmarks":
-        heats = _heats(predictor, arrays, readings.said[list(photos)])
+    if classifier.input_type != "landmarks":
+        heats = _heats(classifier, arrays, readings.said[list(photos)])
     return [
         Example(
             photo=album.whole(photo),
-            shown=predictor.classes[readings.labels[photo]],
-            said=predictor.classes[readings.said[photo]],
+            shown=classifier.classes[readings.labels[photo]],
+            said=classifier.classes[readings.said[photo]],
             confidence=float(readings.confidence[photo]),
             name=album.name(photo),
-            seen=_crop_in(array, predictor.sees),
+            seen=_crop_in(array, classifier.input_type),
             heat=heat,
             landmarks=album.landmarks(photo) if landmarks else None,
         )
@@ -210,7 +212,7 @@ def explained(
 
 
 def confused_pairs(
-    predictor: Predictor,
+    classifier: Classifier,
     album: Album,
     readings: Readings,
     scores: dict[str, Any],
@@ -221,11 +223,11 @@ def confused_pairs(
     """The pairs that cost the most photos, with the surest of their mistakes and of the other class's right ones."""
     found = []
     for shown, said, count, total in most_confused(scores, pairs):
-        label, answer = predictor.classes.index(shown), predictor.classes.index(said)
+        label, answer = classifier.classes.index(shown), classifier.classes.index(said)
         right = readings.as_read(answer, answer)
         other = right if len(right) else np.flatnonzero(readings.labels == answer)
         misread, others = (
-            explained(predictor, album, readings, readings.surest(rows, each), landmarks=False)
+            explained(classifier, album, readings, readings.surest(rows, each), landmarks=False)
             for rows in (readings.as_read(label, answer), other)
         )
         found.append(ConfusedPair(shown, said, count, total, misread, others))
@@ -233,19 +235,19 @@ def confused_pairs(
 
 
 def _heats(
-    predictor: Predictor, arrays: Sequence[NDArray[Any]], said: NDArray[np.int64]
+    classifier: Classifier, arrays: Sequence[NDArray[Any]], said: NDArray[np.int64]
 ) -> list[NDArray[np.float32] | None]:
     # Named by a network whose last maps are not all it looks at.
-    layer = getattr(predictor.model, "grad_cam_layer", None)
+    layer = getattr(classifier.model, "grad_cam_layer", None)
     heats: list[NDArray[np.float32] | None] = []
     for start in range(0, len(arrays), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        inputs = predictor.inputs(np.stack(arrays[part]))
-        heats += list(grad_cam(predictor.model, inputs, said[part], layer=layer))
+        inputs = classifier.inputs(np.stack(arrays[part]))
+        heats += list(grad_cam(classifier.model, inputs, said[part], layer=layer))
     return heats
 
 
-def _crop_in(array: NDArray[Any], sees: str) -> Pixels | None:
-    if sees in ("photos", "landmarks"):
+def _crop_in(array: NDArray[Any], input_type: str) -> Pixels | None:
+    if input_type in ("photos", "landmarks"):
         return None
     return np.asarray(array if array.dtype.names is None else array["crop"])

@@ -1,6 +1,6 @@
-"""The model in the box: a finished run in a folder of a few small files, one of which ships with the package.
+"""The bundled model: a finished run in a folder of a few small files, one of which ships with the package.
 
-run.json                 the run's facts, and under `box` the epoch, the temperature and the SHA-256 of the weights
+run.json                 the run's facts, and under `bundle` the epoch, the temperature and the SHA-256 of the weights
 config.yaml              the config that it was trained with, but for the folders of that machine
 weights.safetensors      float16 where that is exact (see `compact`)
 model.onnx               the same network for ONNX Runtime, pixels in and logits out
@@ -29,19 +29,19 @@ from horovod_asl.system.files import file_digest
 from horovod_asl.system.locks import locked
 
 DEFAULT = "default"
-BOX = Path(__file__).parents[1] / "box"
+BUNDLE = Path(__file__).parents[1] / "bundled_model"
 WEIGHTS, ONNX, CARD = "weights.safetensors", "model.onnx", "MODEL_CARD.md"
 LARGEST_BYTES = 10_000_000
 """Of the weights and of the ONNX file each: what ships with the package stays small."""
 _FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, CARD}
 
 
-class Box(RunFolder):
-    """A box as a run folder that can be read and scored, but not resumed."""
+class Bundle(RunFolder):
+    """A bundle as a run folder that can be read and scored, but not resumed."""
 
     def unfinished(self) -> str | None:
         """Of which epoch the weights are, where they were put here before their run came to its end."""
-        stood: str | None = self.facts().get("box", {}).get("unfinished")
+        stood: str | None = self.facts().get("bundle", {}).get("unfinished")
         return stood
 
     def unfinished_note(self, manifest: Mapping[str, Any]) -> str | None:
@@ -51,38 +51,40 @@ class Box(RunFolder):
 
     @property
     def weights_sha256(self) -> str | None:
-        """What `run.json` says that the SHA-256 of the weights is; None where this is no box."""
-        digest: str | None = self.facts().get("box", {}).get("weights_sha256")
+        """What `run.json` says that the SHA-256 of the weights is; None where this is no bundle."""
+        digest: str | None = self.facts().get("bundle", {}).get("weights_sha256")
         return digest
 
     def best_weights(self) -> tuple[dict[str, Any], Weights]:
         """What `run.json` says of the weights, and the weights; UserError if they are damaged."""
-        manifest: dict[str, Any] = self.facts().get("box", {})
+        manifest: dict[str, Any] = self.facts().get("bundle", {})
         file = self.path / WEIGHTS
         if not file.is_file() or file_digest(file) != self.weights_sha256:
-            raise UserError(f"{file} is missing or damaged: install horovod_asl again, or box the run again")
+            raise UserError(
+                f"{file} is missing or damaged: install horovod_asl again, or bundle the run again"
+            )
         return manifest, load_compact(file)
 
 
 def open_run(path: Path) -> RunFolder:
-    """The run folder or box at `path`, or the box that ships for `default`.
+    """The run folder or bundle at `path`, or the bundle that ships for `default`.
 
     Raises:
-        UserError: `default`, and nothing is in the box.
+        UserError: `default`, and nothing is in the bundle.
     """
     if _means_default(path):
-        if not (BOX / FACTS).is_file():
+        if not (BUNDLE / FACTS).is_file():
             raise UserError(
-                f"this horovod_asl comes without a model ({BOX} holds none): name the folder of a run that "
+                f"this horovod_asl comes without a model ({BUNDLE} holds none): name the folder of a run that "
                 "`horovod-asl train` made"
             )
-        return Box(BOX)
-    return Box(path) if (path / WEIGHTS).is_file() else RunFolder(path)
+        return Bundle(BUNDLE)
+    return Bundle(path) if (path / WEIGHTS).is_file() else RunFolder(path)
 
 
 def is_bundled(run: RunFolder) -> bool:
     """Whether this is the model that ships."""
-    return run.path == BOX
+    return run.path == BUNDLE
 
 
 def names_run_folder(path: Path) -> bool:
@@ -91,7 +93,7 @@ def names_run_folder(path: Path) -> bool:
 
 
 def run_of_weights(file: Path) -> RunFolder | None:
-    """The run or box that left this file of weights, and still holds it; None for any other file.
+    """The run or bundle that left this file of weights, and still holds it; None for any other file.
 
     Raises:
         UserError: it is a run's, and is not what the run wrote.
@@ -101,8 +103,8 @@ def run_of_weights(file: Path) -> RunFolder | None:
         return None
     folder = file.parent
     if (folder / FACTS).is_file():
-        box = Box(folder)
-        return box if file_digest(file) == box.weights_sha256 else None
+        bundle = Bundle(folder)
+        return bundle if file_digest(file) == bundle.weights_sha256 else None
     run = RunFolder(folder.parent.parent)
     if folder.parent not in (run.best, run.checkpoints) or not (run.path / FACTS).is_file():
         return None
@@ -116,11 +118,11 @@ def names_run(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def new_box(folder: Path) -> Iterator[Path]:
-    """Within, an empty folder to fill; afterwards it is `folder`, in place of a box that was there.
+def new_bundle(folder: Path) -> Iterator[Path]:
+    """Within, an empty folder to fill; afterwards it is `folder`, in place of a bundle that was there.
 
     Raises:
-        UserError: `folder` holds other files than a box's, cannot be made, or a file came out too large.
+        UserError: `folder` holds other files than a bundle's, cannot be made, or a file came out too large.
     """
     folder = folder.absolute()  # `.` has no name
     _refuse_foreign(folder)
@@ -161,12 +163,12 @@ def _filled(folder: Path) -> Iterator[Path]:
 
 def _no_place(folder: Path, error: OSError) -> UserError:
     return UserError(
-        f"no box can be made at {folder} ({error.strerror}): name a folder in one that is there and writable"
+        f"no bundle can be made at {folder} ({error.strerror}): name a folder in one that is there and writable"
     )
 
 
-def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = False) -> None:
-    """Write into a new box what it keeps of a run besides the ONNX file and the card.
+def put_weights(bundle: Path, run: RunFolder, temperature: float, *, half: bool = False) -> None:
+    """Write into a new bundle what it keeps of a run besides the ONNX file and the card.
 
     Args:
         temperature: what its logits are to be divided by.
@@ -178,26 +180,28 @@ def put_weights(box: Path, run: RunFolder, temperature: float, *, half: bool = F
     manifest, weights = run.best_weights()
     if half:
         weights = {name: _rounded(tensor) for name, tensor in weights.items()}
-    save_compact(box / WEIGHTS, weights)
+    save_compact(bundle / WEIGHTS, weights)
     known = {
         "epoch": manifest.get("epoch"),
         "temperature": temperature,
         "rounded_to": "float16" if half else None,
         "unfinished": run.unfinished(),
-        "weights_sha256": file_digest(box / WEIGHTS),
+        "weights_sha256": file_digest(bundle / WEIGHTS),
     }
-    _refuse_large(box / WEIGHTS)
+    _refuse_large(bundle / WEIGHTS)
     facts = {name: fact for name, fact in run.facts().items() if name != "store"}
     facts["precision"] = "fp32"  # on every device it is read as by ONNX Runtime, whatever its steps were in
-    if facts.get("begun_with"):
-        facts["begun_with"] = facts["begun_with"] | {"run": Path(facts["begun_with"]["run"]).name}
+    if facts.get("initialized_from"):
+        facts["initialized_from"] = facts["initialized_from"] | {
+            "run": Path(facts["initialized_from"]["run"]).name
+        }
     unknown = run.unknown_weights()
     facts["unknown_weights"] = unknown and Path(unknown).name
-    RunFolder(box).write_facts(facts | {"box": known})
+    RunFolder(bundle).write_facts(facts | {"bundle": known})
     if (run.path / CONFIG).is_file():
-        RunFolder(box).create(without_folders(run.config()))
+        RunFolder(bundle).create(without_folders(run.config()))
     if (run.path / TRAINED_ON).is_file():
-        shutil.copyfile(run.path / TRAINED_ON, box / TRAINED_ON)
+        shutil.copyfile(run.path / TRAINED_ON, bundle / TRAINED_ON)
 
 
 def _rounded(tensor: torch.Tensor) -> torch.Tensor:
@@ -215,11 +219,11 @@ def _means_default(path: Path) -> bool:
 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a folder for the box")
+        raise UserError(f"{folder} is a file: name a folder for the bundle")
     others = sorted({file.name for file in folder.iterdir()} - _FILES) if folder.exists() else []
     if others:
         raise UserError(
-            f"{folder} holds other files than a box's ({', '.join(others[:3])}): name a new folder"
+            f"{folder} holds other files than a bundle's ({', '.join(others[:3])}): name a new folder"
         )
 
 
@@ -227,6 +231,6 @@ def _refuse_large(file: Path) -> None:
     size = file.stat().st_size
     if size > LARGEST_BYTES:
         raise UserError(
-            f"{file.name} would have {size / 1e6:.1f} MB, and a box takes {LARGEST_BYTES / 1e6:.0f} MB a file: "
+            f"{file.name} would have {size / 1e6:.1f} MB, and a bundle takes {LARGEST_BYTES / 1e6:.0f} MB a file: "
             "train a smaller network, or export the ONNX file alone"
         )

@@ -22,7 +22,7 @@ def unknown_weights(facts: Mapping[str, Any], config: str) -> str | None:
     if "unknown_weights" in facts:
         return None if facts["unknown_weights"] is None else str(facts["unknown_weights"])
     # Older versions left the name in the config alone, and there also of a file that a run had left.
-    begun = facts.get("begun_with")
+    begun = facts.get("initialized_from")
     if begun:
         named = _pretrained_in(begun.get("config", ""))
         return named if named is not None and Path(named).suffix in _WEIGHT_FILES else None

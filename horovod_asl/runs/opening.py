@@ -32,7 +32,7 @@ def open_run_folder(
     backend: Backend,
     committed: dict[str, Any] | None,
     held: contextlib.ExitStack,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> RunFolder:
     """Rank 0 makes the run folder, or holds the store against the run's to resume; all ranks see its refusal.
 
@@ -41,7 +41,7 @@ def open_run_folder(
     """
     if committed is not None:
         folder = RunFolder(Path(committed["run_folder"]))
-        lock = folder.lock(say)
+        lock = folder.lock(log)
         if backend.rank == 0:  # the rank 0 that held the lock may be gone, with its host
             lock.take(force=True)
             held.callback(lock.release)
@@ -53,20 +53,20 @@ def open_run_folder(
             _remove_if_empty, given
         )  # of a run that does not begin; the next one takes another name
     folder = RunFolder(backend.broadcast(given))  # type: ignore[arg-type]
-    lock = folder.lock(say)
+    lock = folder.lock(log)
     held.callback(lock.release)
-    _retry(lambda: _enter(folder, lock, None if config.resume is None else store), folder.path, backend, say)
+    _retry(lambda: _enter(folder, lock, None if config.resume is None else store), folder.path, backend, log)
     return folder
 
 
 def _retry(
-    enter: Callable[[], Holder | None], folder: Path, backend: Backend, say: Callable[[str], None]
+    enter: Callable[[], Holder | None], folder: Path, backend: Backend, log: Callable[[str], None]
 ) -> None:
     """Have rank 0 `enter` a folder, once a second until no holder of its lock is left. Every rank must come here."""
     said = False
     while (holder := from_rank_0(backend, enter)) is not None:
         if not said:
-            say(f"{folder} was in training by {holder}: looking for a minute whether it still is")
+            log(f"{folder} was in training by {holder}: looking for a minute whether it still is")
         said = True
         backend.heartbeat()
         time.sleep(1)
@@ -112,7 +112,7 @@ def take_or_refuse(lock: Lock, flag: str) -> Holder | None:
 
 @contextlib.contextmanager
 def held_on_rank_0(
-    lock: Lock, flag: str, backend: Backend, say: Callable[[str], None], *, force: bool
+    lock: Lock, flag: str, backend: Backend, log: Callable[[str], None], *, force: bool
 ) -> Iterator[None]:
     """Have rank 0 hold the lock of a folder that `flag` names. Every rank must come here; see `take_or_refuse`.
 
@@ -120,7 +120,7 @@ def held_on_rank_0(
         force: take it from whoever holds it, where this job is known to be the holder.
     """
     if not force:
-        _retry(lambda: take_or_refuse(lock, flag), lock.path.parent, backend, say)
+        _retry(lambda: take_or_refuse(lock, flag), lock.path.parent, backend, log)
     elif backend.rank == 0:
         lock.take(force=True)
     try:

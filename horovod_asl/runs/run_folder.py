@@ -10,7 +10,7 @@ result.json              the scores of the best weights per split, the temperatu
                          one), and SHA-256 digests of parameters (statistics of BatchNorm left out):
                          `weights_digest` of the last step's, `best_weights_digest` of `epoch`'s
 result.epoch-N.json      what result.json said after N epochs, of a run that was extended then
-answers.npz              what the best weights answer to the photos of each split that was scored, in the order of the
+predictions.npz          the best weights' logits for the photos of each split that was scored, in the order of the
                          store: `test_logits`, float32 (n, classes), and `test_labels`, int64 (n,); `validation_…`
 report.html, *.png       what a person looks at
 .lock                    who trains here now (see `locks`); gone when it ends
@@ -41,7 +41,9 @@ from horovod_asl.system.files import write_atomically
 from horovod_asl.system.locks import Lock
 
 CONFIG, FACTS, METRICS, RESULT = "config.yaml", "run.json", "metrics.jsonl", "result.json"
-ANSWERS = "answers.npz"
+PREDICTIONS = "predictions.npz"
+_PREDICTIONS_OF_SCHEMA_1 = "answers.npz"
+_RENAMED = {"begun_with": "initialized_from", "box": "bundle"}  # keys of run.json of schema 1
 LOCK = ".lock"
 TRAINED_ON = "trained_on.sha256"
 _DIGITS = 16  # 64 bits: among 87,000 photos two share them with a chance of 1 in 5 · 10⁹
@@ -154,13 +156,13 @@ class RunFolder(RunWeights):
         write_atomically(self.path / FACTS, json.dumps({"schema": SCHEMA, **facts}, indent=1))
 
     def facts(self) -> dict[str, Any]:
-        """What `write_facts` saved."""
+        """What `write_facts` saved, under the keys of today."""
         try:
             facts: dict[str, Any] = json.loads((self.path / FACTS).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run folder that can be used: {FACTS}: {error}") from error
         require_known_schema(facts, self.path / FACTS)
-        return facts
+        return {_RENAMED.get(key, key): fact for key, fact in facts.items()}
 
     def write_training_photos(self, digests: Iterable[str]) -> None:
         """Save which photos are trained on, by the SHA-256 of their files."""
@@ -216,22 +218,23 @@ class RunFolder(RunWeights):
             else:
                 (self.path / RESULT).replace(aside)
 
-    def write_answers(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def write_predictions(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Save logits and labels of the splits that were scored."""
-        partial = self.path / f".{ANSWERS}.partial"
+        partial = self.path / f".{PREDICTIONS}.partial"
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(self.path / ANSWERS)
+        partial.replace(self.path / PREDICTIONS)
 
-    def answers(self) -> dict[str, npt.NDArray[Any]]:
-        """What `write_answers` saved; UserError where an older version trained the run and did not."""
+    def predictions(self) -> dict[str, npt.NDArray[Any]]:
+        """What `write_predictions` saved; UserError where an older version trained the run and did not."""
+        old = self.path / _PREDICTIONS_OF_SCHEMA_1
         try:
-            with np.load(self.path / ANSWERS) as arrays:
+            with np.load(old if old.is_file() else self.path / PREDICTIONS) as arrays:
                 return dict(arrays)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.path} is trained, but its answers cannot be read ({error}): remove that folder, and it is "
-                "trained anew"
+                f"{self.path} is trained, but its predictions cannot be read ({error}): remove that folder, and it "
+                "is trained anew"
             ) from error
 
     def unfinished(self) -> str | None:

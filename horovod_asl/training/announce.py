@@ -75,42 +75,46 @@ def announce_run(
         ranks_changed: it goes on from what was committed before ranks came or went.
     """
     for line in settings_lines(facts["settings"]):
-        display.say(line)
-    display.say(wrapped(f"train on {len(trainer.train):,} photos: {listed(trained_on)}"))
+        display.log(line)
+    display.log(wrapped(f"train on {len(trainer.train):,} photos: {listed(trained_on)}"))
     _announce_first_weights(facts, display, trainer)
     _announce_validation(facts, display, trainer)
     if trainer.config.trains_on_features:
-        display.say("the features of frozen layers are computed once")
+        display.log("the features of frozen layers are computed once")
     if ranks_changed:
-        display.say(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
+        display.log(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
     _announce_other_epochs(trainer, display)
     position, total = trainer.position, trainer.plan.total_steps
-    display.say(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
+    display.log(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
     if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
-        display.say(f"if it is interrupted, {go_on}")
+        display.log(f"if it is interrupted, {go_on}")
 
 
 def _announce_first_weights(facts: Mapping[str, Any], display: Display, trainer: Trainer) -> None:
-    begun_with = facts["begun_with"]
-    if begun_with is not None:
-        seen = listed(begun_with["trained_on"])
-        named = "the bundled model" if begun_with["run"] == DEFAULT else f"the run {begun_with['run']}"
-        display.say(wrapped(f"first weights: those of {named}, which was trained on {seen}"))
+    initialized_from = facts["initialized_from"]
+    if initialized_from is not None:
+        seen = listed(initialized_from["trained_on"])
+        named = (
+            "the bundled model"
+            if initialized_from["run"] == DEFAULT
+            else f"the run {initialized_from['run']}"
+        )
+        display.log(wrapped(f"first weights: those of {named}, which was trained on {seen}"))
     if trainer.config.model.name == "hand_net" and trainer.config.model.pretrained is None:
-        display.say("first weights: random. --pretrained hands or default reads new people better")
+        display.log("first weights: random. --pretrained hands or default reads new people better")
     if facts["unknown_weights"] is not None:
-        display.say(f"note: {training_unknown(facts['unknown_weights'])}")
+        display.log(f"note: {training_unknown(facts['unknown_weights'])}")
 
 
 def _announce_validation(facts: Mapping[str, Any], display: Display, trainer: Trainer) -> None:
     if trainer.validation is None:
-        display.say("no validation split: the last epoch's weights are kept")
+        display.log("no validation split: the last epoch's weights are kept")
     else:
-        display.say(
+        display.log(
             wrapped(f"validate on {len(trainer.validation):,} photos: {listed(facts['validated_on'])}")
         )
         if trainer.config.last_epoch:
-            display.say("the last epoch's weights are kept, whatever validation says")
+            display.log("the last epoch's weights are kept, whatever validation says")
 
 
 def _announce_other_epochs(trainer: Trainer, display: Display) -> None:
@@ -119,7 +123,7 @@ def _announce_other_epochs(trainer: Trainer, display: Display) -> None:
     if position.history and position.step < total:
         began = trainer.folder.config().epochs if trainer.backend.rank == 0 else trainer.config.epochs
         if trainer.config.epochs != began:
-            display.say(
+            display.log(
                 f"{trainer.config.epochs} epochs in place of {began}: from here the learning rate follows the "
                 f"schedule of a run of {trainer.config.epochs} (now {trainer.plan.learning_rate(position.step):.2e})"
             )
@@ -135,7 +139,7 @@ def say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display, go_on
     why = {Outcome.PREEMPTED: "stopped by a signal", Outcome.INTERRUPTED: "stopped by Ctrl-C"}.get(
         outcome, "stopped"
     )
-    display.say(f"{why} at step {trainer.position.step}; {go_on}")
+    display.log(f"{why} at step {trainer.position.step}; {go_on}")
 
 
 def resume_command_of(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:

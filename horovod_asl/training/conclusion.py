@@ -10,14 +10,14 @@ from typing import Any
 
 from horovod_asl.command_line.progress import Display
 from horovod_asl.config import TrainConfig
-from horovod_asl.engine.dataset import Photos
-from horovod_asl.engine.predictions import Answers, measures
+from horovod_asl.engine.dataset import Dataset
+from horovod_asl.engine.predictions import Predictions, metrics_report
 from horovod_asl.labels import CLASSES
 from horovod_asl.runs import checkpoint
 from horovod_asl.runs.run_folder import training_unknown
 from horovod_asl.store.store import Store
 from horovod_asl.training.announce import next_step, wrapped
-from horovod_asl.training.parent_run import EarlierRun
+from horovod_asl.training.parent_run import ParentRun
 from horovod_asl.training.trainer import Trainer
 
 _LOW_SCORE = 0.7  # of held-out photos: networks that read hands are above it
@@ -34,9 +34,9 @@ class Started:
 
 def conclude(
     trainer: Trainer,
-    photos: Mapping[str, Photos],
+    photos: Mapping[str, Dataset],
     display: Display,
-    earlier: EarlierRun | None,
+    earlier: ParentRun | None,
     started: Started,
 ) -> None:
     """Score the best weights on every split, write the result, and say it. Every rank must come here.
@@ -46,8 +46,8 @@ def conclude(
         earlier: the run that this one began with.
     """
     train_seconds = time.perf_counter() - started.training
-    manifest, best_digest, answers = _answers_of_best(trainer, photos)
-    result = _result(trainer, manifest, answers, earlier) | {
+    manifest, best_digest, predictions = _predictions_of_best(trainer, photos)
+    result = _result(trainer, manifest, predictions, earlier) | {
         "seconds": time.perf_counter() - started.run,
         "train_seconds": train_seconds,
         "best_weights_digest": best_digest,
@@ -55,48 +55,58 @@ def conclude(
     if trainer.backend.rank == 0:
         from horovod_asl.reports.run_report import write_report  # no other rank needs matplotlib
 
-        trainer.folder.write_answers(
-            {f"{split}_{name}": array for split, one in answers.items() for name, array in vars(one).items()}
+        trainer.folder.write_predictions(
+            {
+                f"{split}_{name}": array
+                for split, one in predictions.items()
+                for name, array in vars(one).items()
+            }
         )
         trainer.folder.write_result(result)  # last: a run that has it is finished
         write_report(trainer.folder)
     if result["stopped_early"]:
-        display.say(
+        display.log(
             f"ended after {result['epochs']} of {trainer.config.epochs:g} epochs: validation has not improved for "
             f"{trainer.config.patience} (--patience)"
         )
-    _say_scores(answers, result["held_out_in_training"], display)
-    _say_what_they_are_worth(trainer, result, answers, display)
+    _log_scores(predictions, result["held_out_in_training"], display)
+    _log_what_they_are_worth(trainer, result, predictions, display)
     trainer.backend.barrier()
 
 
 def _result(
-    trainer: Trainer, manifest: Mapping[str, Any], answers: Mapping[str, Answers], earlier: EarlierRun | None
+    trainer: Trainer,
+    manifest: Mapping[str, Any],
+    predictions: Mapping[str, Predictions],
+    earlier: ParentRun | None,
 ) -> dict[str, Any]:
     seen = {} if earlier is None else earlier.held_out
-    temperature = answers["validation"].temperature() if "validation" in answers else None
-    if earlier is not None and ("validation" not in answers or "validation" in seen):
+    temperature = predictions["validation"].temperature() if "validation" in predictions else None
+    if earlier is not None and ("validation" not in predictions or "validation" in seen):
         temperature = earlier.temperature  # one that is fitted on photos of training is too sure
     return {
         "epochs": trainer.position.epoch,
         "stopped_early": trainer.stopped_early and trainer.position.epoch < trainer.config.epoch_count,
         "epoch": manifest.get("epoch"),
-        "weights_digest": checkpoint.weights_digest(dict(trainer.learner.model.named_parameters())),
+        "weights_digest": checkpoint.weights_digest(dict(trainer.train_state.model.named_parameters())),
         "temperature": temperature,
         "held_out_in_training": dict(seen),
-        "scores": {split: measures(answer, CLASSES, temperature or 1.0) for split, answer in answers.items()},
+        "scores": {
+            split: metrics_report(answer, CLASSES, temperature or 1.0)
+            for split, answer in predictions.items()
+        },
     }
 
 
-def _say_scores(answers: Mapping[str, Answers], seen: Mapping[str, int], display: Display) -> None:
-    for split, answer in answers.items():
+def _log_scores(predictions: Mapping[str, Predictions], seen: Mapping[str, int], display: Display) -> None:
+    for split, answer in predictions.items():
         score = answer.scores()
-        display.say(
+        display.log(
             f"{_NAMES[split]:<20} {score.top1:7.2%} of {score.n:,} photos  "
             f"(top-3 {score.top3:.2%}, macro F1 {score.macro_f1:.3f})"
         )
         if split in seen:
-            display.say(
+            display.log(
                 wrapped(
                     f"  {seen[split]:,} of these {score.n:,} were in the training of the first weights, so this says "
                     "nothing about other people: score photos of theirs"
@@ -104,29 +114,29 @@ def _say_scores(answers: Mapping[str, Answers], seen: Mapping[str, int], display
             )
 
 
-def _say_what_they_are_worth(
-    trainer: Trainer, result: Mapping[str, Any], answers: Mapping[str, Answers], display: Display
+def _log_what_they_are_worth(
+    trainer: Trainer, result: Mapping[str, Any], predictions: Mapping[str, Predictions], display: Display
 ) -> None:
     """Why a score is low, the temperature, and whose training is not known."""
-    if _reads_badly(trainer.config, answers.get("test") or answers.get("validation")):
-        display.say(wrapped(_why_low(trainer.config)))
+    if _reads_badly(trainer.config, predictions.get("test") or predictions.get("validation")):
+        display.log(wrapped(_why_low(trainer.config)))
     temperature = result["temperature"]
     if (
         temperature is not None
-        and "validation" in answers
+        and "validation" in predictions
         and "validation" not in result["held_out_in_training"]
     ):
         before, after = (result["scores"]["validation"][key] for key in ("ece", "ece_calibrated"))
-        display.say(
+        display.log(
             f"temperature {temperature:.3f}, fitted on validation (its calibration error {before:.3f} → {after:.3f})"
         )
     unknown = trainer.folder.unknown_weights() if trainer.backend.rank == 0 else None
     if unknown is not None:
-        display.say(f"note: {training_unknown(unknown)}: people who are held out may have been in it")
-    display.say(f"done in {result['seconds']:.0f} s: {trainer.folder.path}/report.html")
+        display.log(f"note: {training_unknown(unknown)}: people who are held out may have been in it")
+    display.log(f"done in {result['seconds']:.0f} s: {trainer.folder.path}/report.html")
 
 
-def _reads_badly(config: TrainConfig, held_out: Answers | None) -> bool:
+def _reads_badly(config: TrainConfig, held_out: Predictions | None) -> bool:
     """Whether a network that reads whole photos, other than the sample's, reads few of those that were held out."""
     reads_photos = config.model.input is None and config.data.store is not None
     return reads_photos and held_out is not None and held_out.scores().top1 < _LOW_SCORE
@@ -142,26 +152,26 @@ def _why_low(config: TrainConfig) -> str:
     )
 
 
-def say_what_is_next(trainer: Trainer, display: Display) -> None:
+def log_what_is_next(trainer: Trainer, display: Display) -> None:
     """The commands that make use of the run."""
     if trainer.backend.rank == 0:
         is_sample = trainer.config.data.store is None
-        display.say(next_step(trainer.folder.path, trainer.folder.facts()["store"], is_sample=is_sample))
+        display.log(next_step(trainer.folder.path, trainer.folder.facts()["store"], is_sample=is_sample))
 
 
-def _answers_of_best(
-    trainer: Trainer, photos: Mapping[str, Photos]
-) -> tuple[dict[str, Any], str, dict[str, Answers]]:
+def _predictions_of_best(
+    trainer: Trainer, photos: Mapping[str, Dataset]
+) -> tuple[dict[str, Any], str, dict[str, Predictions]]:
     """The manifest and digest of the best weights, and their answers to every split that has photos."""
-    backend, model = trainer.backend, trainer.learner.model
+    backend, model = trainer.backend, trainer.train_state.model
     best = backend.broadcast(trainer.folder.best_weights() if backend.rank == 0 else None)
     assert best is not None
     manifest, weights = best
     final = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(dict(weights))
     digest = checkpoint.weights_digest(dict(model.named_parameters()))
-    trainer.learner.average, average = None, trainer.learner.average
-    answers = {split: trainer.answers(part) for split, part in photos.items() if len(part)}
+    trainer.train_state.average, average = None, trainer.train_state.average
+    predictions = {split: trainer.predictions(part) for split, part in photos.items() if len(part)}
     model.load_state_dict(final)
-    trainer.learner.average = average
-    return manifest, digest, answers
+    trainer.train_state.average = average
+    return manifest, digest, predictions

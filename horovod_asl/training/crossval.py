@@ -90,9 +90,9 @@ def cross_validate(
     folds = plan_folds(recordings_of(store), **vars(plan))
     common = _common(config, plan, store, backend)
     from_rank_0(backend, lambda: _claim(out, common))
-    say = display_of(config, backend).say
+    log = display_of(config, backend).log
     # Beside the locks of the folds: a second cross-validation is refused at once, not where the two meet in a fold.
-    with held_on_rank_0(Lock(out / LOCK, say), "--out", backend, say, force=committed is not None):
+    with held_on_rank_0(Lock(out / LOCK, log), "--out", backend, log, force=committed is not None):
         return _walk(config, folds, store, out, backend, stop or StopSignal(), committed)
 
 

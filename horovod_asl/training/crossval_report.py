@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.engine.predictions import Answers, measures
+from horovod_asl.engine.predictions import Predictions, metrics_report
 from horovod_asl.errors import UserError
 from horovod_asl.metrics.calibration import ACCURACIES, coverage_curve, threshold_for
 from horovod_asl.runs.run_folder import FACTS, RunFolder
@@ -64,7 +64,7 @@ def refuse_seen(run: RunFolder, row: dict[str, Any], test: Sequence[str], digest
     """
     facts = run.facts() if (run.path / FACTS).is_file() else row
     # Whom an earlier run saw is judged by its photos alone: another store may use a name for another recording.
-    earlier = (facts.get("begun_with") or {}).get("trained_on", ())
+    earlier = (facts.get("initialized_from") or {}).get("trained_on", ())
     named = sorted(({*facts["trained_on"]} - {*earlier}) & {*test})
     photos = sum(run.were_in_training(digests) or ())
     if named or photos:
@@ -80,14 +80,14 @@ def row_of_fold(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: the run was trained on recordings or photos that the fold holds out.
     """
-    facts, result, arrays = run.facts(), run.result(), run.answers()
+    facts, result, arrays = run.facts(), run.result(), run.predictions()
     refuse_seen(run, facts, names_of(fold.test), store.digests[store.rows("test")])
-    answers = {
-        side: Answers(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
+    predictions = {
+        side: Predictions(arrays[f"{side}_logits"], arrays[f"{side}_labels"])
         for side in ("validation", "test")
         if f"{side}_logits" in arrays
     }
-    held_out, validation = answers["test"], answers.get("validation")
+    held_out, validation = predictions["test"], predictions.get("validation")
     temperature = result["temperature"] or 1.0
     confidence = held_out.confidence(temperature)
     curve = coverage_curve(confidence, held_out.right, _curve_thresholds(confidence))
@@ -102,7 +102,7 @@ def row_of_fold(fold: Fold, store: Store, run: RunFolder) -> dict[str, Any]:
         "photos": {side: len(store.rows(side)) for side in ("train", "validation", "test")},
         "epoch": result["epoch"],
         "settings": facts["settings"],
-        "scores": measures(held_out, facts["classes"], temperature),
+        "scores": metrics_report(held_out, facts["classes"], temperature),
         "validation": _validation_figures(validation, temperature),
         "temperature_fitted": validation is not None and not bool(validation.right.all()),
         "thresholds_of_validation": _thresholds_of_validation(validation, held_out, temperature),
@@ -115,15 +115,15 @@ def _curve_thresholds(confidence: Any) -> list[float]:
     return [float(one) for one in np.unique(np.quantile(confidence, np.linspace(0, 0.98, _CURVE_POINTS)))]
 
 
-def _validation_figures(answers: Answers | None, temperature: float) -> dict[str, float] | None:
-    if answers is None:
+def _validation_figures(predictions: Predictions | None, temperature: float) -> dict[str, float] | None:
+    if predictions is None:
         return None
-    before, after = answers.scores(), answers.scores(temperature)
+    before, after = predictions.scores(), predictions.scores(temperature)
     return {"n": before.n, "top1": before.top1, "ece": before.ece, "ece_calibrated": after.ece}
 
 
 def _thresholds_of_validation(
-    validation: Answers | None, held_out: Answers, temperature: float
+    validation: Predictions | None, held_out: Predictions, temperature: float
 ) -> dict[str, Any] | None:
     """For each accuracy the threshold chosen on validation, and its coverage and accuracy on the held-out photos."""
     if validation is None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import DataConfig
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos, Rows, fits_on_device, on_device
+from horovod_asl.engine.dataset import Dataset, Rows, fits_on_device, on_device
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.splits.split import balanced_subset
@@ -18,8 +18,8 @@ from horovod_asl.store.store import Store
 
 
 def photos_to_train(
-    photos: Photos, rows: Rows, store: Store, config: TrainConfig, backend: Backend
-) -> Photos:
+    photos: Dataset, rows: Rows, store: Store, config: TrainConfig, backend: Backend
+) -> Dataset:
     """Photos or features of these rows as training shows them: how often each, and where they lie.
 
     On a GPU where there is room for all of them: batches are then made there, and nothing waits for a copy.
@@ -28,7 +28,7 @@ def photos_to_train(
     return on_gpu_if_it_fits(shown, backend)
 
 
-def on_gpu_if_it_fits(photos: Photos, backend: Backend) -> Photos:
+def on_gpu_if_it_fits(photos: Dataset, backend: Backend) -> Dataset:
     """Photos on the GPU where it has room for all of them; features stay in their file."""
     if photos.are_features or not fits_on_device(photos, backend.device):
         return photos
@@ -61,7 +61,7 @@ def times_shown(store: Store, rows: Rows, config: DataConfig) -> npt.NDArray[np.
     return times
 
 
-def parts_of(store: Store, rows: Rows) -> list[str]:
+def recording_names(store: Store, rows: Rows) -> list[str]:
     """The recordings of photos, as `source/recording`."""
     pairs = zip(store.sources[rows], store.recordings[rows], strict=True)
     return sorted({f"{source}/{recording}" for source, recording in pairs})

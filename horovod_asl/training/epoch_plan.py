@@ -10,7 +10,7 @@ import numpy as np
 
 from horovod_asl.config import TrainConfig
 from horovod_asl.engine import schedule
-from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.dataset import Dataset
 from horovod_asl.engine.loader import Shard, ShardedSteps
 from horovod_asl.engine.resume import Position
 
@@ -25,7 +25,7 @@ class EpochPlan:
     """
 
     def __init__(
-        self, config: TrainConfig, photos: Photos, position: Position, *, world_size: int, rank: int
+        self, config: TrainConfig, photos: Dataset, position: Position, *, world_size: int, rank: int
     ) -> None:
         self._config, self._photos, self._position = config, photos, position
         self._world_size, self._rank = world_size, rank

@@ -31,7 +31,7 @@ from horovod_asl.store.store import Store
 
 
 @dataclass(frozen=True)
-class EarlierRun:
+class ParentRun:
     """What a run must say of the one that it begins with.
 
     Attributes:
@@ -51,7 +51,7 @@ class EarlierRun:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What stands as `begun_with` in the facts of the later run."""
+        """What stands as `initialized_from` in the facts of the later run."""
         return {
             "run": str(self.path),
             "trained_on": list(self.trained_on),
@@ -71,7 +71,7 @@ class FirstWeights:
             training; None: there is none.
     """
 
-    run: EarlierRun | None = None
+    run: ParentRun | None = None
     unknown: str | None = None
 
 
@@ -111,7 +111,7 @@ def _read(path: Path, model: str, store: Store, held_out: Mapping[str, Any]) -> 
     return FirstWeights(unknown=None if is_known else str(path))
 
 
-def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, Any]) -> EarlierRun:
+def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, Any]) -> ParentRun:
     config, facts, seen = run.config(), run.facts(), run.training_photos()
     if seen is None:
         raise UserError(f"--pretrained {path}: it does not say which photos it was trained on: train it anew")
@@ -124,7 +124,7 @@ def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, An
                 f"--pretrained {path}: {count:,} photos of this run's {split} split were in its training, "
                 "so no score would be honest: name a run that left them out, or a store with the same split"
             )
-    return EarlierRun(
+    return ParentRun(
         run.path if path.is_file() else path,
         tuple(facts["trained_on"]),
         tuple(seen),
@@ -135,11 +135,11 @@ def _earlier(path: Path, run: RunFolder, store: Store, held_out: Mapping[str, An
 
 
 def _remembered(run: RunFolder) -> FirstWeights:
-    begun, unknown = run.facts().get("begun_with"), run.unknown_weights()
+    begun, unknown = run.facts().get("initialized_from"), run.unknown_weights()
     if begun is None:
         return FirstWeights(unknown=unknown)
     seen = tuple(run.training_photos() or ())
-    earlier = EarlierRun(
+    earlier = ParentRun(
         Path(begun["run"]),
         tuple(begun["trained_on"]),
         seen,

@@ -12,12 +12,12 @@ import torch
 
 from horovod_asl import __version__
 from horovod_asl.config import TrainConfig
-from horovod_asl.engine.dataset import ResidentPhotos
+from horovod_asl.engine.dataset import DeviceDataset
 from horovod_asl.labels import CLASSES
 from horovod_asl.runs.restarts import agents_of
 from horovod_asl.runs.run_folder import RunFolder
 from horovod_asl.store.store import Store
-from horovod_asl.training.datasets import parts_of
+from horovod_asl.training.datasets import recording_names
 from horovod_asl.training.parent_run import FirstWeights
 from horovod_asl.training.trainer import Trainer
 
@@ -88,9 +88,9 @@ def facts_of(
         "split_rule": store.manifest["split_rule"],
         "split_digest": store.split_digest,
         "trained_on": sorted({*trained_on, *(earlier.trained_on if earlier else ())}),
-        "begun_with": earlier and earlier.facts,
+        "initialized_from": earlier and earlier.facts,
         "unknown_weights": first.unknown,
-        "validated_on": parts_of(store, store.rows("validation")),
+        "validated_on": recording_names(store, store.rows("validation")),
         "torchrun": agents_of(backend),
         "settings": _settings(trainer, store, threads),
         "versions": {
@@ -119,13 +119,13 @@ def _settings(trainer: Trainer, store: Store, threads: int) -> dict[str, Any]:
         "weight_decay": config.optimizer.weight_decay_in_force,
         "peak_learning_rate": max(map(trainer.plan.learning_rate, range(0, trainer.plan.total_steps, every))),
         "steps": trainer.plan.total_steps,
-        "parameters": sum(parameter.numel() for parameter in trainer.learner.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.train_state.model.parameters()),
         **backend.describe(),
     }
 
 
 def _photos_in(trainer: Trainer, store: Store) -> str:
     """Where the photos of a step come from."""
-    if isinstance(trainer.train, ResidentPhotos):
+    if isinstance(trainer.train, DeviceDataset):
         return "device memory"
     return "mapped files" if store.is_mapped else "memory"

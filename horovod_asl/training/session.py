@@ -18,7 +18,7 @@ from horovod_asl.command_line.progress import Display
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Backend
 from horovod_asl.distributed.threads import limit_threads
-from horovod_asl.engine.dataset import Photos, Rows, photos_of
+from horovod_asl.engine.dataset import Dataset, Rows, photos_of
 from horovod_asl.engine.features import StoreFeatures, features_of_store
 from horovod_asl.engine.resume import State, read_state
 from horovod_asl.errors import UserError
@@ -32,9 +32,9 @@ from horovod_asl.training.announce import (
     resume_command_of,
     say_how_to_go_on,
 )
-from horovod_asl.training.conclusion import Started, conclude, say_what_is_next
+from horovod_asl.training.conclusion import Started, conclude, log_what_is_next
 from horovod_asl.training.curves import Curves
-from horovod_asl.training.datasets import on_gpu_if_it_fits, parts_of, photos_to_train, training_rows
+from horovod_asl.training.datasets import on_gpu_if_it_fits, photos_to_train, recording_names, training_rows
 from horovod_asl.training.parent_run import FirstWeights, first_weights
 from horovod_asl.training.run_facts import begin_folder, facts_of
 from horovod_asl.training.trainer import Trainer
@@ -66,7 +66,7 @@ class _Run:
     trainer: Trainer
     store: Store
     rows: Mapping[str, Rows]
-    photos: Mapping[str, Photos]
+    photos: Mapping[str, Dataset]
     first: FirstWeights
     display: Display
     go_on: str
@@ -114,7 +114,7 @@ def run_training(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"from its last checkpoint {run.go_on}") from None
         if options.shows_next:
-            say_what_is_next(run.trainer, run.display)
+            log_what_is_next(run.trainer, run.display)
         return outcome
 
 
@@ -135,13 +135,13 @@ def _set_up(
     began_in = config.resume if committed is None else Path(committed["run_folder"])
     held_out = {split: rows[split] for split in HELD_OUT}
     first = first_weights(config, opened, held_out, backend, began_in=began_in)
-    folder = open_run_folder(config, opened, backend, committed, held, display.say)
+    folder = open_run_folder(config, opened, backend, committed, held, display.log)
     go_on = f"go on with: {options.resume_command or resume_command_of(config, folder, backend)}"
     held.enter_context(full_disk_in_one_line(folder, go_on))
     loaded = read_state(config, folder, backend, committed)
     photos = _photos(config, opened, rows, features, loaded, backend, stop, display)
     if photos is None:
-        display.say(how_to_begin_again(config, folder, go_on))
+        display.log(how_to_begin_again(config, folder, go_on))
         return None
     validation = photos["validation"] if len(photos["validation"]) else None
     trainer = Trainer(
@@ -185,7 +185,7 @@ def _photos(
     backend: Backend,
     stop: StopSignal,
     display: Display,
-) -> dict[str, Photos] | None:
+) -> dict[str, Dataset] | None:
     """The photos of each split, or where frozen layers read them, their features; None if asked to stop meanwhile."""
     if config.trains_on_features and features is None:
         needed = np.unique(np.concatenate([*rows.values()]))
@@ -207,7 +207,7 @@ def _photos(
 def _write_down(run: _Run, threads: int) -> None:
     """Say what begins, and write it into the run folder."""
     trainer, rows = run.trainer, run.rows["train"]
-    trained_on = parts_of(run.store, rows)
+    trained_on = recording_names(run.store, rows)
     facts = facts_of(trainer, run.store, trained_on, threads, run.first)
     announce_run(facts, trained_on, run.display, trainer, run.go_on, ranks_changed=run.ranks_changed)
     if trainer.backend.rank == 0:
@@ -245,7 +245,7 @@ def _watched(run: _Run) -> Iterator[None]:
     curves.close()
 
 
-def _to_score(run: _Run, *, scores_training: bool) -> dict[str, Photos]:
+def _to_score(run: _Run, *, scores_training: bool) -> dict[str, Dataset]:
     """What is scored at the end, by split; of training the photos that are no copies, where it is asked for."""
     held_out = {split: run.photos[split] for split in HELD_OUT}
     if not scores_training:

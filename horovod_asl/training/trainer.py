@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Backend
-from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.dataset import Dataset
 from horovod_asl.engine.evaluate import evaluate
 from horovod_asl.engine.loader import Shard
-from horovod_asl.engine.predictions import Answers, collect
+from horovod_asl.engine.predictions import Predictions, predict_all
 from horovod_asl.engine.resume import (
     State,
     apply,
@@ -32,10 +32,10 @@ from horovod_asl.engine.resume import (
     require_equal_weights,
 )
 from horovod_asl.engine.step import StepOptions, not_finite, train_epoch
-from horovod_asl.engine.train_state import build_learner, shared_buffers
+from horovod_asl.engine.train_state import build_train_state, shared_buffers
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.metrics.metrics import Scores
+from horovod_asl.metrics.metrics import Metrics
 from horovod_asl.models import registry
 from horovod_asl.runs import checkpoint
 from horovod_asl.runs.preemption import Outcome, StopSignal, StopVote, epochs_without_gain
@@ -51,8 +51,8 @@ class Trainer:
         config: TrainConfig,
         backend: Backend,
         folder: RunFolder,
-        train: Photos,
-        validation: Photos | None,
+        train: Dataset,
+        validation: Dataset | None,
         *,
         stop: StopSignal | None = None,
         loaded: State | None = None,
@@ -68,20 +68,20 @@ class Trainer:
         self.position = position_of(loaded, config, backend)
         self._began_at_step = self.position.step
         self.accumulation = accumulation_of(self.position, config, backend.num_replicas)
-        self.learner = build_learner(
+        self.train_state = build_train_state(
             config, backend, accumulation_steps=self.accumulation, resumed=loaded is not None
         )
         assert train.are_features == config.trains_on_features
         self.plan = EpochPlan(config, train, self.position, world_size=backend.world_size, rank=backend.rank)
         self.sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
         if loaded is not None:
-            apply(loaded, self.learner, backend)
+            apply(loaded, self.train_state, backend)
             self._refuse_too_few_epochs()
             if backend.rank == 0:
                 self.sums += torch.tensor(
                     self.position.epoch_sums, dtype=torch.float64, device=backend.device
                 )
-        require_equal_weights(self.learner, backend)
+        require_equal_weights(self.train_state, backend)
         self._stop = stop or StopSignal()
         self._vote = StopVote(backend, self._stop)
         self.preempted = False
@@ -115,7 +115,7 @@ class Trainer:
         if self._is_done and self._keeps_last:  # a resume with fewer epochs may be the first to know the last
             self._save_best(self.position.history[-1])
         while not self._is_done:
-            registry.set_train_mode(self.learner.model)
+            registry.set_train_mode(self.train_state.model)
             stopped = not self._train_epoch()
             if not stopped:
                 self._finish_epoch()
@@ -126,21 +126,21 @@ class Trainer:
     @contextlib.contextmanager
     def scoring_model(self) -> Iterator[nn.Module]:
         """The model to score or to save: averaged weights where kept, statistics averaged over ranks."""
-        model = self.learner.scored
+        model = self.train_state.scored
         with shared_buffers(self.backend, model):
             yield model
 
-    def score(self, photos: Photos) -> Scores:
+    def score(self, photos: Dataset) -> Metrics:
         """Score `photos` with the present weights, over all ranks."""
         with self.scoring_model() as model:
-            network = registry.tail(model) if photos.are_features else model
+            network = registry.classifier(model) if photos.are_features else model
             return evaluate(network, self.backend, photos, num_classes=NUM_CLASSES, **self._scoring)
 
-    def answers(self, photos: Photos) -> Answers:
+    def predictions(self, photos: Dataset) -> Predictions:
         """The present weights' answers to `photos`, over all ranks."""
         with self.scoring_model() as model:
-            network = registry.tail(model) if photos.are_features else model
-            return collect(network, self.backend, photos, **self._scoring)
+            network = registry.classifier(model) if photos.are_features else model
+            return predict_all(network, self.backend, photos, **self._scoring)
 
     @property
     def _scoring(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Trainer:
     def _train_epoch(self) -> bool:
         self.plan.catch_up()
         return train_epoch(
-            self.learner,
+            self.train_state,
             self.backend,
             self.train,
             self._shards(),
@@ -217,7 +217,7 @@ class Trainer:
         return self.preempted or (last is not None and step >= last)
 
     def _refuse_if_not_finite(self) -> None:
-        skipped = self.learner.skipped
+        skipped = self.train_state.skipped
         if skipped is not None and float(skipped) > 0:
             raise not_finite(f"in {int(skipped)} of the last steps before step {self.position.step}")
 
@@ -265,19 +265,19 @@ class Trainer:
         """Write a resumable checkpoint; every rank must come here."""
         self._refuse_if_not_finite()
         sums = self.backend.sum(self.sums).tolist()
-        buffers = self.backend.gather(own_buffers(self.learner))
-        with shared_buffers(self.backend, *self.learner.models):
+        buffers = self.backend.gather(own_buffers(self.train_state))
+        with shared_buffers(self.backend, *self.train_state.models):
             if self.backend.rank == 0:
                 self.position.epoch_sums = sums
                 self._write(buffers)
         self.backend.barrier()
 
     def _write(self, buffers: list[list[Tensor]]) -> None:
-        weights, step = self.learner.model.state_dict(), self.position.step
+        weights, step = self.train_state.model.state_dict(), self.position.step
         checkpoint.save(
             self.folder.checkpoints / f"step-{step:09d}",
             weights=weights,
-            state=capture(self.learner, self.position, buffers),
+            state=capture(self.train_state, self.position, buffers),
             facts={"step": step, "weights_digest": checkpoint.weights_digest(weights)},
         )
         checkpoint.keep_newest(self.folder.checkpoints, 2)
@@ -288,9 +288,9 @@ class Trainer:
             return
         self._refuse_if_not_finite()
         self.position.epoch_sums = self.backend.sum(self.sums).tolist()
-        with shared_buffers(self.backend, *self.learner.models):
-            weights = self.learner.model.state_dict()
-            state = capture(self.learner, self.position, []) | {
+        with shared_buffers(self.backend, *self.train_state.models):
+            weights = self.train_state.model.state_dict()
+            state = capture(self.train_state, self.position, []) | {
                 "weights": weights,
                 "run_folder": str(self.folder.path),
             }

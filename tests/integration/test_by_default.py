@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from horovod_asl.runs.bundled_model import BOX, Box
+from horovod_asl.runs.bundled_model import BUNDLE, Bundle
 from horovod_asl.runs.checkpoint import weights_digest
 from horovod_asl.runs.run_folder import FEATURES, HEAD, RunFolder
 from tests.launching import BIN, Finished, launch, launcher_words, ok
@@ -40,9 +40,9 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_small_store_goes_on_from_the_bundled_model(run: Path) -> None:
     result, facts = RunFolder(run).result(), RunFolder(run).facts()
     assert result["scores"]["test"]["top1"] > 0.9  # of hands that were drawn with another seed than the model's
-    assert facts["begun_with"]["run"] == "default"
+    assert facts["initialized_from"]["run"] == "default"
     assert result["held_out_in_training"] == {}
-    bundled, trained = Box(BOX).best_weights()[1], RunFolder(run).best_weights()[1]
+    bundled, trained = Bundle(BUNDLE).best_weights()[1], RunFolder(run).best_weights()[1]
     moved = {name.split(".")[0] for name in bundled if not torch.equal(bundled[name], trained[name])}
     assert moved == {"tail"}
 
@@ -74,7 +74,7 @@ def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 def test_two_stages_are_one_run(undisturbed: RunFolder) -> None:
     head = RunFolder(undisturbed.path / HEAD)
     first, second = head.best_weights()[1], undisturbed.best_weights()[1]
-    assert undisturbed.facts()["begun_with"]["run"] == str(head.path)
+    assert undisturbed.facts()["initialized_from"]["run"] == str(head.path)
     assert undisturbed.facts()["trained_on"] == head.facts()["trained_on"]
     moved = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
     assert moved == {"tail", "trunk"}

@@ -61,7 +61,7 @@ def make(photos: Path, work: Path, *flags: str) -> Finished:
         timeout=1200,
         PHOTOS=str(photos),
         WORK=str(work / "model"),
-        BOX=str(work / "box"),
+        BUNDLE=str(work / "box"),
         DRAWN="2",
         NP="2",
     )
@@ -72,13 +72,13 @@ def test_every_fold_begins_with_its_own_head_and_the_box_with_the_head_of_all(wo
     assert [row["held_out"] for row in rows] == FOLDS
     for row in rows:
         facts = RunFolder(work / "model" / "crossval" / row["folder"]).facts()
-        assert facts["begun_with"]["run"] == str(work / "model" / "head" / row["folder"])
-        assert not {*facts["trained_on"], *facts["begun_with"]["trained_on"]} & set(row["test"])
+        assert facts["initialized_from"]["run"] == str(work / "model" / "head" / row["folder"])
+        assert not {*facts["trained_on"], *facts["initialized_from"]["trained_on"]} & set(row["test"])
         assert {"drawn/r0", "drawn/r1"} <= {*facts["trained_on"]}
         assert not any(one.startswith("drawn") for one in [*row["test"], *row["validated_on"]])
-    box = RunFolder(work / "box")
-    facts = box.facts()
-    assert facts["begun_with"]["run"] == "head-all"
+    bundle = RunFolder(work / "box")
+    facts = bundle.facts()
+    assert facts["initialized_from"]["run"] == "head-all"
     assert len(facts["trained_on"]) == 3 + 5 + 1 + 1 + 2  # the last two are drawn
     assert facts["tuned_blocks"] == 10
     card = (work / "box" / "MODEL_CARD.md").read_text()
@@ -96,10 +96,10 @@ def test_the_same_command_again_trains_nothing_anew(work: Path, photos: Path) ->
     trained = sorted([*model.glob("*/result.json"), *model.glob("*/*/result.json")])
     assert len(trained) == 2 * (len(FOLDS) + 1)
     before = [path.stat().st_mtime_ns for path in trained]
-    box = (work / "box" / "weights.safetensors").read_bytes()
+    bundle = (work / "box" / "weights.safetensors").read_bytes()
     ok(make(photos, work))
     assert [path.stat().st_mtime_ns for path in trained] == before
-    assert (work / "box" / "weights.safetensors").read_bytes() == box
+    assert (work / "box" / "weights.safetensors").read_bytes() == bundle
 
 
 def test_trainings_of_another_recipe_are_not_gone_on_with(work: Path, photos: Path) -> None:

@@ -18,11 +18,11 @@ import torch
 from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
 from horovod_asl.distributed.base import Backend, ReductionOptions, sync_buffers
 from horovod_asl.distributed.create import create
-from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.dataset import Dataset
 from horovod_asl.engine.evaluate import evaluate
 from horovod_asl.engine.loader import ShardedSteps
 from horovod_asl.engine.step import StepOptions, train_epoch
-from horovod_asl.engine.train_state import Learner, build_optimizer
+from horovod_asl.engine.train_state import TrainState, build_optimizer
 from horovod_asl.inputs.pixels import normalise, to_unit
 from horovod_asl.models.registry import SmallCNN
 
@@ -57,11 +57,11 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def make_photos() -> Photos:
+def make_photos() -> Dataset:
     generator = np.random.default_rng(5)
     images = generator.integers(0, 256, (NUM_PHOTOS, SIZE, SIZE, 3), dtype=np.uint8)
     labels = generator.integers(0, CLASSES, NUM_PHOTOS)
-    return Photos(gather=lambda indices: images[indices], labels=labels)
+    return Dataset(gather=lambda indices: images[indices], labels=labels)
 
 
 def make_model() -> SmallCNN:
@@ -97,7 +97,7 @@ def take_steps(backend: Backend, scenario: Scenario) -> dict[str, Any]:
 
     for epoch in range(EPOCHS):
         train_epoch(
-            Learner(model, module, optimizer),
+            TrainState(model, module, optimizer),
             backend,
             make_photos(),
             steps.epoch(epoch),

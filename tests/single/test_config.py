@@ -20,11 +20,11 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig, OptimizerConfig
 from horovod_asl.engine.train_state import build_optimizer
 from horovod_asl.errors import UserError
-from horovod_asl.runs.bundled_model import BOX
+from horovod_asl.runs.bundled_model import BUNDLE
 from horovod_asl.runs.run_folder import RunFolder
 from tests.launching import ROOT
 
-RECIPES = (*sorted((ROOT / "launch").glob("*.yaml")), BOX / "config.yaml")
+RECIPES = (*sorted((ROOT / "launch").glob("*.yaml")), BUNDLE / "config.yaml")
 shares = st.floats(0, 1)
 counts = st.integers(1, 10**9)
 # "None" is how a flag spells None, so a file of that name can't be told from none.

@@ -60,7 +60,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_licence(wheel: Path) ->
         held = set(archive.namelist())
     files = [path for path in (ROOT / "horovod_asl").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {str(path.relative_to(ROOT)) for path in files} <= held
-    assert {"horovod_asl/hand_models/NOTICE", "horovod_asl/box/weights.safetensors"} <= held
+    assert {"horovod_asl/hand_models/NOTICE", "horovod_asl/bundled_model/weights.safetensors"} <= held
     assert any(name.endswith("/LICENSE") for name in held)
     assert not [name for name in held if "benchmark" in name]  # they compare with what a checkout alone has
 

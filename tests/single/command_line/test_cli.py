@@ -317,7 +317,7 @@ EVERY_PATH = {
     "compare": "--out=~/out --store=~/store",
     "doctor": "",
 }
-EXPORT_BOX = {"box", "scores", "notes"}  # not together with OUT
+EXPORT_BUNDLE = {"bundle", "scores", "notes"}  # not together with OUT
 
 
 def test_no_command_is_left_out_below() -> None:
@@ -327,7 +327,7 @@ def test_no_command_is_left_out_below() -> None:
 @pytest.mark.parametrize("command", EVERY_PATH)
 def test_every_path_of_every_command_has_its_home(command: str, home: Path) -> None:
     config = parse(config_of(command), EVERY_PATH[command].split(), prog="", description=None)
-    empty = EXPORT_BOX if command == "export" else set()
+    empty = EXPORT_BUNDLE if command == "export" else set()
     for field, value in fields_of(config):
         if "Path" in str(field.type) or field.metadata:
             assert (field.name in empty) == (not value), f"{command} {field.name}: give it a value above"
@@ -336,9 +336,9 @@ def test_every_path_of_every_command_has_its_home(command: str, home: Path) -> N
 
 
 def test_a_box_and_its_papers_have_their_home_too(home: Path) -> None:
-    words = ["~/run", "--box=~/box", "--scores", "~/a.json", "~/b.json", "--notes=~/n.md"]
+    words = ["~/run", "--bundle=~/box", "--scores", "~/a.json", "~/b.json", "--notes=~/n.md"]
     config = parse(config_of("export"), words, prog="", description=None)
-    assert (config.box, config.notes) == (home / "box", home / "n.md")
+    assert (config.bundle, config.notes) == (home / "box", home / "n.md")
     assert config.scores == (home / "a.json", home / "b.json")
 
 

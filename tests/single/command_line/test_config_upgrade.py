@@ -12,7 +12,7 @@ from horovod_asl.command_line.config_upgrade import upgraded
 from horovod_asl.config import RETIRED, TrainConfig
 from horovod_asl.config_groups import TEMPORARY
 from horovod_asl.errors import UserError
-from horovod_asl.runs.bundled_model import BOX
+from horovod_asl.runs.bundled_model import BUNDLE
 from horovod_asl.runs.run_folder import RunFolder
 from tests.launching import ROOT
 
@@ -24,10 +24,10 @@ def run_of(tmp_path: Path, text: str) -> RunFolder:
 
 def test_the_bundled_model_was_trained_by_the_recipe_of_today() -> None:
     """Its config.yaml is of schema 1, and stays as the version wrote it that trained it."""
-    text = (BOX / "config.yaml").read_text()
+    text = (BUNDLE / "config.yaml").read_text()
     assert "schema" not in text
     assert "tuned_blocks: 10" in text
-    old = RunFolder(BOX).config(to_train=True)
+    old = RunFolder(BUNDLE).config(to_train=True)
     recipe = ROOT / "horovod_asl" / "recipes" / "tuned.yaml"
     words = ["--config", str(recipe), "--all-splits", "--pretrained", "head-all", "--weight-decay", "0.05"]
     assert parse(TrainConfig, words, prog="", description=None) == old

@@ -90,7 +90,7 @@ def test_other_ranks_show_nothing(clock: Clock) -> None:
         for _ in range(3):
             shown.update(1, 2)
             clock.now += 20
-        shown.say("not this")
+        shown.log("not this")
     assert log.getvalue() == ""
 
 

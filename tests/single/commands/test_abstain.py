@@ -9,9 +9,9 @@ import pytest
 
 from horovod_asl.commands import predict
 from horovod_asl.errors import UserError
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from tests.conftest import draw_photo
-from tests.single.inference.test_predictor import make_run
+from tests.single.inference.test_classifier import make_run
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_temperature_changes_when_it_abstains(
 ) -> None:
     run = make_run(tmp_path / "run")
     confidence = json.loads(said(capsys, run, photo, "--json"))["top"][0]["probability"]
-    epoch = Predictor.from_run(run).epoch
+    epoch = Classifier.from_run(run).epoch
     (run / "result.json").write_text(json.dumps({"epoch": epoch, "temperature": 3.0}))
     assert json.loads(said(capsys, run, photo, "--json", "--abstain", str(confidence)))["class"] is None
 

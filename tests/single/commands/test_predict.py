@@ -22,7 +22,7 @@ from horovod_asl.photos.decode import PhotoError
 from horovod_asl.synthetic.render import SampleSpec, render_spec
 from tests.conftest import draw_photo
 from tests.launching import BIN, clean_environment
-from tests.single.inference.test_predictor import make_run
+from tests.single.inference.test_classifier import make_run
 
 
 @pytest.fixture(scope="module")

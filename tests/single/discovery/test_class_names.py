@@ -189,10 +189,10 @@ def test_evaluate_reads_such_folders_and_shows_first_what_they_mean(tmp_path):
             draw_photo(2 * number + n).save(tmp_path / "set" / str(number) / f"{n}.png")
     lines: list[str] = []
     classes = by(written(tmp_path, "space\ndel\n"))
-    loaded = load_folder(tmp_path / "set", reader=PixelReader(8), classes=classes, say=lines.append)
+    loaded = load_folder(tmp_path / "set", reader=PixelReader(8), classes=classes, log=lines.append)
     assert [CLASSES[label] for label in loaded.labels] == ["space", "space", "del", "del"]
     assert lines == [f"{tmp_path / 'set'}: {tmp_path}/classes.txt: 0 → space, 1 → del"]
-    load_folder(tmp_path / "set", reader=PixelReader(8), classes=classes, say=lines.append, rank=1, world_size=2)
+    load_folder(tmp_path / "set", reader=PixelReader(8), classes=classes, log=lines.append, rank=1, world_size=2)
     assert len(lines) == 1
     assert USUAL.meanings == {}
 

@@ -20,8 +20,8 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import TEMPORARY, AugmentConfig, ModelConfig, OptimizerConfig
 from horovod_asl.distributed.base import Serial
 from horovod_asl.engine import features
-from horovod_asl.engine.dataset import Photos
-from horovod_asl.engine.feature_cache import Kept
+from horovod_asl.engine.dataset import Dataset
+from horovod_asl.engine.feature_cache import FeatureCache
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import registry
@@ -57,7 +57,7 @@ def config_for(model: NetworkName, folder: Path) -> TrainConfig:
     )
 
 
-def photos(count: int, seed: int, gathered: Counter[int] | None = None) -> Photos:
+def photos(count: int, seed: int, gathered: Counter[int] | None = None) -> Dataset:
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
@@ -66,7 +66,7 @@ def photos(count: int, seed: int, gathered: Counter[int] | None = None) -> Photo
             gathered.update(rows.tolist())
         return images[rows]
 
-    return Photos(gather, generator.integers(0, NUM_CLASSES, count))
+    return Dataset(gather, generator.integers(0, NUM_CLASSES, count))
 
 
 def frozen_network(config: TrainConfig) -> nn.Module:
@@ -78,8 +78,8 @@ def frozen_network(config: TrainConfig) -> nn.Module:
 
 
 def extracted(
-    config: TrainConfig, of: Photos, *, cache: Kept | None = None, stop: StopSignal | None = None
-) -> Photos | None:
+    config: TrainConfig, of: Dataset, *, cache: FeatureCache | None = None, stop: StopSignal | None = None
+) -> Dataset | None:
     network, backend = frozen_network(config), Serial(CPU)
     smallest_px = registry.smallest_input_px(config.model.name)
     return features.extracted(
@@ -100,7 +100,7 @@ def trained(config: TrainConfig, path: Path, gathered: Counter[int] | None = Non
 
 
 def head_name(trainer: Trainer) -> str:
-    model = trainer.learner.model
+    model = trainer.train_state.model
     weight = registry.head_of(model).weight
     return next(name for name, parameter in model.named_parameters() if parameter is weight)
 
@@ -116,7 +116,7 @@ def test_the_head_learns_what_it_learns_with_the_whole_network(
     every_epoch = trained(config, tmp_path / "every_epoch")
     assert once.train.are_features
     assert not every_epoch.train.are_features
-    mine, reference = (registry.head_of(trainer.learner.model).weight for trainer in (once, every_epoch))
+    mine, reference = (registry.head_of(trainer.train_state.model).weight for trainer in (once, every_epoch))
     began = torch.load(tmp_path / "weights.pt")[head_name(every_epoch)]
     assert (reference - began).norm() > 0.01 * began.norm()  # the head did learn
     assert (mine - reference).norm() < 1e-4 * (reference - began).norm()
@@ -166,12 +166,12 @@ def test_asked_to_stop_while_the_backbone_is_passed_it_begins_again_or_goes_on_w
     whole = extracted(config, photos(PHOTOS, 0))
     assert whole is not None
     before = set(Path(tempfile.gettempdir()).glob("horovod_asl-features-*"))
-    for cache, first in ((None, 0), (Kept(tmp_path / "kept", {"of": "these"}), 8)):
+    for cache, first in ((None, 0), (FeatureCache(tmp_path / "kept", {"of": "these"}), 8)):
         stop, gathered = StopSignal(), Counter[int]()
         of = photos(PHOTOS, 0, gathered)
 
         def until_the_second_pass(
-            rows: npt.NDArray[np.int64], of: Photos = of, stop: StopSignal = stop
+            rows: npt.NDArray[np.int64], of: Dataset = of, stop: StopSignal = stop
         ) -> npt.NDArray[np.generic]:
             stop.received = stop.received or 7 in rows
             return of.gather(rows)
@@ -190,7 +190,7 @@ def test_asked_to_stop_while_the_backbone_is_passed_it_begins_again_or_goes_on_w
 def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path) -> None:
     config = config_for("small_cnn", tmp_path)
     whole = extracted(config, photos(PHOTOS, 0))
-    kept = Kept(tmp_path / "kept", {"of": "these"})
+    kept = FeatureCache(tmp_path / "kept", {"of": "these"})
     first = extracted(config, photos(PHOTOS, 0), cache=kept)
     assert whole is not None
     assert first is not None
@@ -227,7 +227,7 @@ def test_features_stay_in_a_file_and_an_interrupted_pass_goes_on(tmp_path: Path)
     np.testing.assert_array_equal(made_again.gather(rows), whole.gather(rows))
 
     with pytest.raises(UserError, match=OF_OTHERS):
-        extracted(config, photos(PHOTOS, 0), cache=Kept(tmp_path / "kept", {"of": "others"}))
+        extracted(config, photos(PHOTOS, 0), cache=FeatureCache(tmp_path / "kept", {"of": "others"}))
     assert (tmp_path / "kept").is_file()
 
 
@@ -247,7 +247,7 @@ def test_a_file_serves_runs_of_the_same_store_input_and_weights_alone(
     """Of the whole store, whatever rows a run needs; without a file those rows alone are computed."""
     gathered: Counter[int] = Counter()
 
-    def photos_of(store: StoreOfPhotos, rows: npt.NDArray[np.int64], sees: str | None) -> Photos:
+    def photos_of(store: StoreOfPhotos, rows: npt.NDArray[np.int64], input_type: str | None) -> Dataset:
         return photos(store.count, 0, gathered).select(rows)
 
     monkeypatch.setattr(features, "photos_of", photos_of)
@@ -293,14 +293,16 @@ def test_a_file_that_holds_no_features_is_left_alone(tmp_path: Path, note: str |
     if note is not None:
         (tmp_path / "thesis.txt.json").write_text(note)
     with pytest.raises(UserError, match="is there and is none of ours"):
-        extracted(config, photos(PHOTOS, 0), cache=Kept(thesis, {"of": "these"}))
+        extracted(config, photos(PHOTOS, 0), cache=FeatureCache(thesis, {"of": "these"}))
     assert thesis.read_text() == "ten years of work"
 
 
 def test_features_are_fp32_whatever_the_steps_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for("small_cnn", tmp_path)
     halved = dataclasses.replace(config, execution=dataclasses.replace(config.execution, precision="bf16"))
-    monkeypatch.setattr(features, "photos_of", lambda store, rows, sees: photos(store.count, 1).select(rows))
+    monkeypatch.setattr(
+        features, "photos_of", lambda store, rows, input_type: photos(store.count, 1).select(rows)
+    )
     kept = []
     for one in (config, halved):
         made = features.features_of_store(one, StoreOfPhotos(9), Serial(CPU), StopSignal())  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from PIL import Image
 
 import horovod_asl
 from horovod_asl.hands.bundle import find_bundle
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.onnx_metadata import metadata
-from horovod_asl.inference.predictor import Predictor
-from horovod_asl.runs.bundled_model import BOX
+from horovod_asl.runs.bundled_model import BUNDLE
 from horovod_asl.synthetic.render import SampleSpec, render_spec
 from tests.launching import ROOT
 
@@ -36,7 +36,7 @@ def photo(path: Path, label: str, *, light: float = 1.0, wide: int = 0, **option
 
 
 def read_by_example(photos: list[Path]) -> list[dict[str, object]]:
-    words = [sys.executable, EXAMPLE, BOX / "model.onnx", find_bundle(), *photos]
+    words = [sys.executable, EXAMPLE, BUNDLE / "model.onnx", find_bundle(), *photos]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -84,9 +84,9 @@ def test_it_needs_neither_torch_nor_this_package() -> None:
 
 
 def test_the_file_that_ships_says_how_to_feed_it() -> None:
-    session = onnxruntime.InferenceSession(BOX / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(BUNDLE / "model.onnx", providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
-    assert facts == metadata(Predictor.from_run(Path("default")))
+    assert facts == metadata(Classifier.from_run(Path("default")))
     described = json.loads(facts["inputs"])
     for given in session.get_inputs():
         kind = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}[given.type]
@@ -100,5 +100,5 @@ def test_the_file_that_ships_says_how_to_feed_it() -> None:
 
 
 def test_the_card_names_the_file_that_ships() -> None:
-    digest = hashlib.sha256((BOX / "model.onnx").read_bytes()).hexdigest()
-    assert digest in (BOX / "MODEL_CARD.md").read_text()
+    digest = hashlib.sha256((BUNDLE / "model.onnx").read_bytes()).hexdigest()
+    assert digest in (BUNDLE / "MODEL_CARD.md").read_text()

@@ -26,7 +26,7 @@ from horovod_asl.hands import finder as hand_finder
 from horovod_asl.hands.finder import FINDER_VERSION, LOOK_PX, HandFinder, shared_finder
 from horovod_asl.hands.record import ATTEMPTS, OUTSIDE, box_of, crop, points_in_crop
 from horovod_asl.hands.skeleton import FINGER_COLOURS
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.labels import CLASS_INDEX, CLASSES
 from horovod_asl.photos.decode import decode_photo
 from horovod_asl.prepare.hand_stage import find_chunk
@@ -275,14 +275,14 @@ def place_of(sheet: Image.Image, photo: np.ndarray) -> tuple[int, int]:
 def test_a_store_of_another_finder_is_told(prepared: Path) -> None:
     store = Store.open(prepared)
     settings = store.require_hands()
-    run: Any = SimpleNamespace(sees="landmarks", facts={"hands": settings})
-    assert Predictor.other_finder(run, store.hand_settings) is None
-    assert Predictor.other_finder(run) is None  # as it is found here and now
+    run: Any = SimpleNamespace(input_type="landmarks", facts={"hands": settings})
+    assert Classifier.other_finder(run, store.hand_settings) is None
+    assert Classifier.other_finder(run) is None  # as it is found here and now
     for changed in ({"finder": 1}, {"bundle": "of my own"}):
         run.facts = {"hands": settings | changed}
-        told = Predictor.other_finder(run, store.hand_settings)
+        told = Classifier.other_finder(run, store.hand_settings)
         assert told is not None
-        assert Predictor.other_finder(run) == told
+        assert Classifier.other_finder(run) == told
         assert told.endswith(
             f"in training by finder {changed.get('finder', FINDER_VERSION)} with bundle "
             f"{changed.get('bundle', settings['bundle'])[:12]}"

@@ -21,7 +21,7 @@ from horovod_asl.distributed.base import Serial
 from horovod_asl.errors import UserError
 from horovod_asl.hands.record import hand_arrays
 from horovod_asl.inference import onnx_export
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.readers import HandReader, PixelReader
 from horovod_asl.inputs.pixels import to_input
 from horovod_asl.labels import CLASSES, NUM_CLASSES
@@ -57,8 +57,14 @@ def make_run(path: Path, model: str) -> Path:
         head.weight.mul_(scale)
         head.bias.mul_(scale)
     folder = RunFolder(path)
-    sees = "landmarks" if INPUT[model] == "hand" else "photos"
-    facts = {"model": model, "input": sees, "classes": list(CLASSES), "image_size": SIZE, "precision": "fp32"}
+    input_type = "landmarks" if INPUT[model] == "hand" else "photos"
+    facts = {
+        "model": model,
+        "input": input_type,
+        "classes": list(CLASSES),
+        "image_size": SIZE,
+        "precision": "fp32",
+    }
     folder.write_facts(facts)
     folder.save_best(1, 0.5, network.state_dict(), keep=1)
     return path
@@ -84,12 +90,12 @@ def inputs_of(model: str, drawn: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
 
 def by_torch(run: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Logits by the network as it is, its input made by NumPy."""
-    predictor = Predictor.from_run(run)
+    classifier = Classifier.from_run(run)
     if array.dtype == np.uint8:
         scaled = (array / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         array = scaled.transpose(0, 3, 1, 2).astype(np.float32)
     with torch.no_grad():
-        logits: npt.NDArray[np.float32] = predictor.model(torch.from_numpy(array)).numpy()
+        logits: npt.NDArray[np.float32] = classifier.model(torch.from_numpy(array)).numpy()
     return logits
 
 
@@ -129,7 +135,7 @@ def test_a_fixed_batch_does_too_and_is_fixed(
     model: str, batch: int, runs: Path, drawn: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     out = tmp_path / "hand.onnx"
-    onnx_export.export_onnx(Predictor.from_run(runs / model), out, batch=batch)
+    onnx_export.export_onnx(Classifier.from_run(runs / model), out, batch=batch)
     array = inputs_of(model, drawn)
     expected = by_torch(runs / model, array)
     logits = by_onnx(out, array, batch)
@@ -146,12 +152,12 @@ def test_a_short_batch_is_filled_up_and_a_network_enlarges_small_photos(
     enlarging = dataclasses.replace(NETWORKS["small_cnn"], smallest_input_px=40)
     monkeypatch.setitem(NETWORKS, "small_cnn", enlarging)
     out = tmp_path / "hand.onnx"
-    predictor = Predictor.from_run(runs / "small_cnn")
-    exported = onnx_export.export_onnx(predictor, out, batch=3, checked=4)
+    classifier = Classifier.from_run(runs / "small_cnn")
+    exported = onnx_export.export_onnx(classifier, out, batch=3, checked=4)
     assert exported.checked == 4
-    inputs = onnx_export.drawn_inputs(predictor.reader, 4, seed=1)
+    inputs = onnx_export.drawn_inputs(classifier.reader, 4, seed=1)
     logits = onnx_export.run_onnx(out, inputs, batch=3)
-    np.testing.assert_allclose(logits, predictor.logits(inputs["photo"]), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, classifier.logits(inputs["photo"]), rtol=0, atol=1e-4)
     assert {node.op_type for node in onnx.load(out).graph.node} >= {"Resize"}
 
 
@@ -172,9 +178,9 @@ def test_a_record_of_fields_becomes_an_input_each(tmp_path: Path) -> None:
     torch.manual_seed(0)
     facts = {"model": "both", "input": "both", "crop_size": 24, "precision": "fp32"}
     backend: Any = None
-    predictor = Predictor(SeesBoth().eval(), CLASSES, SIZE, 1, facts, backend)
+    classifier = Classifier(SeesBoth().eval(), CLASSES, SIZE, 1, facts, backend)
     out = tmp_path / "hand.onnx"
-    exported = onnx_export.export_onnx(predictor, out, checked=8)
+    exported = onnx_export.export_onnx(classifier, out, checked=8)
     assert list(exported.inputs) == ["crop", "hand"]
     assert exported.inputs["crop"] == "uint8 (n, 24, 24, 3)"
     assert [given.name for given in onnx.load(out).graph.input] == ["crop", "hand"]
@@ -187,22 +193,22 @@ def test_hand_net_rounded_to_halves_fits_a_box(tmp_path: Path) -> None:
     for parameter in network.parameters():
         parameter.data = parameter.data.half().float()
     facts = {"model": "hand_net", "input": "both", "crop_size": 256, "precision": "fp32"}
-    predictor = Predictor(network, CLASSES, SIZE, 1, facts, Serial(torch.device("cpu")))
+    classifier = Classifier(network, CLASSES, SIZE, 1, facts, Serial(torch.device("cpu")))
     out, weights = tmp_path / "hand.onnx", tmp_path / "weights.safetensors"
-    assert onnx_export.export_onnx(predictor, out, checked=8).difference < 1e-4
+    assert onnx_export.export_onnx(classifier, out, checked=8).difference < 1e-4
     save_compact(weights, network.state_dict())
     assert max(out.stat().st_size, weights.stat().st_size) < LARGEST_BYTES
 
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "hand.onnx"
-    predictor = Predictor.from_run(runs / "small_cnn")
-    onnx_export.export_onnx(predictor, out, batch=1)
+    classifier = Classifier.from_run(runs / "small_cnn")
+    onnx_export.export_onnx(classifier, out, batch=1)
     graph = onnx.load(out)
     facts = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(facts["classes"]) == list(CLASSES)
     assert (facts["image_size"], facts["model"], facts["epoch"]) == (str(SIZE), "small_cnn", "1")
-    assert facts["weights_digest"] == weights_digest(dict(predictor.model.named_parameters()))
+    assert facts["weights_digest"] == weights_digest(dict(classifier.model.named_parameters()))
     assert float(facts["temperature"]) == 1.0
     data = out.read_bytes()
     assert str(Path(onnx_export.__file__).parent).encode() not in data
@@ -210,12 +216,12 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(runs: Path, tmp_pa
 
 
 def test_weights_that_half_holds_are_stored_so_and_give_the_same_numbers(runs: Path, tmp_path: Path) -> None:
-    predictor = Predictor.from_run(runs / "landmark_mlp")
-    body = predictor.model.body
+    classifier = Classifier.from_run(runs / "landmark_mlp")
+    body = classifier.model.body
     for parameter in body.parameters():  # type: ignore[union-attr]
         parameter.data = parameter.data.half().float()
-    onnx_export.export_onnx(predictor, tmp_path / "halves.onnx", batch=10)
-    count = sum(parameter.numel() for parameter in predictor.model.parameters())
+    onnx_export.export_onnx(classifier, tmp_path / "halves.onnx", batch=10)
+    count = sum(parameter.numel() for parameter in classifier.model.parameters())
     assert (tmp_path / "halves.onnx").stat().st_size < 2.4 * count
     stored = [
         numpy_helper.to_array(tensor)
@@ -270,11 +276,11 @@ def refused(*words: str | Path) -> str:
 def test_mistakes_are_one_line_with_a_remedy(runs: Path, tmp_path: Path) -> None:
     run, out = runs / "small_cnn", tmp_path / "hand.onnx"
     assert "name one of the two" in refused(run)
-    assert "name one of the two" in refused(run, out, "--box", tmp_path)
+    assert "name one of the two" in refused(run, out, "--bundle", tmp_path)
     assert "end it with .onnx" in refused(run, tmp_path / "hand.pt")
     assert "--batch must be at least 1" in refused(run, out, "--batch", "0")
-    assert "--batch is not for --box" in refused(run, "--box", tmp_path / "box", "--batch", "2")
-    assert "name it with --box" in refused(run, out, "--notes", tmp_path / "notes.md")
+    assert "--batch is not for --bundle" in refused(run, "--bundle", tmp_path / "box", "--batch", "2")
+    assert "name it with --bundle" in refused(run, out, "--notes", tmp_path / "notes.md")
     assert "there is no folder" in refused(run, tmp_path / "none" / "hand.onnx")
     assert "not a run folder" in refused(tmp_path, out)
     assert list(tmp_path.iterdir()) == []
@@ -315,7 +321,7 @@ class Branches(torch.nn.Module):
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     facts = {"model": "branches", "input": "photos", "precision": "fp32"}
     backend: Any = None
-    predictor = Predictor(Branches(), CLASSES, SIZE, 1, facts, backend)
+    classifier = Classifier(Branches(), CLASSES, SIZE, 1, facts, backend)
     with pytest.raises(UserError, match=r"^torch cannot export this network to ONNX: \S.*$"):
-        onnx_export.export_onnx(predictor, tmp_path / "hand.onnx")
+        onnx_export.export_onnx(classifier, tmp_path / "hand.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -1,152 +1,299 @@
-"""A run folder as a reader: its probabilities are those of plain torch on the weights that it names."""
+"""`horovod_asl.load().read`: one photo in every form, many, and the places of drawn hands whose joints are known."""
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import sklearn.metrics as reference
-import torch
-from safetensors.torch import load_file
+from PIL import Image
 
-from horovod_asl.engine.dataset import Photos
+import horovod_asl
+from horovod_asl.commands import predict
 from horovod_asl.errors import UserError
-from horovod_asl.inference.predictor import Predictor
-from horovod_asl.labels import CLASSES, NUM_CLASSES
-from horovod_asl.models.registry import build_model, head_of
-from horovod_asl.runs import checkpoint
-from horovod_asl.runs.run_folder import RunFolder
+from horovod_asl.hands import finder
+from horovod_asl.inference.photo_view import in_photo_pixels, view_photo
+from horovod_asl.inference.predictor import NO_HAND, TWO_HANDS, WHOLE_PHOTO, Predictor, Reading
+from horovod_asl.inference.readers import PixelReader
+from horovod_asl.labels import CLASSES
+from horovod_asl.synthetic import backgrounds
+from horovod_asl.synthetic.flesh import flesh_out
+from horovod_asl.synthetic.render import SampleSpec, _room, look_of, placed, posed, render_spec
+from horovod_asl.synthetic.skin import paint
+from tests.launching import ROOT, clean_environment
+from tests.single.hands.test_hands import drawn_joints
+from tests.single.inference.test_classifier import make_run
 
-torch.set_num_threads(1)
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-
-def make_run(path: Path, *, precision: str = "fp32", model: str = "small_cnn") -> Path:
-    """A run of three scored epochs, the second the best; weights and statistics as training would leave them."""
-    path.mkdir()
-    folder = RunFolder(path)
-    facts = {"model": model, "classes": list(CLASSES), "image_size": 16, "precision": precision}
-    folder.write_facts(facts)
-    for epoch, score in ((1, 0.5), (2, 0.7), (3, 0.6)):
-        torch.manual_seed(epoch)
-        network = build_model(model, num_classes=NUM_CLASSES).train()
-        for _ in range(3):
-            network(torch.randn(8, 3, 16, 16))
-        head_of(
-            network
-        ).weight.data *= 200  # a network that is sure of itself, and differently for every photo
-        folder.save_best(epoch, score, network.state_dict(), keep=3)
-    return path
+SIDE = 256
+Y = SampleSpec(seed=3, label="Y", recording=1, index=0)
+V = SampleSpec(seed=3, label="V", recording=1, index=0)
+W = SampleSpec(seed=3, label="W", recording=1, index=0)
+EMPTY = SampleSpec(seed=3, label="nothing", recording=2, index=0)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("runs") / "run")
+def model() -> Predictor:
+    """The model that ships, on the CPU."""
+    return horovod_asl.load(device="cpu")
 
 
-def photos(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+@pytest.fixture(scope="module")
+def square() -> np.ndarray:
+    return render_spec(Y, SIDE)
 
 
-def plain_torch(run: Path, epoch: int, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Softmax of the network in double precision, photo by photo."""
-    network = build_model("small_cnn", num_classes=NUM_CLASSES)
-    network.load_state_dict(load_file(run / "best" / f"epoch-{epoch:05d}" / "weights.safetensors"))
-    network.double().eval()
-    inputs = torch.from_numpy((images / 255 - MEAN) / STD).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        return torch.cat([network(one[None]).softmax(1) for one in inputs]).numpy()
-
-
-def test_probabilities_are_plain_torch_s_on_the_best_weights(run: Path) -> None:
-    images = photos(21)
-    predictor = Predictor.from_run(run)
-    assert predictor.epoch == 2
-    assert predictor.classes == CLASSES
-    expected = plain_torch(run, 2, images)
-    for batch_size in (256, 5, 1):
-        seen = predictor.probabilities(images, batch_size=batch_size)
-        np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-6)
-    assert seen.dtype == np.float32
-
-
-def test_a_run_s_temperature_is_in_its_probabilities_and_not_in_its_logits(tmp_path: Path) -> None:
-    run, images = make_run(tmp_path / "run"), photos(7)
-    before = Predictor.from_run(run)
-    (run / "result.json").write_text(json.dumps({"epoch": before.epoch, "temperature": 2.5}))
-    predictor = Predictor.from_run(run)
-    assert (before.temperature, predictor.temperature) == (1.0, 2.5)
-    logits = predictor.logits(images, batch_size=3)
-    assert (logits.dtype, logits.shape) == (np.float32, (7, NUM_CLASSES))
-    np.testing.assert_array_equal(logits, before.logits(images, batch_size=3))
-    cooled = torch.softmax(torch.from_numpy(logits).double() / 2.5, 1).numpy()
-    np.testing.assert_allclose(predictor.probabilities(images), cooled, rtol=1e-3, atol=1e-6)
-    assert np.log(plain_torch(run, 2, images)).argsort(1).tolist() == logits.argsort(1).tolist()
-
-
-def test_no_photos_give_no_rows(run: Path) -> None:
-    predictor = Predictor.from_run(run)
-    assert predictor.probabilities(photos(0)).shape == (0, NUM_CLASSES)
-    assert predictor.top(photos(0), 3) == []
-
-
-def test_a_view_on_photos_is_read_as_its_copy(run: Path) -> None:
-    images, predictor = photos(8), Predictor.from_run(run)
-    mirrored = images[::2, :, ::-1]
-    assert np.array_equal(predictor.probabilities(mirrored), predictor.probabilities(mirrored.copy()))
-
-
-def test_the_likeliest_come_first_with_their_names(run: Path) -> None:
-    images = photos(6)
-    expected = plain_torch(run, 2, images)
-    for answers, row in zip(Predictor.from_run(run).top(images, 3), expected, strict=True):
-        order = sorted(range(NUM_CLASSES), key=lambda k: -row[k])[:3]
-        assert [name for name, _ in answers] == [CLASSES[k] for k in order]
-        assert [share for _, share in answers] == pytest.approx([row[k] for k in order], rel=1e-3)
-
-
-def test_scores_are_scikit_learn_s_on_plain_torch_s_probabilities(run: Path) -> None:
-    images, labels = photos(60), np.random.default_rng(1).integers(0, NUM_CLASSES, 60)
-    set_of_photos = Photos(gather=lambda rows: images[rows], labels=labels)
-    scores = Predictor.from_run(run).answers(set_of_photos).scores()
-    probabilities = plain_torch(run, 2, images)
-    every = list(range(NUM_CLASSES))
-    assert scores.n == 60
-    assert scores.top1 == reference.accuracy_score(labels, probabilities.argmax(1))
-    assert scores.top3 == reference.top_k_accuracy_score(labels, probabilities, k=3, labels=every)
-    assert scores.nll == pytest.approx(reference.log_loss(labels, probabilities, labels=every), rel=1e-3)
-
-
-def test_a_run_in_bf16_is_read_in_fp32_on_a_cpu(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", precision="bf16")
-    seen, expected = Predictor.from_run(run).probabilities(photos(9)), plain_torch(run, 2, photos(9))
-    np.testing.assert_allclose(seen.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-6)
-
-
-def test_damaged_best_weights_give_way_to_the_next_best(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    file = run / "best" / "epoch-00002" / checkpoint.WEIGHTS
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="epoch-00002 is damaged"):
-        predictor = Predictor.from_run(run)
-    assert predictor.epoch == 3
-    np.testing.assert_allclose(
-        predictor.probabilities(photos(4)), plain_torch(run, 3, photos(4)), rtol=1e-3, atol=1e-6
+@pytest.fixture(scope="module")
+def wide(square: np.ndarray) -> np.ndarray:
+    """The drawn photo with 150 pixels of its own edge on the left and 250 on the right, then twice as large."""
+    padded = np.pad(square, ((0, 0), (150, 250), (0, 0)), mode="edge")
+    return np.asarray(
+        Image.fromarray(padded).resize((2 * padded.shape[1], 2 * SIDE), Image.Resampling.BICUBIC)
     )
 
 
-def test_a_folder_that_is_no_run_or_of_another_network_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a run folder.*run\.json"):
-        Predictor.from_run(tmp_path)
-    run = make_run(tmp_path / "run")
-    facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(facts | {"model": "mobilenet_v3_large"}))
-    with pytest.raises(UserError, match="do not fit mobilenet_v3_large"):
-        Predictor.from_run(run)
-    (run / "run.json").write_text("{torn")
-    with pytest.raises(UserError, match="not a run folder"):
-        Predictor.from_run(run)
+def joints_in_wide() -> np.ndarray:
+    return 2 * (drawn_joints(Y, SIDE) * SIDE + [150, 0])
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def assert_same(one: Reading, other: Reading, *, apart: float = 1e-5) -> None:
+    assert (one.letter, one.note) == (other.letter, other.note)
+    assert next(iter(one.probabilities)) == next(iter(other.probabilities))
+    assert one.probabilities == pytest.approx(other.probabilities, abs=apart)
+    assert (one.hand is None) == (other.hand is None)
+    if one.hand is not None and other.hand is not None:
+        assert one.hand.handedness == other.hand.handedness
+        assert one.hand.confidence == pytest.approx(other.hand.confidence)
+        np.testing.assert_allclose(one.hand.joints, other.hand.joints, atol=0.01)
+        np.testing.assert_allclose(one.hand.box, other.hand.box, atol=0.01)
+
+
+def test_three_lines_read_a_photo(tmp_path: Path, square: np.ndarray) -> None:
+    """As docs/api.md has them, in a process of their own; torch is imported by `load` and not before."""
+    (tmp_path / "photo.jpg").write_bytes(encoded(square, "JPEG", quality=95))
+    lines = (ROOT / "docs" / "api.md").read_text().split("```python\n")[1].split("```")[0]
+    first, rest = lines.split("\n", 1)
+    program = (
+        f"{first}\nimport sys\nassert 'torch' not in sys.modules\n{rest}\nprint(reading.letter, reading.note)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["Y", "None"]
+
+
+def test_every_form_of_a_photo_gives_the_same_reading(model: Predictor, wide: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    path.write_bytes(encoded(wide))
+    expected = model.read(path)
+    assert expected.letter == "Y"
+    assert sorted(expected.probabilities) == sorted(CLASSES)
+    assert sum(expected.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    shares = list(expected.probabilities.values())
+    assert shares == sorted(shares, reverse=True)
+    for form in (str(path), path.read_bytes(), Image.open(path), wide, wide[:, ::-1][:, ::-1]):
+        assert_same(model.read(form), expected)
+
+
+def test_many_are_read_as_one_by_one_in_order(model: Predictor, square: np.ndarray) -> None:
+    photos = [square, encoded(render_spec(EMPTY, SIDE)), Image.fromarray(render_spec(V, SIDE))]
+    one_by_one = [model.read(photo) for photo in photos]
+    for many in (photos, tuple(photos), iter(photos)):
+        for one, other in zip(model.read(many), one_by_one, strict=True):
+            assert_same(one, other)
+    stacked = np.stack([square, render_spec(V, SIDE)])
+    for one, other in zip(model.read(stacked), [one_by_one[0], one_by_one[2]], strict=True):
+        assert_same(one, other)
+    assert model.read([]) == []
+
+
+@pytest.mark.parametrize("form", ["wide", "tall", "turned by EXIF"])
+def test_joints_and_box_are_in_the_photo_s_own_pixels(model: Predictor, wide: np.ndarray, form: str) -> None:
+    truth = joints_in_wide()
+    if form == "tall":
+        photo, truth = encoded(wide.transpose(1, 0, 2)), truth[:, ::-1]
+    elif form == "wide":
+        photo = encoded(wide)
+    else:  # stored lying on its side; orientation 6: to be turned by 90° clockwise
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo = encoded(np.rot90(wide), "PNG", exif=exif.tobytes())
+        assert_same(model.read(Image.open(io.BytesIO(photo))), model.read(photo))
+    hand = model.read(photo).hand
+    assert hand is not None
+    assert (hand.joints.shape, hand.joints.dtype) == ((21, 3), np.float32)
+    size = np.ptp(truth, axis=0).max()
+    assert np.median(np.linalg.norm(hand.joints[:, :2] - truth, axis=1)) < 0.12 * size
+    left, top, right, bottom = hand.box
+    assert ((truth >= [left, top]) & (truth <= [right, bottom])).all(1).mean() > 0.8
+    assert (right - left) * (bottom - top) < (1.7 * size) ** 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(900, 300), (301, 877), (640, 640), (50, 20)])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_points_of_the_square_go_back_to_where_they_are_in_the_photo(
+    width: int, height: int, orientation: int
+) -> None:
+    """A white spot is where it was put: its centre of mass in the square, taken back, against the photo's own."""
+    seen = np.zeros((height, width, 3), np.uint8)
+    x, y, radius = int(0.7 * width), int(0.3 * height), max(3, width // 40)
+    seen[y - radius : y + radius + 1, x - radius : x + radius + 1] = 255
+    stored = {1: seen, 3: seen[::-1, ::-1], 6: np.rot90(seen), 8: np.rot90(seen, -1)}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    reader = PixelReader(384)
+    view = view_photo(encoded(stored, "PNG", exif=exif.tobytes()), reader)
+    assert view.size == (width, height)
+    mass = view.given[:, :, 0].astype(float)
+    rows, columns = np.indices(mass.shape)
+    centre = np.array([[(columns * mass).sum() + mass.sum() / 2, (rows * mass).sum() + mass.sum() / 2]])
+    placed = in_photo_pixels(centre / mass.sum() / 384, view)
+    np.testing.assert_allclose(placed, [[x + 0.5, y + 0.5]], atol=1.0)
+
+
+def drawn_flesh(spec: SampleSpec, side: int) -> np.ndarray:
+    """Where a drawn photo shows the hand, without the forearm: bool (side, side)."""
+    look = look_of(spec.seed, spec.recording)
+    rng = np.random.default_rng([spec.seed, spec.recording, CLASSES.index(spec.label), spec.index])
+    backgrounds.crop_room(_room(look, 2 * side), side, rng)  # takes its draws first, as `render` does
+    skeleton, forearm = posed(spec.label, look, rng)
+    wrist, scale = placed(skeleton, look, 2 * side, rng)
+    _, coverage = paint(
+        flesh_out(skeleton, forearm, look.proportions, wrist, scale), look.skin, look.light, 2 * side
+    )
+    places = np.moveaxis(np.indices(coverage.shape)[::-1], 0, -1)
+    is_forearm = (places - wrist) @ (forearm[:2] * [1, -1]) > 0
+    return ((coverage > 0.5) & ~is_forearm)[::2, ::2]
+
+
+@pytest.mark.parametrize("spec", [Y, V], ids=["Y", "V"])
+def test_the_box_holds_the_drawn_hand(model: Predictor, spec: SampleSpec) -> None:
+    hand = model.read(render_spec(spec, SIDE)).hand
+    assert hand is not None
+    left, top, right, bottom = hand.box
+    rows, columns = np.nonzero(drawn_flesh(spec, SIDE))
+    inside = (columns >= left) & (columns <= right) & (rows >= top) & (rows <= bottom)
+    assert inside.mean() > 0.93  # a drawn hand is not quite a hand to MediaPipe
+    assert (right - left) * (bottom - top) < 2 * np.ptp(rows) * np.ptp(columns)
+
+
+def test_a_mirrored_photo_has_the_other_hand(model: Predictor, square: np.ndarray) -> None:
+    one, other = model.read([square, square[:, ::-1]])
+    assert one.hand is not None
+    assert other.hand is not None
+    assert {one.hand.handedness, other.hand.handedness} == {"left", "right"}
+
+
+def test_it_says_why_there_is_no_hand_and_where_there_are_two(model: Predictor, square: np.ndarray) -> None:
+    none = model.read(render_spec(EMPTY, SIDE))
+    assert (none.hand, none.note) == (None, NO_HAND)
+    assert model.read(square).note is None
+    two = model.read(np.concatenate([render_spec(V, SIDE), render_spec(W, SIDE)], axis=1))
+    assert two.note == TWO_HANDS
+    assert two.hand is not None
+
+
+def test_the_second_hand_is_not_looked_for_by_prepare(
+    square: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*words: object) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(finder.HandFinder, "sees_another", forbidden)
+    assert finder.shared_finder().find(square)["found"]
+
+
+def test_grey_rgba_and_palettes_are_read_as_their_files(model: Predictor, square: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(square).convert("L"))
+    cut_out = np.dstack([square, np.where(np.indices((SIDE, SIDE))[1] < 20, 0, 255).astype(np.uint8)])
+    for array in (grey, cut_out):
+        assert_same(model.read(array), model.read(encoded(array)))
+    assert_same(model.read(grey[..., None]), model.read(grey))
+    palette = Image.fromarray(square).convert("P")
+    file = io.BytesIO()
+    palette.save(file, "PNG")
+    assert_same(model.read(palette), model.read(file.getvalue()))
+    assert palette.mode == "P"
+
+
+def test_it_agrees_with_predict(
+    model: Predictor, wide: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    Image.fromarray(render_spec(EMPTY, SIDE)).save(tmp_path / "b.png")
+    assert predict.main([str(tmp_path), "--json", "--top", "29"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    readings = model.read([line["photo"] for line in lines])
+    for line, reading in zip(lines, readings, strict=True):
+        assert (line["class"], line["note"]) == (reading.letter, reading.note)
+        said = {row["class"]: row["probability"] for row in line["top"]}
+        assert list(said) == list(reading.probabilities)
+        assert said == pytest.approx(reading.probabilities, abs=1e-5)
+        assert (line["hand"] is None) == (reading.hand is None)
+        if reading.hand is not None:
+            np.testing.assert_allclose(line["hand"]["joints"], reading.hand.joints, atol=0.01)
+            np.testing.assert_allclose(line["hand"]["box"], reading.hand.box, atol=0.01)
+            assert line["hand"]["handedness"] == reading.hand.handedness
+    assert [reading.hand is None for reading in readings] == [False, True]
+
+
+def test_it_abstains(square: np.ndarray, model: Predictor) -> None:
+    best = next(iter(model.read(square).probabilities.values()))
+    assert Predictor(model.classifier, abstain=best + 1e-3).read(square).letter is None
+    with pytest.raises(UserError, match="abstain 2 must be a probability"):
+        horovod_asl.load(abstain=2)
+
+
+def test_a_run_of_whole_photos_looks_for_no_hand(tmp_path: Path, square: np.ndarray) -> None:
+    whole = horovod_asl.load(make_run(tmp_path / "run"), "cpu").read(square)
+    assert (whole.hand, whole.note, len(whole.probabilities)) == (None, WHOLE_PHOTO, len(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("photo", "part"),
+    [
+        (lambda p: p / "absent.jpg", r"absent\.jpg: cannot be read: No such file"),
+        (lambda p: str(p), "cannot be read: Is a directory"),
+        (lambda p: b"", "the photo: empty file"),
+        (lambda p: b"nothing", "the photo: not a picture"),
+        (lambda p: np.zeros((8, 8, 3)), r"an array float64 \(8, 8, 3\) is no photo: give uint8 RGB"),
+        (lambda p: np.zeros((8, 8, 2), np.uint8), r"uint8 \(8, 8, 2\) is no photo"),
+        (lambda p: np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\) is no photo"),
+        (lambda p: np.zeros(8, np.uint8), r"uint8 \(8,\) is no photo"),
+        (lambda p: 3, "a photo cannot be a int: give a path"),
+        (lambda p: [np.zeros((8, 8, 3), np.uint8), b"x"], r"photo 1 \(from 0\): not a picture"),
+        (lambda p: [p / "absent.jpg"], r"absent\.jpg: cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    model: Predictor, tmp_path: Path, photo: Callable[[Path], object], part: str
+) -> None:
+    with pytest.raises(ValueError, match=part) as error:
+        model.read(photo(tmp_path))  # type: ignore[call-overload]
+    assert isinstance(error.value, UserError)
+    assert "\n" not in str(error.value)
+
+
+def test_runs_and_devices_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a run folder"):
+        horovod_asl.load(tmp_path)
+    for device in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(UserError, match=f"device '{device}'"):
+            horovod_asl.load(device=device)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horovod_asl.distributed.base import Serial
-from horovod_asl.engine.dataset import Photos
-from horovod_asl.engine.predictions import Answers, collect, measures
+from horovod_asl.engine.dataset import Dataset
+from horovod_asl.engine.predictions import Predictions, metrics_report, predict_all
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 from horovod_asl.metrics.calibration import (
     ACCURACIES,
@@ -132,18 +132,18 @@ def test_no_photos_have_no_curve_to_stand_on() -> None:
     assert threshold_for(*nothing, 0.95) is None
 
 
-def make_answers(n: int = 400, seed: int = 0) -> Answers:
+def make_answers(n: int = 400, seed: int = 0) -> Predictions:
     logits, labels = made(n, NUM_CLASSES, seed, sureness=3)
-    return Answers(logits, labels.astype(np.int64))
+    return Predictions(logits, labels.astype(np.int64))
 
 
 def test_measures_without_j_and_z_are_scikit_learn_s() -> None:
-    answers = make_answers()
-    figures = measures(answers, CLASSES)["without_j_z"]
+    predictions = make_answers()
+    figures = metrics_report(predictions, CLASSES)["without_j_z"]
     moving = [CLASS_INDEX["J"], CLASS_INDEX["Z"]]
-    kept = ~np.isin(answers.labels, moving)
-    true, read = answers.labels[kept], answers.logits[kept].argmax(1)
-    assert figures["n"] == len(true) < len(answers)
+    kept = ~np.isin(predictions.labels, moving)
+    true, read = predictions.labels[kept], predictions.logits[kept].argmax(1)
+    assert figures["n"] == len(true) < len(predictions)
     assert figures["correct"] == (true == read).sum()
     assert figures["top1"] == reference.accuracy_score(true, read)
     others = sorted({*true, *read} - set(moving))
@@ -153,13 +153,15 @@ def test_measures_without_j_and_z_are_scikit_learn_s() -> None:
 
 
 def test_measures_at_a_temperature_change_what_is_sure_and_not_what_is_said() -> None:
-    answers = make_answers()
-    temperature = answers.temperature()
+    predictions = make_answers()
+    temperature = predictions.temperature()
     assert temperature == pytest.approx(3, rel=0.15)
-    plain, fitted = measures(answers, CLASSES), measures(answers, CLASSES, temperature)
+    plain, fitted = metrics_report(predictions, CLASSES), metrics_report(predictions, CLASSES, temperature)
     assert plain["ece"] == fitted["ece"] == plain["ece_calibrated"]
     assert fitted["ece_calibrated"] < plain["ece"] / 2
-    assert fitted["nll_calibrated"] == pytest.approx(loss(answers.logits, answers.labels, temperature))
+    assert fitted["nll_calibrated"] == pytest.approx(
+        loss(predictions.logits, predictions.labels, temperature)
+    )
     assert fitted["confusion"] == plain["confusion"]
     assert [point["threshold"] for point in fitted["coverage"]] == list(THRESHOLDS)
     assert fitted["coverage"][0] == {"threshold": 0, "coverage": 1, "accuracy": fitted["top1"]}
@@ -171,13 +173,13 @@ def test_answers_are_the_model_s_for_every_photo() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, NUM_CLASSES))
     features = np.random.default_rng(0).normal(size=(11, 12)).astype(np.float32)
-    photos = Photos(features.__getitem__, np.arange(11), are_features=True)
-    answers = collect(model, Serial(torch.device("cpu")), photos, batch_size=4)
+    photos = Dataset(features.__getitem__, np.arange(11), are_features=True)
+    predictions = predict_all(model, Serial(torch.device("cpu")), photos, batch_size=4)
     with torch.no_grad():
         expected = model(torch.from_numpy(features)).numpy()
-    np.testing.assert_allclose(answers.logits, expected, rtol=1e-5, atol=1e-6)
-    assert answers.labels.tolist() == list(range(11))
-    assert answers.scores().n == 11
+    np.testing.assert_allclose(predictions.logits, expected, rtol=1e-5, atol=1e-6)
+    assert predictions.labels.tolist() == list(range(11))
+    assert predictions.scores().n == 11
 
 
 def test_a_run_s_temperature_is_that_of_the_weights_it_was_fitted_for(tmp_path: Path) -> None:

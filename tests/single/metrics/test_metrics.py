@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horovod_asl.metrics.metrics import CALIBRATION_BINS, Scores, Tally
+from horovod_asl.metrics.metrics import CALIBRATION_BINS, MetricAccumulator, Metrics
 
 torch.set_num_threads(1)
 NAMES = tuple(string.ascii_uppercase)
@@ -29,13 +29,13 @@ def make_answers(
     return logits, labels
 
 
-def tally(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
-    counts = Tally(logits.shape[1], torch.device("cpu"))
+def tally(logits: torch.Tensor, labels: torch.Tensor) -> Metrics:
+    counts = MetricAccumulator(logits.shape[1], torch.device("cpu"))
     counts.add(logits, labels)
     return counts.scores(torch.clone)
 
 
-answers = st.builds(
+predictions = st.builds(
     lambda n, classes, seed, shown: make_answers(n, classes, seed, classes_shown=min(shown, classes)),
     st.integers(1, 80),
     st.integers(4, 12),
@@ -45,10 +45,10 @@ answers = st.builds(
 property_test = settings(deadline=None, max_examples=40)
 
 
-@given(answers)
+@given(predictions)
 @property_test
-def test_every_figure_is_scikit_learn_s(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = answers
+def test_every_figure_is_scikit_learn_s(predictions: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = predictions
     scores, every = tally(logits, labels), list(range(logits.shape[1]))
     probabilities, predicted, true = logits.double().softmax(1).numpy(), logits.argmax(1), labels.numpy()
     assert scores.n == len(true)
@@ -62,10 +62,10 @@ def test_every_figure_is_scikit_learn_s(answers: tuple[torch.Tensor, torch.Tenso
     assert np.array_equal(scores.confusion, reference.confusion_matrix(true, predicted, labels=every))
 
 
-@given(answers)
+@given(predictions)
 @property_test
-def test_every_class_s_figures_are_scikit_learn_s(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = answers
+def test_every_class_s_figures_are_scikit_learn_s(predictions: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = predictions
     every = list(range(logits.shape[1]))
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=every, zero_division=0
@@ -80,10 +80,10 @@ def test_every_class_s_figures_are_scikit_learn_s(answers: tuple[torch.Tensor, t
     assert sum(row["predicted"] for row in rows.values()) == len(labels)
 
 
-@given(answers)
+@given(predictions)
 @property_test
-def test_the_calibration_error_is_its_definition(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = answers
+def test_the_calibration_error_is_its_definition(predictions: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = predictions
     confidence, predicted = logits.double().softmax(1).max(1)
     error = 0.0
     for k in range(CALIBRATION_BINS):
@@ -95,13 +95,13 @@ def test_the_calibration_error_is_its_definition(answers: tuple[torch.Tensor, to
     assert tally(logits, labels).ece == pytest.approx(error)
 
 
-@given(answers, st.integers(1, 5))
+@given(predictions, st.integers(1, 5))
 @property_test
 def test_a_tally_split_over_ranks_and_batches_is_the_whole(
-    answers: tuple[torch.Tensor, torch.Tensor], ranks: int
+    predictions: tuple[torch.Tensor, torch.Tensor], ranks: int
 ) -> None:
-    logits, labels = answers
-    tallies = [Tally(logits.shape[1], torch.device("cpu")) for _ in range(ranks)]
+    logits, labels = predictions
+    tallies = [MetricAccumulator(logits.shape[1], torch.device("cpu")) for _ in range(ranks)]
     for rank, part in enumerate(tallies):
         for mine in torch.arange(len(labels))[rank::ranks].split(7):
             part.add(logits[mine], labels[mine])

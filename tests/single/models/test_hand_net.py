@@ -19,7 +19,7 @@ from horovod_asl.config_groups import TEMPORARY, AugmentConfig, ModelConfig
 from horovod_asl.distributed.base import Serial
 from horovod_asl.distributed.dp import DataParallel
 from horovod_asl.engine import features
-from horovod_asl.engine.dataset import Photos
+from horovod_asl.engine.dataset import Dataset
 from horovod_asl.errors import UserError
 from horovod_asl.hands.bundle import find_bundle
 from horovod_asl.hands.record import (
@@ -36,9 +36,9 @@ from horovod_asl.hands.record import (
 from horovod_asl.inputs.augment_hands import augment_hands
 from horovod_asl.inputs.pixels import draws, normalise, to_input, to_tensors
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.models.hand_net import HandHead, HandNet, TunedTail, _points_in_view, _view_grid, as_held
+from horovod_asl.models.hand_net import HandHead, HandNet, TunedTail, _points_in_view, _view_grid, unrotated
 from horovod_asl.models.hand_trunk import HandTrunk, _Depthwise
-from horovod_asl.models.registry import build_model, freeze_backbone, tail
+from horovod_asl.models.registry import build_model, classifier, freeze_backbone
 from horovod_asl.runs.preemption import Outcome, StopSignal
 from horovod_asl.runs.run_folder import RunFolder
 from horovod_asl.training.trainer import Trainer
@@ -55,7 +55,7 @@ def trunk() -> HandTrunk:
 
 
 @pytest.fixture(scope="module")
-def photos() -> Photos:
+def photos() -> Dataset:
     """Dots where the landmarks are, on photos of noise; every third a left hand, the last two without one."""
     generator = np.random.default_rng(0)
     records, crops = [], []
@@ -66,7 +66,7 @@ def photos() -> Photos:
         records.append(record)
         crops.append(crop(photo, record["box"], 64))
     whole = readings(np.stack(crops), np.stack(records))
-    return Photos(whole.__getitem__, generator.integers(0, 29, PHOTOS))
+    return Dataset(whole.__getitem__, generator.integers(0, 29, PHOTOS))
 
 
 def test_the_trunk_is_mediapipes(trunk: HandTrunk, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
             for step in range(4):
                 config = AugmentConfig(rotation_degrees=20 * (step > 0), translation=0.1, scale=0.15)
                 view = augment_hands(hands, draws(0, step, np.arange(1), 1), config) if step else hands
-                view = as_held(view) if step % 2 else view
+                view = unrotated(view) if step % 2 else view
                 seen = torch.nn.functional.grid_sample(
                     crops.permute(0, 3, 1, 2).float(), _view_grid(view), align_corners=False
                 )[0, 0]
@@ -147,7 +147,7 @@ def test_a_hand_as_it_is_held_is_seen_as_the_photo_shows_it(right: bool) -> None
     x, y, side, turn = record["box"]
     assert abs(turn) > 0.3
     crops, hands = to_tensors(readings(crop(photo, record["box"], 192)[None], record[None]))
-    grid = _view_grid(as_held(hands))
+    grid = _view_grid(unrotated(hands))
     seen = torch.nn.functional.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, align_corners=False)[0]
     expected = crop(photo, (x, y, side * HAND_SIDE / CROP_SIDE, 0.0), 224).astype(np.float32)
     expected = expected if right else expected[:, ::-1]
@@ -203,7 +203,7 @@ def config_for(folder: Path, **model: Any) -> TrainConfig:
     )
 
 
-def extracted(photos: Photos, config: TrainConfig, *, half_precision: bool = True) -> Photos:
+def extracted(photos: Dataset, config: TrainConfig, *, half_precision: bool = True) -> Dataset:
     network = build_model("hand_net", num_classes=NUM_CLASSES, pretrained=config.model.pretrained)
     freeze_backbone(network, tuned_blocks=config.model.tuned_blocks)
     with pytest.MonkeyPatch.context() as patch:
@@ -214,7 +214,7 @@ def extracted(photos: Photos, config: TrainConfig, *, half_precision: bool = Tru
     return made
 
 
-def test_features_are_what_the_network_sees(photos: Photos, tmp_path: Path) -> None:
+def test_features_are_what_the_network_sees(photos: Dataset, tmp_path: Path) -> None:
     config = config_for(tmp_path)
     assert config.trains_on_features
     kept, rows = extracted(photos, config), np.arange(PHOTOS)
@@ -223,10 +223,10 @@ def test_features_are_what_the_network_sees(photos: Photos, tmp_path: Path) -> N
     model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
     batch = to_input(photos.batch(rows, torch.device("cpu"))[0])
     with torch.no_grad():
-        seen, hands = model.see(batch)  # type: ignore[operator]
+        seen, hands = model.extract_features(batch)  # type: ignore[operator]
         freeze_backbone(model, tuned_blocks=10)
-        maps, _ = model.see(batch)  # type: ignore[operator]
-        through_half, _ = TunedTail(model).see((maps.half(), hands))  # type: ignore[arg-type]
+        maps, _ = model.extract_features(batch)  # type: ignore[operator]
+        through_half, _ = TunedTail(model).extract_features((maps.half(), hands))  # type: ignore[arg-type]
     np.testing.assert_allclose(records["features"], through_half.numpy(), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(records["features"], seen.numpy(), atol=0.05)
     exact = extracted(photos, config, half_precision=False).gather(rows)
@@ -237,12 +237,12 @@ def test_features_are_what_the_network_sees(photos: Photos, tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def head_features(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+def head_features(photos: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return extracted(photos, config_for(tmp_path_factory.mktemp("none")))
 
 
 def trainer_for(
-    config: TrainConfig, train: Photos, validation: Photos | None, backend: type[Serial] = Serial
+    config: TrainConfig, train: Dataset, validation: Dataset | None, backend: type[Serial] = Serial
 ) -> Trainer:
     assert config.run_folder is not None
     folder = RunFolder(config.run_folder)
@@ -251,7 +251,7 @@ def trainer_for(
 
 
 def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_step(
-    photos: Photos, tmp_path: Path
+    photos: Dataset, tmp_path: Path
 ) -> None:
     """Without augmentation, and without dropout, whose draws are the same but for other tensors.
 
@@ -269,17 +269,17 @@ def test_the_head_learns_from_features_what_it_learns_with_the_trunk_in_every_st
             )
             config, shown = dataclasses.replace(config, augment=still), photos
         trainer = trainer_for(config, shown, None)
-        for module in trainer.learner.model.modules():
+        for module in trainer.train_state.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         trainer.run()
-        weights.append(trainer.learner.model.tail.state_dict())  # type: ignore[union-attr]
+        weights.append(trainer.train_state.model.tail.state_dict())  # type: ignore[union-attr]
     for key in weights[0]:
         assert torch.allclose(weights[0][key], weights[1][key], atol=2e-4), key
 
 
 def test_landmarks_are_augmented_in_every_step_where_the_features_of_pixels_are_kept(
-    head_features: Photos, tmp_path: Path
+    head_features: Dataset, tmp_path: Path
 ) -> None:
     """The head is given them: in no two steps the same, and without augmentation those of the photos."""
     seen: dict[bool, list[torch.Tensor]] = {}
@@ -290,7 +290,7 @@ def test_landmarks_are_augmented_in_every_step_where_the_features_of_pixels_are_
         )
         trainer = trainer_for(config, head_features, None)
         steps = seen.setdefault(augment, [])
-        trainer.learner.module.register_forward_pre_hook(
+        trainer.train_state.module.register_forward_pre_hook(
             lambda module, inputs, steps=steps: steps.append(inputs[0][1][:, MATRIX_ROWS].clone())
         )
         trainer.run()
@@ -300,17 +300,17 @@ def test_landmarks_are_augmented_in_every_step_where_the_features_of_pixels_are_
     assert not torch.equal(*seen[True])
 
 
-def test_data_parallel_takes_crops_and_hands(photos: Photos, head_features: Photos, tmp_path: Path) -> None:
+def test_data_parallel_takes_crops_and_hands(photos: Dataset, head_features: Dataset, tmp_path: Path) -> None:
     weights = []
     for name, backend in (("serial", Serial), ("dp", DataParallel)):
         trainer = trainer_for(config_for(tmp_path / name), head_features, photos, backend)
         trainer.run()
-        weights.append(trainer.learner.model.state_dict())
+        weights.append(trainer.train_state.model.state_dict())
     assert all(torch.equal(weights[1][key], tensor) for key, tensor in weights[0].items())
 
 
 def test_small_sources_come_oftener_and_features_with_them(
-    photos: Photos, head_features: Photos, tmp_path: Path
+    photos: Dataset, head_features: Dataset, tmp_path: Path
 ) -> None:
     times = np.array([1] * 9 + [3] * 3)
     config = config_for(tmp_path / "run")
@@ -365,7 +365,10 @@ def test_what_a_run_cannot_use_is_refused(model: dict[str, Any], message: str) -
 
 
 def test_input_chooses_the_model() -> None:
-    chosen = {sees: ModelConfig(input=sees).model for sees in (None, "pixels", "landmarks", "both")}  # type: ignore[arg-type]
+    chosen = {
+        input_type: ModelConfig(input=input_type).model
+        for input_type in (None, "pixels", "landmarks", "both")
+    }  # type: ignore[arg-type]
     assert chosen == {
         None: "small_cnn",
         "pixels": "small_cnn",
@@ -394,14 +397,14 @@ def test_a_frozen_depthwise_convolution_passes_the_gradients_of_torchs_own() -> 
 
 
 @pytest.mark.parametrize("tuned", [5, 6, 10, 16])
-def test_kept_maps_and_the_tuned_tail_are_the_whole_network(photos: Photos, tuned: int) -> None:
+def test_kept_maps_and_the_tuned_tail_are_the_whole_network(photos: Dataset, tuned: int) -> None:
     model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
     batch = to_input(photos.batch(np.arange(PHOTOS), torch.device("cpu"))[0])
     with torch.no_grad():
         whole = model(batch)
         freeze_backbone(model, tuned_blocks=tuned)
         assert torch.equal(model(batch), whole)
-        assert torch.allclose(tail(model)(model.see(batch)), whole, atol=1e-4)  # type: ignore[operator]
+        assert torch.allclose(classifier(model)(model.extract_features(batch)), whole, atol=1e-4)  # type: ignore[operator]
 
 
 class _StoreOfPhotos:
@@ -414,7 +417,7 @@ class _StoreOfPhotos:
 
 
 def test_a_file_of_features_serves_runs_of_the_head_and_of_the_last_blocks(
-    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the file and without, features are the same to the bit."""
     gathered: list[int] = []
@@ -423,9 +426,9 @@ def test_a_file_of_features_serves_runs_of_the_head_and_of_the_last_blocks(
         gathered.extend(rows)
         return photos.gather(rows)
 
-    monkeypatch.setattr(features, "photos_of", lambda store, rows, sees: Photos(gather, photos.labels))
+    monkeypatch.setattr(features, "photos_of", lambda store, rows, input_type: Dataset(gather, photos.labels))
 
-    def features_for(file: Path | None, train: str = "head", pretrained: str = "hands") -> Photos:
+    def features_for(file: Path | None, train: str = "head", pretrained: str = "hands") -> Dataset:
         """`gathered` then holds the photos that passed the trunk for them."""
         gathered.clear()
         kept_in = TEMPORARY if file is None else str(file)
@@ -457,7 +460,7 @@ def test_a_file_of_features_serves_runs_of_the_head_and_of_the_last_blocks(
 
     model = build_model("hand_net", num_classes=NUM_CLASSES, pretrained="hands").eval()
     freeze_backbone(model, tuned_blocks=10)
-    seen, _ = tail(model).see(to_tensors(maps.gather(rows)))  # type: ignore[operator]
+    seen, _ = classifier(model).extract_features(to_tensors(maps.gather(rows)))  # type: ignore[operator]
     np.testing.assert_allclose(seen.detach().numpy(), without_file["features"], atol=1e-4)
     with torch.no_grad():
         next(model.trunk.parameters()).mul_(2)  # type: ignore[union-attr]
@@ -467,15 +470,15 @@ def test_a_file_of_features_serves_runs_of_the_head_and_of_the_last_blocks(
             features_for(trunk, train, str(tmp_path / "other.pt"))
 
 
-def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Photos, tmp_path: Path) -> None:
+def test_the_last_blocks_are_tuned_and_the_others_stay(photos: Dataset, tmp_path: Path) -> None:
     config = config_for(tmp_path / "run", train="last-10")
     kept = extracted(photos, config)
     trainer = trainer_for(config, kept, kept)
-    before = {name: tensor.clone() for name, tensor in trainer.learner.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trainer.train_state.model.state_dict().items()}
     assert trainer.run() is Outcome.FINISHED
     changed = {
         name
-        for name, tensor in trainer.learner.model.state_dict().items()
+        for name, tensor in trainer.train_state.model.state_dict().items()
         if not torch.equal(tensor, before[name]) and name.startswith("trunk")
     }
     assert changed

@@ -83,12 +83,12 @@ def test_a_prepare_waits_for_another_and_names_it(frames, tmp_path):
     lines: list[str] = []
     with held_elsewhere(tmp_path / ".store.partial.lock") as holder:
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             lines.append(line)
             holder.kill()
             holder.wait()
 
-        prepare(frames, tmp_path / "store", log=say)
+        prepare(frames, tmp_path / "store", log=log)
     assert lines[0].startswith(f"another prepare is at work in {tmp_path}/store.partial (pid {holder.pid} on ")
     assert "is stale: taken over" in lines[1]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

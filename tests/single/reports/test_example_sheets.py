@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from horovod_asl.commands import evaluate
-from horovod_asl.engine.predictions import Answers
+from horovod_asl.engine.predictions import Predictions
 from horovod_asl.errors import UserError
 from horovod_asl.hands import finder
 from horovod_asl.hands.record import HAND_DTYPE, hand_arrays, readings
@@ -96,7 +96,7 @@ def test_the_answers_of_ranks_are_put_into_the_photos_order(world_size: int) -> 
     logits, labels = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32), np.arange(7)
     by_rank = np.concatenate([np.arange(7)[rank::world_size] for rank in range(world_size)])
     order = ranks_apart(7, world_size)
-    known = Readings.of(Answers(logits[by_rank], labels[by_rank]), 2.0, order)
+    known = Readings.of(Predictions(logits[by_rank], labels[by_rank]), 2.0, order)
     assert known.labels.tolist() == labels.tolist()
     assert known.said.tolist() == logits.argmax(1).tolist()
     expected = torch.softmax(torch.from_numpy(logits) / 2, 1).amax(1).numpy()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from horovod_asl.labels import CLASSES, NUM_CLASSES
-from horovod_asl.metrics.metrics import Tally
+from horovod_asl.metrics.metrics import MetricAccumulator
 from horovod_asl.reports.plots import most_confused, plot_comparison, plot_confusion
 from horovod_asl.reports.run_report import write_report
 from horovod_asl.reports.score_tables import matrix
@@ -27,7 +27,7 @@ def make_scores(seed: int, n: int = 400) -> dict[str, Any]:
     labels = torch.randint(0, NUM_CLASSES, (n,), generator=generator)
     logits = torch.randn(n, NUM_CLASSES, generator=generator)
     logits[torch.arange(n), labels] += 1.5
-    tally = Tally(NUM_CLASSES, torch.device("cpu"))
+    tally = MetricAccumulator(NUM_CLASSES, torch.device("cpu"))
     tally.add(logits, labels)
     return tally.scores(torch.clone).as_dict(CLASSES)
 

@@ -1,4 +1,4 @@
-"""A run in a box: the same answers, from a folder of a few small files that needs neither run nor store."""
+"""A run in a bundle: the same answers, from a folder of a few small files that needs neither run nor store."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import DataConfig, ModelConfig
 from horovod_asl.errors import UserError
 from horovod_asl.hands.record import SEEN_ROW
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.model_card import read_scores
 from horovod_asl.inference.onnx_export import named_inputs, run_onnx
-from horovod_asl.inference.predictor import Predictor
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.models.registry import build_model, head_of
 from horovod_asl.runs import bundled_model
@@ -82,7 +82,7 @@ def run(small_store: Path, photo_digests: list[str], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def box(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("boxes")
     scores, notes = folder / "stranger.json", folder / "notes.md"
     row = {"n": 2900, "top1": 0.885, "macro_f1": 0.88, "nll": 0.4, "ece": 0.02}
@@ -93,17 +93,17 @@ def box(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folds += [{"held_out": "asl/3", "same_signer_in_training": True, "scores": row}]
     scores.write_text(json.dumps({"folder": of_folder, "sections": {"homes": row}, "folds": folds}))
     notes.write_text("Prepared with `horovod-asl prepare photos store --hands`.\n")
-    words = [run, "--box", folder / "box", "--scores", scores, "--notes", notes]
+    words = [run, "--bundle", folder / "box", "--scores", scores, "--notes", notes]
     assert export.main([str(word) for word in words]) == 0
     return folder / "box"
 
 
 @pytest.fixture
-def ships(box: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The box as the one that ships, seen from an empty working folder."""
-    monkeypatch.setattr(bundled_model, "BOX", box)
+def ships(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The bundle as the one that ships, seen from an empty working folder."""
+    monkeypatch.setattr(bundled_model, "BUNDLE", bundle)
     monkeypatch.chdir(tmp_path)
-    return box
+    return bundle
 
 
 def noise(count: int) -> npt.NDArray[np.uint8]:
@@ -115,35 +115,35 @@ def photo_at(path: Path) -> Path:
     return path
 
 
-def test_a_box_holds_what_it_says_and_no_more(box: Path) -> None:
-    names = {path.name for path in box.iterdir()}
+def test_a_bundle_holds_what_it_says_and_no_more(bundle: Path) -> None:
+    names = {path.name for path in bundle.iterdir()}
     assert names == {
         *("run.json", "config.yaml", "trained_on.sha256"),
         *("weights.safetensors", "model.onnx", "MODEL_CARD.md"),
     }
-    assert [path.name for path in box.parent.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in bundle.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_it_names_no_folder_of_the_machine_that_trained_it(run: Path, box: Path) -> None:
+def test_it_names_no_folder_of_the_machine_that_trained_it(run: Path, bundle: Path) -> None:
     for name in ("run.json", "config.yaml", "MODEL_CARD.md"):
-        assert str(run.parent.parent) not in (box / name).read_text(), name
-    assert RunFolder(box).config() == TrainConfig(model=ModelConfig(model="small_cnn"))
+        assert str(run.parent.parent) not in (bundle / name).read_text(), name
+    assert RunFolder(bundle).config() == TrainConfig(model=ModelConfig(model="small_cnn"))
 
 
-def test_it_answers_as_the_run_does_to_the_bit(run: Path, box: Path) -> None:
-    expected, seen = Predictor.from_run(run), Predictor.from_run(box)
+def test_it_answers_as_the_run_does_to_the_bit(run: Path, bundle: Path) -> None:
+    expected, seen = Classifier.from_run(run), Classifier.from_run(bundle)
     assert (seen.epoch, seen.temperature, seen.classes) == (4, 1.25, CLASSES)
     assert np.array_equal(seen.probabilities(noise(20)), expected.probabilities(noise(20)))
 
 
-def test_a_box_of_halves_is_half_as_large_and_says_so(run: Path, box: Path, tmp_path: Path) -> None:
-    assert export.main([str(run), "--box", str(tmp_path / "box"), "--half"]) == 0
+def test_a_bundle_of_halves_is_half_as_large_and_says_so(run: Path, bundle: Path, tmp_path: Path) -> None:
+    assert export.main([str(run), "--bundle", str(tmp_path / "box"), "--half"]) == 0
     name = "weights.safetensors"
-    assert (tmp_path / "box" / name).stat().st_size < 0.6 * (box / name).stat().st_size
+    assert (tmp_path / "box" / name).stat().st_size < 0.6 * (bundle / name).stat().st_size
     card = (tmp_path / "box" / "MODEL_CARD.md").read_text()
     assert "of epoch 4, rounded to float16. Prob" in card
-    assert "rounded" not in (box / "MODEL_CARD.md").read_text()
-    rounded, whole = (Predictor.from_run(path).logits(noise(20)) for path in (tmp_path / "box", box))
+    assert "rounded" not in (bundle / "MODEL_CARD.md").read_text()
+    rounded, whole = (Classifier.from_run(path).logits(noise(20)) for path in (tmp_path / "box", bundle))
     assert 0 < np.abs(rounded - whole).max() < 0.01 * np.abs(whole).max()
     session = onnxruntime.InferenceSession(
         tmp_path / "box" / "model.onnx", providers=["CPUExecutionProvider"]
@@ -152,21 +152,21 @@ def test_a_box_of_halves_is_half_as_large_and_says_so(run: Path, box: Path, tmp_
     np.testing.assert_allclose(logits, rounded, rtol=0, atol=1e-4)
 
 
-def test_a_run_in_bf16_goes_into_the_box_to_be_read_in_fp32(run: Path, box: Path) -> None:
+def test_a_run_in_bf16_goes_into_the_bundle_to_be_read_in_fp32(run: Path, bundle: Path) -> None:
     assert RunFolder(run).facts()["precision"] == "bf16"
-    assert RunFolder(box).facts()["precision"] == "fp32"
+    assert RunFolder(bundle).facts()["precision"] == "fp32"
 
 
-def test_its_onnx_file_gives_the_same_logits(box: Path) -> None:
-    session = onnxruntime.InferenceSession(box / "model.onnx", providers=["CPUExecutionProvider"])
+def test_its_onnx_file_gives_the_same_logits(bundle: Path) -> None:
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"photo": noise(20)})
-    np.testing.assert_allclose(logits, Predictor.from_run(box).logits(noise(20)), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, Classifier.from_run(bundle).logits(noise(20)), rtol=0, atol=1e-4)
 
 
 def test_default_is_what_ships_where_no_folder_has_that_name(ships: Path, run: Path, tmp_path: Path) -> None:
-    assert Predictor.from_run(Path("default")).facts["box"]["epoch"] == 4
+    assert Classifier.from_run(Path("default")).facts["box"]["epoch"] == 4
     shutil.copytree(run, tmp_path / "default")
-    assert "box" not in Predictor.from_run(Path("default")).facts
+    assert "box" not in Classifier.from_run(Path("default")).facts
 
 
 @pytest.mark.usefixtures("ships")
@@ -213,7 +213,7 @@ def test_evaluate_scores_it_and_knows_what_it_was_trained_on(run: Path, frames: 
 def test_without_a_model_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_frames: Callable[..., Path]
 ) -> None:
-    monkeypatch.setattr(bundled_model, "BOX", tmp_path / "none")
+    monkeypatch.setattr(bundled_model, "BUNDLE", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     photo = str(photo_at(tmp_path / "photo.png"))
     for command, words in ((predict, [photo]), (evaluate, ["default", str(tmp_path)])):
@@ -221,7 +221,7 @@ def test_without_a_model_it_says_so(
             command.main(words)
 
 
-def test_a_run_may_begin_with_a_box_or_with_its_file_of_weights(
+def test_a_run_may_begin_with_a_bundle_or_with_its_file_of_weights(
     ships: Path, run: Path, tmp_path: Path
 ) -> None:
     weights = RunFolder(run).best_weights()[1]
@@ -229,9 +229,9 @@ def test_a_run_may_begin_with_a_box_or_with_its_file_of_weights(
         begun = build_model("small_cnn", num_classes=NUM_CLASSES, pretrained=pretrained)
         for name, tensor in begun.state_dict().items():
             torch.testing.assert_close(tensor, weights[name], atol=0, rtol=0)
-    box = bundled_model.run_of_weights(ships / "weights.safetensors")
-    assert box is not None
-    assert box.training_photos() == RunFolder(run).training_photos()
+    bundle = bundled_model.run_of_weights(ships / "weights.safetensors")
+    assert bundle is not None
+    assert bundle.training_photos() == RunFolder(run).training_photos()
     assert bundled_model.run_of_weights(Path(shutil.copy(ships / "weights.safetensors", tmp_path))) is None
     shutil.copy(ships / "run.json", tmp_path)
     shutil.copy(run / "best" / "epoch-00004" / "weights.safetensors", tmp_path / "weights.safetensors")
@@ -239,10 +239,10 @@ def test_a_run_may_begin_with_a_box_or_with_its_file_of_weights(
 
 
 def test_whoever_was_in_the_training_of_what_ships_is_known() -> None:
-    box = bundled_model.run_of_weights(bundled_model.BOX / "weights.safetensors")
-    assert box is not None
-    assert {"asl/1", "massey/hand1", "homes/all", "phone/all"} <= set(box.facts()["trained_on"])
-    assert box.unknown_weights() is None
+    bundle = bundled_model.run_of_weights(bundled_model.BUNDLE / "weights.safetensors")
+    assert bundle is not None
+    assert {"asl/1", "massey/hand1", "homes/all", "phone/all"} <= set(bundle.facts()["trained_on"])
+    assert bundle.unknown_weights() is None
 
 
 def test_the_card_of_a_model_from_unknown_weights_says_so(run: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_the_card_of_a_model_from_unknown_weights_says_so(run: Path, tmp_path: P
         scores | {"photos_in_training": None, "in_training_unknown_because": "it is not"},
     ]
     rows.write_text(json.dumps(told))
-    assert export.main([str(second), "--box", str(tmp_path / "box"), "--scores", str(rows)]) == 0
+    assert export.main([str(second), "--bundle", str(tmp_path / "box"), "--scores", str(rows)]) == 0
     card = (tmp_path / "box" / "MODEL_CARD.md").read_text()
     for part in (
         "But these weights began from theirs.pt, and who was in its training is not known.",
@@ -270,17 +270,17 @@ def test_the_card_of_a_model_from_unknown_weights_says_so(run: Path, tmp_path: P
     assert bundled_model.open_run(tmp_path / "box").unknown_weights() == "theirs.pt"
 
 
-def test_damaged_weights_are_refused(box: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(box, tmp_path / "box")
+def test_damaged_weights_are_refused(bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "box")
     data = bytearray((copy / "weights.safetensors").read_bytes())
     data[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(data)
     with pytest.raises(UserError, match="missing or damaged"):
-        Predictor.from_run(copy)
+        Classifier.from_run(copy)
 
 
-def test_the_card_tells_the_facts(box: Path) -> None:
-    card = (box / "MODEL_CARD.md").read_text()
+def test_the_card_tells_the_facts(bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text()
     for part in (
         "# small_cnn, 29 classes",
         "of epoch 4",
@@ -289,7 +289,7 @@ def test_the_card_tells_the_facts(box: Path) -> None:
         "| synthetic/r1 | 58 |",
         "| all | 116 |",
         "Validated on: synthetic/r2, to choose the epoch.",
-        "horovodrun -np 2 horovod-asl train --config horovod_asl/box/config.yaml --store STORE",
+        "horovodrun -np 2 horovod-asl train --config horovod_asl/bundled_model/config.yaml --store STORE",
         "model: small_cnn",
         "Prepared with `horovod-asl prepare photos store --hands`.",
         "divided by\n1.25, the temperature fitted on validation.",
@@ -304,21 +304,27 @@ def test_the_card_tells_the_facts(box: Path) -> None:
         assert part in card, part
     for name in ("weights.safetensors", "model.onnx"):
         assert f"| `{name}` |" in card
-        assert hashlib.sha256((box / name).read_bytes()).hexdigest() in card
+        assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() in card
 
 
-def test_a_box_can_be_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_can_be_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with bundled_model.new_box(Path()) as partial:
+    with bundled_model.new_bundle(Path()) as partial:
         for name in (bundled_model.WEIGHTS, bundled_model.ONNX):
             (partial / name).write_bytes(b"whole")
     assert (tmp_path / "here" / bundled_model.WEIGHTS).read_bytes() == b"whole"
 
 
-def test_the_card_s_command_is_of_the_store_that_it_names(box: Path) -> None:
-    line = next(line for line in (box / "MODEL_CARD.md").read_text().splitlines() if "--store STORE" in line)
-    words = line.replace("horovod_asl/box/config.yaml", str(box / "config.yaml")).split(" train ")[1].split()
+def test_the_card_s_command_is_of_the_store_that_it_names(bundle: Path) -> None:
+    line = next(
+        line for line in (bundle / "MODEL_CARD.md").read_text().splitlines() if "--store STORE" in line
+    )
+    words = (
+        line.replace("horovod_asl/bundled_model/config.yaml", str(bundle / "config.yaml"))
+        .split(" train ")[1]
+        .split()
+    )
     assert parse(TrainConfig, words, prog="train", description=None).data.store == Path("STORE")
 
 
@@ -327,9 +333,9 @@ def test_the_card_of_a_run_that_began_with_another_tells_how_both_were_made(
 ) -> None:
     second, made = shutil.copytree(run, tmp_path / "run"), tmp_path / "box"
     facts, first = json.loads((second / "run.json").read_text()), TrainConfig(epochs=7)
-    facts["begun_with"] = {"run": "/there/first", "trained_on": ["asl/1"], "config": to_yaml(first)}
+    facts["initialized_from"] = {"run": "/there/first", "trained_on": ["asl/1"], "config": to_yaml(first)}
     (second / "run.json").write_text(json.dumps(facts))
-    assert export.main([str(second), "--box", str(made)]) == 0
+    assert export.main([str(second), "--bundle", str(made)]) == 0
     card = (made / "MODEL_CARD.md").read_text()
     commands = [line.split(" train ")[1] for line in card.splitlines() if "--store STORE" in line]
     assert [words.split(" --store STORE ")[1] for words in commands] == [
@@ -340,35 +346,35 @@ def test_the_card_of_a_run_that_began_with_another_tells_how_both_were_made(
     (tmp_path / "FIRST.yaml").write_text(told)
     words = commands[0].replace("FIRST.yaml", str(tmp_path / "FIRST.yaml")).split()
     assert parse(TrainConfig, words, prog="train", description=None).epochs == 7
-    assert json.loads((made / "run.json").read_text())["begun_with"]["run"] == "first"
+    assert json.loads((made / "run.json").read_text())["initialized_from"]["run"] == "first"
 
 
-def test_a_box_is_made_anew_whole_or_not_at_all(
-    run: Path, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bundle_is_made_anew_whole_or_not_at_all(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = shutil.copytree(box, tmp_path / "box")
+    copy = shutil.copytree(bundle, tmp_path / "box")
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     monkeypatch.setattr(bundled_model, "LARGEST_BYTES", 1_000_000)
-    with pytest.raises(UserError, match=r"weights\.safetensors would have 4\.\d MB, and a box takes 1 MB"):
-        export.main([str(run), "--box", str(copy)])
+    with pytest.raises(UserError, match=r"weights\.safetensors would have 4\.\d MB, and a bundle takes 1 MB"):
+        export.main([str(run), "--bundle", str(copy)])
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["box"]
-    with bundled_model.new_box(copy) as partial:
+    with bundled_model.new_bundle(copy) as partial:
         for name in (bundled_model.WEIGHTS, bundled_model.ONNX):
             (partial / name).write_text("new")
     assert {path.name for path in copy.iterdir()} == {bundled_model.WEIGHTS, bundled_model.ONNX}
 
 
-def test_a_folder_with_other_things_in_it_is_not_made_a_box(run: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_things_in_it_is_not_made_a_bundle(run: Path, tmp_path: Path) -> None:
     photo_at(tmp_path / "mine.png")
     (tmp_path / "file").write_text("")
     for folder, part in (
-        (tmp_path, "holds other files than a box's"),
+        (tmp_path, "holds other files than a bundle's"),
         (tmp_path / "file", "is a file"),
         (tmp_path / "none" / "box", "No such file or directory"),
     ):
         with pytest.raises(UserError, match=part):
-            export.main([str(run), "--box", str(folder)])
+            export.main([str(run), "--bundle", str(folder)])
     assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "file"}
 
 
@@ -382,13 +388,13 @@ def test_what_is_no_file_of_scores_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Predictor:
+def shipped() -> Classifier:
     """The model that ships."""
-    return Predictor.from_run(Path("default"))
+    return Classifier.from_run(Path("default"))
 
 
 @pytest.fixture(scope="module")
-def read(shipped: Predictor) -> npt.NDArray[Any]:
+def read(shipped: Classifier) -> npt.NDArray[Any]:
     """A hundred drawn photos as it reads them."""
     photos = []
     for spec in sample_specs(7, 2, 2)[:100]:
@@ -399,7 +405,7 @@ def read(shipped: Predictor) -> npt.NDArray[Any]:
 
 
 @pytest.fixture(scope="module")
-def expected(shipped: Predictor, read: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def expected(shipped: Classifier, read: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Torch's logits of them."""
     return shipped.logits(read, batch_size=25)
 
@@ -410,19 +416,19 @@ def test_what_ships_is_small_and_its_onnx_file_agrees(
     assert read["hand"][:, SEEN_ROW, 0].mean() > 0.8
     assert len(set(expected.argmax(1))) > 10
     for name in (bundled_model.WEIGHTS, bundled_model.ONNX):
-        assert (bundled_model.BOX / name).stat().st_size <= bundled_model.LARGEST_BYTES
+        assert (bundled_model.BUNDLE / name).stat().st_size <= bundled_model.LARGEST_BYTES
     for size in (100, 1):
-        logits = run_onnx(bundled_model.BOX / bundled_model.ONNX, named_inputs(read), batch=size)
+        logits = run_onnx(bundled_model.BUNDLE / bundled_model.ONNX, named_inputs(read), batch=size)
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         assert np.array_equal(logits.argmax(1), expected.argmax(1))
 
 
-def test_of_real_photos_too_its_onnx_file_says_what_torch_says(shipped: Predictor, real_data: Path) -> None:
+def test_of_real_photos_too_its_onnx_file_says_what_torch_says(shipped: Classifier, real_data: Path) -> None:
     files = sorted((real_data / "asl_alphabet_train").rglob("*.jpg"))[::97][:100]
     assert len(files) == 100
     photos = np.stack([shipped.reader(file.read_bytes()) for file in files])
     logits = shipped.logits(photos, batch_size=25)
-    from_onnx = run_onnx(bundled_model.BOX / bundled_model.ONNX, named_inputs(photos))
+    from_onnx = run_onnx(bundled_model.BUNDLE / bundled_model.ONNX, named_inputs(photos))
     np.testing.assert_allclose(from_onnx, logits, rtol=0, atol=1e-4)
     assert np.array_equal(from_onnx.argmax(1), logits.argmax(1))
     assert len(set(logits.argmax(1))) > 20

@@ -80,24 +80,24 @@ def test_photos_of_training_are_known_by_their_digest(tmp_path: Path) -> None:
         ({"unknown_weights": None}, "theirs.pt", None),  # a file that was found to be a run's, or torchvision's
         ({"unknown_weights": "theirs.pt"}, None, "theirs.pt"),  # of the run that this one began with
         # Runs of versions that did not note it.
-        ({"begun_with": None}, "theirs.pt", "theirs.pt"),
+        ({"initialized_from": None}, "theirs.pt", "theirs.pt"),
         ({}, "/there/weights.safetensors", "/there/weights.safetensors"),
         ({}, "imagenet", None),
         ({}, "hands", None),
         ({}, None, None),
-        ({"begun_with": ModelConfig(pretrained="imagenet")}, "/there/first", None),
-        ({"begun_with": ModelConfig(pretrained="theirs.pt")}, "/there/second", "theirs.pt"),
-        ({"begun_with": ModelConfig(pretrained="first")}, "/there/second", None),
+        ({"initialized_from": ModelConfig(pretrained="imagenet")}, "/there/first", None),
+        ({"initialized_from": ModelConfig(pretrained="theirs.pt")}, "/there/second", "theirs.pt"),
+        ({"initialized_from": ModelConfig(pretrained="first")}, "/there/second", None),
     ],
 )
 def test_whether_a_run_began_with_weights_of_which_nothing_is_known(
     facts: dict[str, Any], pretrained: str | None, unknown: str | None, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)
-    begun = facts.get("begun_with")
+    begun = facts.get("initialized_from")
     if begun is not None:
         config = to_yaml(TrainConfig(model=replace(begun, model="resnet18")))
-        facts = {"begun_with": {"run": "first", "trained_on": ["a/1"], "config": config}}
+        facts = {"initialized_from": {"run": "first", "trained_on": ["a/1"], "config": config}}
     folder.write_facts(facts)
     folder.create(TrainConfig(model=ModelConfig(model="hand_net", pretrained=pretrained)))
     assert folder.unknown_weights() == unknown

@@ -356,13 +356,13 @@ def test_waiting_says_for_whom_and_for_how_long(lock: Path, monkeypatch: pytest.
     lines: list[str] = []
     with held_elsewhere(lock) as holder:
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             lines.append(line)
             if len(lines) == 2:
                 holder.kill()
                 holder.wait()
 
-        with locked(lock, "somebody is at work", log=say):
+        with locked(lock, "somebody is at work", log=log):
             assert lock.exists()
     assert not lock.exists()
     assert lines[0].startswith(f"somebody is at work (pid {holder.pid} on ")

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_asl.__main__ import _run
+from horovod_asl.__main__ import _code, _command
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Serial
-from horovod_asl.engine.feature_cache import Kept, note_rows
+from horovod_asl.engine.feature_cache import FeatureCache, record_rows
 from horovod_asl.errors import UserError
 from horovod_asl.runs.run_folder import RunFolder
 from horovod_asl.store.store import Store
@@ -125,7 +125,7 @@ def test_a_note_of_features_names_their_disk(tmp_path: Path, small_disk: Callabl
     (disk / "full").write_bytes(bytes(8192))
     table = np.memmap(tmp_path / "table", np.float32, "w+", shape=(4,))
     with pytest.raises(UserError, match=rf"the disk of {disk} is full.*name another --cache-features"):
-        note_rows(Kept(disk / "features", {}), table, 4)
+        record_rows(FeatureCache(disk / "features", {}), table, 4)
 
 
 def test_a_full_disk_ends_every_rank(small_store: Path, small_disk: Callable[[str], Path]) -> None:
@@ -144,7 +144,7 @@ def test_any_other_command_says_so_in_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")
 
     monkeypatch.setitem(sys.modules, "horovod_asl.commands.inspect", SimpleNamespace(main=write))
-    assert _run("inspect", []) == 2
+    assert _code(lambda: _command("inspect", [])) == 2
     assert capsys.readouterr().err == (
         "error: a disk is full, or your quota is used up ([Errno 28] No space left on device: 'sheet.png'): free "
         "some room and try again\n"

@@ -20,7 +20,7 @@ import torch
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Serial
 from horovod_asl.engine import features
-from horovod_asl.engine.feature_cache import Kept, alone
+from horovod_asl.engine.feature_cache import FeatureCache, alone
 from horovod_asl.errors import UserError
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models import registry
@@ -175,7 +175,7 @@ def test_what_was_committed_goes_on_in_its_folder_whoever_held_it(small_store: P
 # -- a file of features -------------------------------------------------------------------------------------------
 
 
-def made(folder: Path, kept: Kept | None, stop: StopSignal | None = None) -> Any:
+def made(folder: Path, kept: FeatureCache | None, stop: StopSignal | None = None) -> Any:
     """The features of some photos, as an array; None where it was asked to stop."""
     config = config_for("small_cnn", folder)
     model = registry.build_model("small_cnn", num_classes=NUM_CLASSES, pretrained=config.model.pretrained)
@@ -226,7 +226,7 @@ def test_a_second_training_waits_for_features_and_uses_them(
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        second = made(folder, Kept(folder / "kept", {"of": "these"}))
+        second = made(folder, FeatureCache(folder / "kept", {"of": "these"}))
         assert first.wait(60) == 0
     finally:
         first.kill()
@@ -242,12 +242,12 @@ def test_whoever_waits_for_features_may_be_asked_to_stop(tmp_path: Path) -> None
     stop = StopSignal()
     stop.received = True
     with held_elsewhere(tmp_path / ".kept.lock"):
-        assert made(tmp_path, Kept(tmp_path / "kept", {}), stop) is None
+        assert made(tmp_path, FeatureCache(tmp_path / "kept", {}), stop) is None
     assert not (tmp_path / "kept").exists()
 
 
 def test_features_that_are_complete_need_no_lock(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "kept", {})
+    kept = FeatureCache(tmp_path / "kept", {})
     first = made(tmp_path, kept)
     note = (tmp_path / "kept.json").stat().st_mtime_ns
     with held_elsewhere(tmp_path / ".kept.lock"):
@@ -257,7 +257,7 @@ def test_features_that_are_complete_need_no_lock(tmp_path: Path) -> None:
 
 def test_machines_that_share_a_disk_fill_one_file_and_one_of_them_makes_it(tmp_path: Path) -> None:
     """The lock of another rank of the same training is ours too; that of another training is waited for."""
-    kept, ours = Kept(tmp_path / "kept", {}), Lock(tmp_path / ".kept.lock")
+    kept, ours = FeatureCache(tmp_path / "kept", {}), Lock(tmp_path / ".kept.lock")
     assert ours.take() is None
 
     class OneOfTwoHosts(Serial):
@@ -274,7 +274,7 @@ def test_machines_that_share_a_disk_fill_one_file_and_one_of_them_makes_it(tmp_p
 def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each note comes after a flush of the map, and nothing is written between the two."""
     events: list[tuple[str, int]] = []
-    flush, note = np.memmap.flush, Kept.note
+    flush, note = np.memmap.flush, FeatureCache.write_fingerprint
 
     def rows_written() -> int:
         size = (tmp_path / "kept").stat().st_size // PHOTOS
@@ -284,15 +284,15 @@ def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypa
         flush(self)
         events.append(("flush", rows_written()))
 
-    def noted(self: Kept, rows: int) -> None:
+    def noted(self: FeatureCache, rows: int) -> None:
         note(self, rows)
         if rows:
             events.append(("note", rows))
 
     monkeypatch.setattr(np.memmap, "flush", flushed)
-    monkeypatch.setattr(Kept, "note", noted)
+    monkeypatch.setattr(FeatureCache, "note", noted)
     monkeypatch.setattr(features, "_PHOTOS_PER_PASS", 1)
-    made(tmp_path, Kept(tmp_path / "kept", {}))
+    made(tmp_path, FeatureCache(tmp_path / "kept", {}))
     notes = [number for number, (kind, _) in enumerate(events) if kind == "note"]
     assert [events[number][1] for number in notes] == [8, 16, PHOTOS]
     for number in notes:

@@ -18,9 +18,9 @@ from horovod_asl.config_groups import AugmentConfig, ExecutionConfig, ModelConfi
 from horovod_asl.distributed.base import Serial
 from horovod_asl.engine.dataset import photos_of
 from horovod_asl.engine.features import features_of_store
-from horovod_asl.engine.predictions import Answers, measures
+from horovod_asl.engine.predictions import Predictions, metrics_report
 from horovod_asl.errors import UserError
-from horovod_asl.inference.predictor import Predictor
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.labels import CLASSES
 from horovod_asl.models import registry
 from horovod_asl.prepare.options import Tolerance
@@ -242,7 +242,7 @@ def test_folds_a_b_with_a_dash_and_a_slash_are_trained_side_by_side(store: Path,
     first = replace(CONFIG, model=ModelConfig(pretrained=str(tmp_path / "out")))
     assert walk(both, tmp_path / "second", config=first, plan=folds) is Outcome.FINISHED
     for row in rows.values():
-        begun = RunFolder(tmp_path / "second" / row["folder"]).facts()["begun_with"]
+        begun = RunFolder(tmp_path / "second" / row["folder"]).facts()["initialized_from"]
         assert begun["run"] == str(tmp_path / "out" / row["folder"])
 
     # As an older version left it: the fold a/1 alone, in the folder that is now the other's.
@@ -293,7 +293,7 @@ def test_a_fold_of_a_version_that_kept_no_answers_is_refused_with_the_remedy(
     store: Path, out: Path, tmp_path: Path
 ) -> None:
     again = shutil.copytree(out, tmp_path / "again")
-    for name in ("fold.json", "answers.npz"):
+    for name in ("fold.json", "predictions.npz"):
         (again / "b" / name).unlink()
     with pytest.raises(UserError, match="remove that folder"):
         walk(store, again)
@@ -322,7 +322,7 @@ def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
     said = capsys.readouterr().out
     assert f"the same `horovod-asl crossval … --out {tmp_path / 'out'}`" in said
     assert "train --resume" not in said
-    note = Predictor.from_run(path).unfinished or ""
+    note = Classifier.from_run(path).unfinished or ""
     assert "(epoch 0 of 1; the same `horovod-asl crossval" in note
     assert "train --resume" not in note
     facts = json.loads((path / "run.json").read_text())
@@ -391,11 +391,11 @@ def assert_rows_are_what_the_pixels_give(store: Path, out: Path) -> None:
     """Folds, scored once more from the store's photos."""
     opened = Store.open(store)
     for row in rows_of(out):
-        predictor = Predictor.from_run(out / row["folder"])
+        classifier = Classifier.from_run(out / row["folder"])
         held = np.flatnonzero(opened.sources == row["held_out"])
-        answers = predictor.answers(photos_of(opened, held, predictor.sees))
+        predictions = classifier.predictions(photos_of(opened, held, classifier.input_type))
         assert row["scores"]["n"] == len(held)
-        assert row["scores"]["nll"] == pytest.approx(answers.scores().nll, rel=1e-3)
+        assert row["scores"]["nll"] == pytest.approx(predictions.scores().nll, rel=1e-3)
 
 
 def test_a_frozen_backbone_passes_the_store_once_for_all_folds(
@@ -434,7 +434,7 @@ def test_each_fold_begins_with_what_the_same_fold_of_an_earlier_one_left(
     ends = {}
     for name in ("a", "b"):
         first, second = RunFolder(out / name), RunFolder(tmp_path / "out" / name)
-        assert second.facts()["begun_with"]["run"] == str(first.path)
+        assert second.facts()["initialized_from"]["run"] == str(first.path)
         before, ends[name] = first.best_weights()[1], second.best_weights()[1]
         for key, _ in registry.build_model("small_cnn", num_classes=29).named_parameters():
             torch.testing.assert_close(ends[name][key], before[key], atol=1e-7, rtol=0)
@@ -571,7 +571,7 @@ def test_the_report_of_a_network_that_knows_its_signs_and_one_without_validation
     logits[0] = np.eye(29)[3]  # one A is read as D, and not surely
     row = rows_of(out)[0] | {
         "held_out": "asl/3",
-        "scores": measures(Answers(logits, labels), CLASSES, 0.9),
+        "scores": metrics_report(Predictions(logits, labels), CLASSES, 0.9),
         "test": ["asl/3"],
         "trained_on": ["asl/1", "phone/all"],
         "validated_on": [],

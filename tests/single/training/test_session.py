@@ -24,8 +24,8 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import AugmentConfig, DataConfig, ExecutionConfig, ModelConfig
 from horovod_asl.distributed.base import Serial
 from horovod_asl.errors import UserError
+from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.onnx_export import metadata
-from horovod_asl.inference.predictor import Predictor
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.models.registry import build_model
 from horovod_asl.runs.bundled_model import put_weights
@@ -128,7 +128,7 @@ def test_a_run_that_begins_with_another_has_seen_whoever_that_one_saw(
     first.rename(tmp_path / "moved")
     run_training(replace(begins, run_folder=None, resume=second), only(recordings[1]), serial)
     assert told() == expected
-    assert RunFolder(second).facts()["begun_with"]["run"] == str(first)
+    assert RunFolder(second).facts()["initialized_from"]["run"] == str(first)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_file_of_weights_in_a_run_folder_is_that_run_s(
     second = beginning_with(file, tmp_path / "second", store.with_splits(codes, {"kind": "test"}))
     assert second.facts()["trained_on"] == ["synthetic/r0", "synthetic/r1", "synthetic/r2"]
     assert second.were_in_training(store.digests) == (store.recordings != "r3").tolist()
-    assert (second.facts()["begun_with"]["run"], second.unknown_weights()) == (str(first.resolve()), None)
+    assert (second.facts()["initialized_from"]["run"], second.unknown_weights()) == (str(first.resolve()), None)
     codes = np.array([{"r2": 0, "r1": 2}.get(name, LEFT_OUT) for name in store.recordings], np.uint8)
     with pytest.raises(UserError, match="58 photos of this run's test split were in its training"):
         beginning_with(file, tmp_path / "third", store.with_splits(codes, {"kind": "test"}))
@@ -228,12 +228,12 @@ def test_what_reads_a_run_that_is_not_finished_says_so(
     answer, told = capsys.readouterr()
     told_as_json = json.loads(answer)
     assert (told, told_as_json["photo"], told_as_json["finished"]) == (note, str(photo), False)
-    assert metadata(Predictor.from_run(run))["finished"] == "false"
-    box = tmp_path / "box"
-    box.mkdir()
-    put_weights(box, RunFolder(run), 1.0)
-    boxed = Predictor.from_run(box)
-    assert boxed.unfinished == f"{box} was made of a run that was not finished (epoch {epoch} of 3)"
+    assert metadata(Classifier.from_run(run))["finished"] == "false"
+    bundle = tmp_path / "box"
+    bundle.mkdir()
+    put_weights(bundle, RunFolder(run), 1.0)
+    boxed = Classifier.from_run(bundle)
+    assert boxed.unfinished == f"{bundle} was made of a run that was not finished (epoch {epoch} of 3)"
 
     assert run_training(replace(config, resume=run), small_store, SERIAL) is Outcome.FINISHED
     said, finished = evaluated()
@@ -241,7 +241,7 @@ def test_what_reads_a_run_that_is_not_finished_says_so(
     assert predict.main([str(run), str(photo), "--json"]) == 0
     answer, told = capsys.readouterr()
     assert (told, "finished" in json.loads(answer)) == ("", False)
-    assert metadata(Predictor.from_run(run))["finished"] == "true"
+    assert metadata(Classifier.from_run(run))["finished"] == "true"
 
 
 def test_others_may_read_what_the_umask_lets_them(small_store: Path, frames: Path, tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from horovod_asl.config import TrainConfig
 from horovod_asl.config_groups import AugmentConfig, ExecutionConfig, OptimizerConfig
 from horovod_asl.distributed.base import Serial
 from horovod_asl.distributed.dp import DataParallel
-from horovod_asl.engine.dataset import Photos, fits_on_device, on_device
+from horovod_asl.engine.dataset import Dataset, fits_on_device, on_device
 from horovod_asl.engine.loader import ShardedSteps
 from horovod_asl.engine.resume import read_state
 from horovod_asl.engine.step import StepOptions, train_step
-from horovod_asl.engine.train_state import Learner, build_optimizer
+from horovod_asl.engine.train_state import TrainState, build_optimizer
 from horovod_asl.errors import UserError
 from horovod_asl.inputs.pixels import normalise
 from horovod_asl.labels import NUM_CLASSES
@@ -74,13 +74,13 @@ def narrow() -> Iterator[None]:
         yield
 
 
-def make_photos(count: int = PHOTOS, seed: int = 0) -> Photos:
+def make_photos(count: int = PHOTOS, seed: int = 0) -> Dataset:
     """Learnable noise: the class is a brightness."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, NUM_CLASSES, count)
     images = generator.integers(0, 30, (count, 16, 16, 3)) + 7 * labels[:, None, None, None]
     images = images.astype(np.uint8)
-    return Photos(gather=lambda indices: images[indices], labels=labels)
+    return Dataset(gather=lambda indices: images[indices], labels=labels)
 
 
 def make_trainer(config: TrainConfig, path: Path, *, validation: bool = True, **options: Any) -> Trainer:
@@ -98,15 +98,15 @@ def resumed(config: TrainConfig, path: Path, stop: int | None = None) -> Trainer
 
 def everything(trainer: Trainer) -> dict[str, Any]:
     """All that a run ends with, to the bit."""
-    learner = trainer.learner
+    train_state = trainer.train_state
     moments = [
-        tensor for state in learner.optimizer.state_dict()["state"].values() for tensor in state.values()
+        tensor for state in train_state.optimizer.state_dict()["state"].values() for tensor in state.values()
     ]
     return {
-        "model": checkpoint.weights_digest(learner.model.state_dict()),
+        "model": checkpoint.weights_digest(train_state.model.state_dict()),
         "average": None
-        if learner.average is None
-        else checkpoint.weights_digest(learner.average.state_dict()),
+        if train_state.average is None
+        else checkpoint.weights_digest(train_state.average.state_dict()),
         "optimizer": checkpoint.weights_digest(
             {
                 str(index): torch.as_tensor(moment)
@@ -282,7 +282,7 @@ def test_the_rate_of_an_extended_run_is_that_of_the_longer_run_and_is_not_warmed
     make_trainer(config, tmp_path / "run").run()
     rates: list[float] = []
     trainer = extended(config, tmp_path / "run", 6)
-    trainer.on_step = lambda step, total: rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    trainer.on_step = lambda step, total: rates.append(trainer.train_state.optimizer.param_groups[0]["lr"])
     trainer.run()
     expected = [0.05 * 0.5 * (1 + np.cos(np.pi * (step - 3) / 15)) for step in range(6, 18)]
     assert rates == pytest.approx(expected)
@@ -307,12 +307,12 @@ def test_where_the_last_epoch_is_kept_the_new_last_one_is_kept_alone(validation:
     trainer = make_trainer(config, tmp_path / "run", validation=validation)
     trainer.run()
     folder = trainer.folder  # as if the end had been better than what is to come
-    folder.save_best(2, 2.0, trainer.learner.model.state_dict(), keep=3)
+    folder.save_best(2, 2.0, trainer.train_state.model.state_dict(), keep=3)
     longer = extended(config, tmp_path / "run", 3, validation=validation)
     longer.run()
     assert [path.name for path in folder.best.iterdir()] == ["epoch-00003"]
     weights = folder.best_weights()[1]
-    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(longer.learner.model.state_dict())
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(longer.train_state.model.state_dict())
 
 
 def test_a_run_may_be_ended_where_it_is_but_not_before(tmp_path: Path) -> None:
@@ -327,13 +327,13 @@ def test_a_run_may_be_ended_where_it_is_but_not_before(tmp_path: Path) -> None:
     assert trainer.run() is Outcome.FINISHED
     manifest, weights = trainer.folder.best_weights()
     assert manifest["epoch"] == 2
-    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.train_state.model.state_dict())
 
 
 def scored(trainer: Trainer, tops: list[float]) -> Trainer:
     """With these accuracies on validation, one per epoch to come."""
-    answers = iter(tops)
-    trainer.score = lambda photos: SimpleNamespace(top1=next(answers), nll=0.0)  # type: ignore[method-assign,assignment,return-value]
+    predictions = iter(tops)
+    trainer.score = lambda photos: SimpleNamespace(top1=next(predictions), nll=0.0)  # type: ignore[method-assign,assignment,return-value]
     return trainer
 
 
@@ -443,7 +443,7 @@ def test_the_schedule_of_a_part_of_an_epoch_ends_with_its_steps(tmp_path: Path) 
     config = dataclasses.replace(PLAIN, epochs=1.5)
     rates: list[float] = []
     trainer = make_trainer(config, tmp_path / "run")
-    trainer.on_step = lambda step, total: rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    trainer.on_step = lambda step, total: rates.append(trainer.train_state.optimizer.param_groups[0]["lr"])
     trainer.run()
     cosine = [0.05 * 0.5 * (1 + np.cos(np.pi * done / 4)) for done in range(4)]
     assert rates == pytest.approx([0.05 * (0.1 + 0.9 / 2), *cosine])
@@ -524,7 +524,7 @@ def test_two_replicas_take_the_steps_of_one_in_a_part_of_an_epoch(
         PLAIN, augment=AugmentConfig(), optimizer=optimizer, epochs=epochs, ledger=True
     )
     one = make_trainer(config, tmp_path / "one")
-    began = {name: tensor.clone() for name, tensor in one.learner.model.state_dict().items()}
+    began = {name: tensor.clone() for name, tensor in one.train_state.model.state_dict().items()}
     one.run()
     halved = dataclasses.replace(config, batch_size_per_replica=BATCH // 2)
     two = on_two_ranks(halved, tmp_path / "two")
@@ -533,13 +533,13 @@ def test_two_replicas_take_the_steps_of_one_in_a_part_of_an_epoch(
         assert [row["photos"] for row in trainer.position.history] == photos
         for row, expected in zip(trainer.position.history, one.position.history, strict=True):
             assert row == pytest.approx(expected, rel=1e-4)
-        for name, tensor in one.learner.model.state_dict().items():
-            torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-4, atol=2e-5)
+        for name, tensor in one.train_state.model.state_dict().items():
+            torch.testing.assert_close(trainer.train_state.model.state_dict()[name], tensor, rtol=1e-4, atol=2e-5)
     ours, theirs = ledger_of(tmp_path / "one"), ledger_of(tmp_path / "two")
     assert {epoch: list(map(sorted, steps)) for epoch, steps in ours.items()} == {
         epoch: list(map(sorted, steps)) for epoch, steps in theirs.items()
     }
-    assert (one.learner.model.head.bias - began["head.bias"]).abs().max() > 5e-3  # type: ignore[union-attr,operator]
+    assert (one.train_state.model.head.bias - began["head.bias"]).abs().max() > 5e-3  # type: ignore[union-attr,operator]
 
 
 # -- what must not matter, and what must ----------------------------------------------------------------------
@@ -549,7 +549,7 @@ def test_scoring_or_saving_more_often_does_not_change_the_weights(tmp_path: Path
     def digest(config: TrainConfig, name: str, **options: Any) -> str:
         trainer = make_trainer(config, tmp_path / name, **options)
         trainer.run()
-        return checkpoint.weights_digest(trainer.learner.model.state_dict())
+        return checkpoint.weights_digest(trainer.train_state.model.state_dict())
 
     often = make_trainer(RICH, tmp_path / "scored")
     often.on_step = lambda step, total: _score(often)
@@ -557,20 +557,20 @@ def test_scoring_or_saving_more_often_does_not_change_the_weights(tmp_path: Path
     reference = digest(RICH, "plain")
     assert digest(RICH, "unscored", validation=False) == reference
     assert digest(dataclasses.replace(RICH, save_every_steps=1), "saved") == reference
-    assert checkpoint.weights_digest(often.learner.model.state_dict()) == reference
+    assert checkpoint.weights_digest(often.train_state.model.state_dict()) == reference
 
 
 def _score(trainer: Trainer) -> None:
     """Score in the middle of an epoch, as nothing does today; the caller goes on in training mode."""
     trainer.score(make_photos(5, 2))
-    trainer.learner.model.train()
+    trainer.train_state.model.train()
 
 
 def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path: Path) -> None:
     def digest(seed: int, name: str) -> str:
         trainer = make_trainer(dataclasses.replace(PLAIN, seed=seed, stop_after_steps=1), tmp_path / name)
         trainer.run()
-        return checkpoint.weights_digest(trainer.learner.model.state_dict())
+        return checkpoint.weights_digest(trainer.train_state.model.state_dict())
 
     assert digest(3, "a") == digest(3, "b") != digest(4, "c")
 
@@ -598,7 +598,7 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
     config = dataclasses.replace(PLAIN, optimizer=optimizer_config)
     trainer = make_trainer(config, tmp_path / "run")
     model = SmallCNN(NUM_CLASSES, width=8)
-    model.load_state_dict(trainer.learner.model.state_dict())
+    model.load_state_dict(trainer.train_state.model.state_dict())
     trainer.run()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim == 1]
@@ -617,7 +617,7 @@ def test_training_is_plain_torch(tmp_path: Path) -> None:
             optimizer.step()
             losses.append(loss.item() * len(labels))
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(trainer.learner.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(trainer.train_state.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
     seen = [row["train_loss"] for row in trainer.position.history]
     assert seen == pytest.approx([sum(losses[:3]) / PHOTOS, sum(losses[3:]) / PHOTOS], rel=1e-4)
 
@@ -626,15 +626,15 @@ def test_the_moving_average_is_its_formula(tmp_path: Path) -> None:
     config = dataclasses.replace(RICH, augment=AugmentConfig(augment=False))
     weights: list[torch.Tensor] = []
     trainer = make_trainer(config, tmp_path / "run")
-    trainer.on_step = lambda step, total: weights.append(trainer.learner.model.head.weight.detach().clone())  # type: ignore[union-attr,operator]
+    trainer.on_step = lambda step, total: weights.append(trainer.train_state.model.head.weight.detach().clone())  # type: ignore[union-attr,operator]
     trainer.run()
     expected = weights[0]
     for weight in weights[1:]:
         expected = 0.9 * expected + 0.1 * weight
-    assert trainer.learner.average is not None
-    torch.testing.assert_close(trainer.learner.average.module.head.weight.detach(), expected)  # type: ignore[union-attr]
+    assert trainer.train_state.average is not None
+    torch.testing.assert_close(trainer.train_state.average.module.head.weight.detach(), expected)  # type: ignore[union-attr]
     with trainer.scoring_model() as model:
-        assert model is trainer.learner.average.module
+        assert model is trainer.train_state.average.module
 
 
 def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
@@ -649,7 +649,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch() -> None:
             AugmentConfig(), NUM_CLASSES, global_batch=11, seed=1, accumulation_steps=accumulation
         )
         train_step(
-            Learner(model, model, optimizer),
+            TrainState(model, model, optimizer),
             Serial(CPU),
             make_photos(),
             shard,
@@ -673,11 +673,11 @@ def test_a_learning_rate_that_explodes_stops_the_run_before_the_weights_change_a
     )
     digests: list[str] = []
     trainer = make_trainer(config, tmp_path / "run")
-    trainer.on_step = lambda step, total: digests.append(_parameters(trainer.learner.model))
+    trainer.on_step = lambda step, total: digests.append(_parameters(trainer.train_state.model))
     with pytest.raises(UserError, match=r"not finite at step \d.*lower --learning-rate"):
         trainer.run()
-    assert _parameters(trainer.learner.model) == digests[-1]
-    assert all(parameter.isfinite().all() for parameter in trainer.learner.model.parameters())
+    assert _parameters(trainer.train_state.model) == digests[-1]
+    assert all(parameter.isfinite().all() for parameter in trainer.train_state.model.parameters())
 
 
 @pytest.mark.parametrize("clip_norm", [None, 5.0])
@@ -693,7 +693,7 @@ def test_a_gradient_that_is_not_finite_leaves_every_weight_as_it_was(
     options = StepOptions(PLAIN.augment, NUM_CLASSES, global_batch=8, seed=1, clip_norm=clip_norm)
     with pytest.raises(UserError, match="not finite at step 7"):
         train_step(
-            Learner(model, model, optimizer),
+            TrainState(model, model, optimizer),
             Serial(CPU),
             make_photos(),
             shard,
@@ -707,11 +707,11 @@ def test_a_gradient_that_is_not_finite_leaves_every_weight_as_it_was(
 def test_an_fp16_run_whose_every_step_is_skipped_ends_with_its_first_epoch(tmp_path: Path) -> None:
     config = dataclasses.replace(PLAIN, execution=ExecutionConfig(precision="fp16"))
     trainer = make_trainer(config, tmp_path / "run")
-    trainer.learner.model.head.bias.data.fill_(1e6)  # beyond what fp16 holds  # type: ignore[union-attr,operator]
-    before = _parameters(trainer.learner.model)
+    trainer.train_state.model.head.bias.data.fill_(1e6)  # beyond what fp16 holds  # type: ignore[union-attr,operator]
+    before = _parameters(trainer.train_state.model)
     with pytest.raises(UserError, match=r"loss of epoch 1 is not finite.*bf16"):
         trainer.run()
-    assert _parameters(trainer.learner.model) == before
+    assert _parameters(trainer.train_state.model) == before
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -751,7 +751,7 @@ def test_without_validation_or_when_asked_the_last_epoch_is_kept(validation: boo
     assert all(("validation_top1" in row) == validation for row in trainer.position.history)
     assert [path.name for path in trainer.folder.best.iterdir()] == [f"epoch-{EPOCHS:05d}"]
     weights = trainer.folder.best_weights()[1]
-    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.train_state.model.state_dict())
 
 
 def test_two_resumable_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -773,7 +773,7 @@ def test_damaged_best_weights_fall_back_and_in_the_end_to_the_resumable_ones(tmp
     with pytest.warns(UserWarning, match="damaged"):
         manifest, weights = trainer.folder.best_weights()
     assert manifest["step"] == STEPS
-    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.learner.model.state_dict())
+    assert checkpoint.weights_digest(weights) == checkpoint.weights_digest(trainer.train_state.model.state_dict())
 
 
 def test_a_run_folder_without_weights_or_without_a_run_says_so(tmp_path: Path) -> None:
