@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from horovod_asl.data.skeleton import with_skeleton
-from horovod_asl.data.synthetic import SampleSpec, render_spec
 from PIL import Image, ImageDraw, ImageFont
 
 import horovod_asl
+from horovod_asl.hands.skeleton import with_skeleton
+from horovod_asl.synthetic.render import SampleSpec, render_spec
 
 WORD = "HOROVODASL"
 PHOTO_PX, CELL_PX, CAPTION_PX, GAP_PX = 384, 128, 44, 6

@@ -59,14 +59,15 @@ class DataConfig:
     samples: Optional[int] = None
     """Train on a class-balanced subset of this many photos; none: on all."""
     all_splits: bool = False
-    """Train on every photo of the store: for a model to be used, once cross-validation has told what it is worth.
+    """Train on every photo of the store: for a model to be used, once cross-validation has measured what it is worth.
     Nothing is left to score it on."""
     balance: float = 0.0
     """Show the photos of small sources more often: (size of the largest ÷ its own size) to this power, rounded.
     0: each photo once an epoch; 1: as much of every source."""
 
     hands_in_nothing: float = 1.0
-    """Show this share of the photos of `nothing` in which a hand was found: they teach to call hands nothing."""
+    """Show this fraction of the photos of `nothing` in which a hand was found: they teach the network to call hands
+    nothing."""
 
     def __post_init__(self) -> None:
         require_at_least_1(self, "samples")
@@ -79,23 +80,23 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network and what it sees."""
+    """The network and its input."""
 
     model: Optional[NetworkName] = None
-    """hand_net reads the hand's landmarks and the pixels around them, landmark_mlp the landmarks alone; small_cnn,
-    for 64 px, and torchvision's, with the head replaced, read pixels. None: by the next option; without that hand_net
-    where the store has hands, else small_cnn."""
+    """hand_net reads the hand's landmarks and the pixels around them; landmark_mlp reads the landmarks alone. The
+    others read pixels: small_cnn is for 64 px, torchvision's networks get a new head. None: by --input; without it,
+    hand_net where the store has hands, else small_cnn."""
     input: Optional[Literal["both", "landmarks", "pixels", "photos"]] = None
-    """What the network reads. Of a store with hands: the crop around the hand and its landmarks (both), the landmarks
-    alone, or the crop alone (pixels); of any store the whole photos. None: what the model reads; without a --model
+    """What the network reads. A store with hands has the crop around the hand and its landmarks (both), the landmarks
+    alone, or the crop alone (pixels). Every store has the whole photos. None: what the model reads; without --model,
     both where the store has hands, else photos."""
     pretrained: Optional[str] = field(default=None, metadata=PLACE)
-    """`imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net), a local file of weights
-    (.safetensors, .pt, .pth), `default` (the model that ships), or the folder of a run, whose best weights are taken.
-    For crossval also the folder of another: each fold begins with what the same fold left there. Of a file in a run
-    folder it is known who was in training, of any other file it is not, and scores say so. None: for hand_net
-    `default` where the store is small, else `hands`; for other networks random weights. `none`: random weights for
-    any network."""
+    """The first weights: `imagenet` (torchvision's hub), `hands` (MediaPipe's landmark network, for hand_net),
+    `default` (the bundled model), a file of weights (.safetensors, .pt, .pth), or the folder of a run, whose best
+    weights are taken. crossval also takes the folder of another cross-validation: each fold starts from the same fold
+    there. For a file outside a run folder it is unknown who was in its training; scores then say so. None: for
+    hand_net `default` where the store is small, else `hands`; for other networks random weights. `none`: random
+    weights for any network."""
     train: Annotated[str, arg(metavar="{all,head,last-N}")] = "all"
     """Train all layers, the new head alone, or the head and the last N of hand_net's 16 blocks (N at least 5, at 0.4
     of the head's learning rate). Frozen layers keep the BatchNorm statistics that they came with. With --no-augment
@@ -161,7 +162,7 @@ class OptimizerConfig:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """SGD has Nesterov momentum."""
     learning_rate: Optional[float] = None
-    """That of one replica; see the next option for several. None: 1e-3, for SGD 0.05."""
+    """That of one replica; --learning-rate-scaling sets how it grows with their number. None: 1e-3, for SGD 0.05."""
     learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the rate grows with replicas × accumulation steps: linear (Goyal et al. 2017) or with the square root
     (Malladi et al. 2022, for Adam and AdamW); auto: linear for SGD, sqrt for the others."""
@@ -218,7 +219,7 @@ class AugmentConfig:
     scale: float = 0.3
     """Zoom, log-uniform between 1 − this and 1 / (1 − this)."""
     translation: float = 0.15
-    """Uniform in ± this share of the width and height."""
+    """Uniform in ± this fraction of the width and height."""
     perspective: float = 0.25
     """How far the vanishing point may tilt; 0: affine only."""
     colour: float = 0.5
@@ -232,7 +233,7 @@ class AugmentConfig:
     cutmix_alpha: float = 0.0
     """Beta parameter of cutmix (Yun et al. 2019); 0: none. With both, each batch takes one of the two."""
     label_smoothing: float = 0.1
-    """Share of the target given to all classes alike (Szegedy et al. 2016)."""
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
 
     def __post_init__(self) -> None:
         _require_finite(self, "rotation_degrees", "translation", "mixup_alpha", "cutmix_alpha")

@@ -23,7 +23,7 @@ FOLDS=(--by source --signers massey --validate-on massey/hand5 massey/hand4 asl/
 run() { stoppable horovodrun "${HOROVOD_HOSTS[@]}" horovod-asl "$@"; }
 
 # as_before FILE REMOVE: the words that come in are those that an earlier call left in FILE, or there was none. Else it
-# ends here: what stands in WORK is of other words, and is neither gone on with nor put into the bundle.
+# ends here: what stands in WORK is of other words, and is neither resumed nor put into the bundle.
 as_before() {
     local now
     now=$(cat)

@@ -3,8 +3,8 @@
 `benchmarks/gpu/figures.sh` starts it. Three questions:
 
 1. ResNet-50 at 64 px in bf16: our photos per second ÷ those of the same loop on a tensor that is there.
-2. The reference job (P6): seconds of training until 98.5 % of the held-out fifth are read rightly. Its split is
-   random, as the reference's was: neighbours of held-out frames are in training, so that figure is of speed alone.
+2. The reference job (P6): seconds of training until 98.5 % of the held-out fifth are correctly classified. Its split
+   is random, as the reference's was: neighbours of held-out frames are in training, so that figure is of speed alone.
 3. The same steps under Serial, DataParallel and, where it is installed, Horovod, each with one GPU.
 """
 

@@ -64,6 +64,7 @@ LIKE: Mapping[str, tuple[str, ...]] = _all(
         ("use_adasum", "adasum"),
         ("fp16_allreduce", "fp16_compression"),
         ("early_stopping", "patience"),
+        ("box", "bundle"),
         ("torchcompile torch_compile", "compile"),
         ("threads num_threads", "threads_per_rank workers"),
         ("save_top_k checkpoint_hist", "keep_top"),

@@ -53,7 +53,7 @@ class CrossvalConfig(TrainConfig):
     by: Literal["source", "signer"]
     """What is left out at a time."""
     out: Path
-    """The folder for the runs and the report: new, or of the same cross-validation, to go on with."""
+    """The folder for the runs and the report: new, or of the same cross-validation, to resume."""
     signers: tuple[str, ...] = ()
     """The sources whose recordings are people; every other source is one signer."""
     only: tuple[str, ...] = ()

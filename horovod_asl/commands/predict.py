@@ -172,7 +172,7 @@ def _run_and_photos(words: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 
 
 def _photos(given: Sequence[Path]) -> tuple[Iterable[tuple[str, Origin]], int | None]:
-    """The photos by name, and how many; None where a list on standard input names them, as it comes."""
+    """The photos by name, and how many; None where a list on standard input names them, line by line."""
     from horovod_asl.inference.folder import named_photos
 
     if not given:

@@ -4,21 +4,21 @@
     horovodrun -np 4 horovod-asl train --store STORE        # a store made by `horovod-asl prepare`
     torchrun --nproc-per-node 2 train.py --store STORE      # the same under DistributedDataParallel
     horovod-asl train --store STORE --config my.yaml --epochs 30
-    horovod-asl train --resume runs/RUN                     # go on, to the same weights to the bit
+    horovod-asl train --resume runs/RUN                     # resume; the same weights, bit by bit
     horovod-asl train --resume runs/RUN --epochs 20         # extend a run, finished or not
 
-Ctrl-C and SIGTERM save a run of one process, and SIGUSR1 one of any number; the command that goes on is printed.
-Under the scripts in launch/ Ctrl-C does so for all ranks. Exit codes: 0 trained to the end, 2 an error, 3 after
---stop-after-steps, 85 after a signal (to be started again), 130 after Ctrl-C.
+Ctrl-C and SIGTERM save a run of one process; SIGUSR1 saves a run of any number. The program prints the command that
+resumes it. Under the scripts in launch/, Ctrl-C saves the run of all ranks. Exit codes: 0 trained to the end, 2 an
+error, 3 after --stop-after-steps, 85 after a signal (start it again), 130 after Ctrl-C.
 
-Where the store has hands and no flag names the network, hand_net reads them. From a small store (up to 10,000 photos
-or below 20 recordings to train on) the head of the bundled model goes on learning. From a larger one, or with
+Without a flag that names the network, a store with hands is read by hand_net. On a small store (up to 10,000 photos
+or below 20 recordings to train on), the head of the bundled model is trained further. On a larger one, or with
 --pretrained hands, a new head is trained on MediaPipe's frozen hand network (the run RUN/head), then the head and
-the network's last blocks (the run RUN). --input photos trains a network on whole photos. The flags that are given win
-over the recipe's.
+the network's last blocks (the run RUN). --input photos trains a network on whole photos. A given flag wins over the
+recipe's.
 
-The learning rate is that of one replica: it grows with their number (--learning-rate-scaling says
-how). The run folder holds config, metrics, checkpoints, plots and report.html.
+The learning rate is that of one replica. It grows with their number (see --learning-rate-scaling). The run folder
+holds config, metrics, checkpoints, plots and report.html.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The seam over processes: the protocol that the engine speaks, and `Serial`, its one-process implementation.
+"""The interface to other processes, which the engine uses, and `Serial`, its one-process implementation.
 
 A training step, whatever the backend, is
 

@@ -3,9 +3,9 @@
 Settings by device, chosen before MPI and Horovod start, each only where the user has not set it:
 
 - CPU: ranks yield while they wait (`mpi_yield_when_idle`) and the cycle is 25 ms, because Open MPI's waiting
-  spins on the very cores that compute. Measured on two cores: 26 img/s per rank as it comes, 46 so.
+  spins on the very cores that compute. Measured on two cores: 26 img/s per rank by default, 46 so.
 - GPU: Horovod's own 1 ms cycle; waiting costs no compute there.
-- The stall check warns after 30 s and ends the job after 600 s; as it comes Horovod only ever warns. While
+- The stall check warns after 30 s and ends the job after 600 s; by default Horovod only ever warns. While
   training the watchdog is quicker, and also sees what blocks inside MPI.
 """
 

@@ -72,7 +72,7 @@ def call_roll(
     Args:
         place: what all ranks are to know of this one; JSON.
         answer_s: how long rank 0 may take to answer, where it is known to be at the other end of `store`.
-        missing: told, again and again, which ranks have not come; on rank 0 all of them, elsewhere rank 0 alone.
+        missing: gets, again and again, the ranks that have not come; on rank 0 all of them, elsewhere rank 0 alone.
 
     Raises:
         UserError: they did not come within `timeout_s`, or rank 0 did not answer.

@@ -1,4 +1,4 @@
-"""The evaluation loop, blind to the backend: every photo once, one sum at the end."""
+"""The evaluation loop, the same for every backend: each photo once, one sum at the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evaluate(
     """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
 
     Args:
-        own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+        already_sharded: `photos` are those of this rank alone; else all ranks hold the same ones and divide them.
         on_progress: gets the photos of this rank that are done, and in all.
     """
     accumulator = MetricAccumulator(num_classes, backend.device)

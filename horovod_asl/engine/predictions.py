@@ -1,6 +1,6 @@
-"""A network's answers to a set of photos, photo by photo, and every figure that is taken of them.
+"""The predictions of a network for a set of photos, and the figures that are computed from them.
 
-`engine.evaluate` counts as it goes, which is enough for an epoch's line. Temperature and abstention want every
+`evaluate` counts as it goes, which is enough for an epoch's line. Temperature and abstention want every
 photo's logits: they are few beside the photos (29 numbers each), so all ranks get all of them, and the figures are
 those of one process.
 """
@@ -45,7 +45,7 @@ class Predictions:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Which photos are read rightly, bool (n,)."""
+        """Which photos are correctly classified, bool (n,)."""
         right: npt.NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
         return right
 
@@ -85,7 +85,7 @@ def predict_all(
     """Ask `model` for every photo, over all ranks; every rank must come here and gets all answers.
 
     Args:
-        own_share: `photos` are this rank's share already; else all ranks hold the same ones and divide them.
+        already_sharded: `photos` are those of this rank alone; else all ranks hold the same ones and divide them.
         on_progress: gets the photos of this rank that are done, and in all.
 
     The order is by rank, not that of `photos`.
@@ -113,7 +113,7 @@ def predict_all(
 def metrics_report(
     predictions: Predictions, classes: Sequence[str], temperature: float = 1.0
 ) -> dict[str, Any]:
-    """The JSON of a score: `Metrics.as_dict` of the logits as they are, and what is told beside it.
+    """The JSON of a score: `Metrics.as_dict` of the logits as they are, and what is reported beside it.
 
     - without_j_z: n, correct, top1, macro_f1 of the photos whose label is no movement.
     - temperature, and at it: nll_calibrated, ece_calibrated and all that follows.

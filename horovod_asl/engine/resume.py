@@ -79,7 +79,7 @@ def capture(train_state: TrainState, position: Position, buffers: list[list[Tens
 
 
 def apply(loaded: State, train_state: TrainState, backend: Backend) -> None:
-    """Put `capture`'s state and the weights into a learner that is wrapped already."""
+    """Put `capture`'s state and the weights into a train state that is wrapped already."""
     train_state.model.load_state_dict(loaded["weights"])
     for group in loaded["optimizer"]["param_groups"]:
         group["fused"] = True  # the run may be older than that

@@ -1,4 +1,4 @@
-"""The training step, blind to the backend: it only meets the verbs of `Backend`."""
+"""The training step, the same for every backend: it uses only the interface `Backend`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def train_step(
     torch.manual_seed(int(np.random.SeedSequence([options.seed, step, backend.rank]).generate_state(1)[0]))
     train_state.optimizer.zero_grad()
     sums = torch.zeros(3, dtype=torch.float64, device=backend.device)
-    here = backend.num_replicas // backend.world_size
-    for index, part in enumerate(shard.micro_batches(options.accumulation_steps, replicas=here)):
+    local_replicas = backend.num_replicas // backend.world_size
+    for index, part in enumerate(shard.micro_batches(options.accumulation_steps, replicas=local_replicas)):
         last = index + 1 == options.accumulation_steps
         with backend.gradients(train_state.module, last=last):
             sums += _backward(train_state, backend, photos, part, options, step)
@@ -199,7 +199,7 @@ def train_epoch(
 
     Args:
         learning_rate_at: the learning rate of a step of the run.
-        after_step: told the number of steps taken in the run and this step's sums; True ends the epoch early.
+        after_step: gets the number of steps taken in the run and this step's sums; True ends the epoch early.
 
     Returns:
         Whether all of `shards` was used up.

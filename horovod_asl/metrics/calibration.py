@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 TEMPERATURES = (0.05, 20.0)
 """What a fit may give. Beyond, a softmax is a hard choice, or says nothing."""
 THRESHOLDS = (*(round(0.05 * step, 2) for step in range(20)), 0.97, 0.98, 0.99)
-"""Confidences that a score is told at, ascending from 0: every photo."""
+"""Confidences that a score is reported at, ascending from 0: every photo."""
 ACCURACIES = (0.95, 0.98, 0.99)
 """Accuracies that a score tells the threshold for."""
 

@@ -78,12 +78,12 @@ class Metrics:
 
     @property
     def correct(self) -> int:
-        """Photos read rightly."""
+        """Photos correctly classified."""
         return int(np.trace(self.confusion))
 
     @property
     def top1(self) -> float:
-        """Share read rightly."""
+        """Share correctly classified."""
         return self.correct / self.n
 
     @property

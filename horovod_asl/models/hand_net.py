@@ -227,7 +227,7 @@ class _Branch(nn.Module):
         return (self.of_one_side(one, hands) + self.of_one_side(other, mirrored(hands))) / 2
 
     def of_one_side(self, features: Tensor, hands: Tensor) -> Tensor:
-        """Features float (n, 1152 + 21 · 112) of the side that `hands` are told as, to logits (n, num_classes)."""
+        """Features float (n, 1152 + 21 · 112) of the side that `hands` are read as, to logits (n, num_classes)."""
         pooled, local = features[:, :POOLED], features[:, POOLED:]
         local = self.normalise_local(local.view(-1, LANDMARKS, LOCAL))
         at_joints = F.gelu(torch.einsum("njc,jcp->njp", local, self.per_joint)) * hands[:, SEEN_ROW, :1, None]

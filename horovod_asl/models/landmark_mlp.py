@@ -17,7 +17,7 @@ _PAIRS = [(i, j) for i in range(LANDMARKS) for j in range(i)]
 
 
 class LandmarkFeatures(nn.Module):
-    """Hands float (n, 50, 3) (see `data.hands.hand_arrays`) to features float (n, 648), zeros where none was seen.
+    """Hands float (n, 50, 3) (see `hands.record.hand_arrays`) to features float (n, 648), zeros where none was seen.
 
     Of landmarks centred on their mean and divided by their mean distance from it: world positions, image positions,
     all distances between two joints in both, and the directions of bones.

@@ -29,7 +29,7 @@ _AUXILIARY = {name for network in NETWORKS.values() for name in network.auxiliar
 
 
 def build_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
-    """A classifier to logits (n, num_classes) from float (n, 3, H, W), or from what `data.hands` makes of hands.
+    """A classifier to logits (n, num_classes) from float (n, 3, H, W), or from hands (`hands.record`).
 
     Args:
         name: one of `networks.NETWORKS`.
@@ -115,7 +115,7 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
 
 
 def freeze_backbone(model: nn.Module, *, tuned_blocks: int = 0) -> None:
-    """Leave gradients to the head, and of hand_net to that many of its last blocks.
+    """Freeze all but the head, and of hand_net but that many of its last blocks.
 
     Pair it with `set_train_mode`, which keeps BatchNorm's statistics.
     """
@@ -139,7 +139,7 @@ def set_train_mode(model: nn.Module) -> None:
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups that spare biases and normalisation layers (He et al. 2019, arXiv:1812.01187).
+    """Parameter groups that exclude biases and normalisation layers (He et al. 2019, arXiv:1812.01187).
 
     The tuned blocks of a trunk, which has learned already, get none either, and `TUNED_RATE` of the learning rate.
     """

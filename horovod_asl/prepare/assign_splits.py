@@ -67,7 +67,7 @@ def check_sides(rows: Sequence[IndexRow], *, allow_missing: bool) -> list[str]:
         raise UserError(
             f"the training split has no photo of {len(untrained)} of {len(present)} classes: "
             f"{', '.join(untrained)}; they are all held out: hold out other recordings (--test, --validation), "
-            "choose a --group-by that does not take each class for a recording, or go on with --allow-missing"
+            "choose a --group-by that does not take each class for a recording, or add --allow-missing"
         )
     if not rows or any(row.split == "test" for row in rows):
         return []

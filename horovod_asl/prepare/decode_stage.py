@@ -1,4 +1,4 @@
-"""The stage that costs: every photo of a prepare through the workers, except those that an earlier run has
+"""The stage that costs: every photo of a prepare through the workers, except those that an earlier prepare has
 decoded."""
 
 from __future__ import annotations

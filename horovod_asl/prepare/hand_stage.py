@@ -97,9 +97,9 @@ def find_hands(
     settings: dict[str, Any],
     reporter: Reporter,
 ) -> HandBank:
-    """Find the hand in every photo that has a digest (bad ones have none) and that no earlier run knows.
+    """Find the hand in every photo that has a digest (bad ones have none) and that no earlier prepare knows.
 
-    `settings` are `finder_settings`: what an earlier run's hands must have been found with. The reporter gets how
+    `settings` are `finder_settings`: what an earlier prepare's hands must have been found with. The reporter gets how
     long it will take.
     """
     reporter.on_stage("photos looked at for a hand")

@@ -48,7 +48,7 @@ class StoreFormat:
     crop_size: int = 192
     """Side of the square around the hand in pixels."""
     degraded_copies: int = 0
-    """Copies of each photo, for training (see `copies`)."""
+    """Copies of each photo, for training (see `prepare.degrade`)."""
 
     def __post_init__(self) -> None:
         require_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, unit="pixels")

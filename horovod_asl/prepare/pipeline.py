@@ -1,5 +1,4 @@
-"""Prepare a store: find photos, group them, decode what is new, split honestly, write, and take the name at
-once."""
+"""Prepare a store: find photos, group them, decode what is new, assign splits, write, and rename atomically."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ class PrepareReport:
 
     @property
     def reused(self) -> int:
-        """Photos and copies whose pixels an earlier run had decoded."""
+        """Photos and copies whose pixels an earlier prepare had decoded."""
         return max(0, self.photos + self.copies - self.decoded)
 
 
@@ -79,7 +78,7 @@ def prepare_store(
     """Make the store at `store`, or find that it is up to date.
 
     `workers` None means all usable cores. With `across_ranks` every MPI rank must call this: rank 0 gets the report,
-    the others None. UserError for whatever the user can mend.
+    the others None. UserError for faults that the user can fix.
     """
     refuse_current_folder(store)
     count = worker_count(workers, across_ranks=across_ranks)

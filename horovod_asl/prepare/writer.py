@@ -79,7 +79,7 @@ class Content:
     hands: dict[str, Any] | None = None
     """How the hands were found; None: they were not asked for."""
     degraded_copies: int = 0
-    """Of each photo among the rows (see `copies`)."""
+    """Of each photo among the rows (see `prepare.degrade`)."""
 
 
 def index_text(rows: Iterable[IndexRow]) -> bytes:

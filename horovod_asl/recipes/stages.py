@@ -4,7 +4,7 @@
     RUN/                  the run of the second, which begins with the first one's weights
     RUN/features*         what the frozen trunk makes of the photos, for as long as they train
 
-Each stage is a run like any other, and resumes to the bit. `--resume RUN` goes on with the one that is not finished.
+Each stage is a run like any other, and resumes to the bit. `--resume RUN` resumes the one that is not finished.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Example:
 class ConfusedPair:
     """A class of which `count` of `total` photos are read as another, with examples, and photos of that other.
 
-    `other` were read rightly, if any were.
+    `other` were correctly classified, if any were.
     """
 
     shown: str
@@ -155,8 +155,8 @@ def words_for_other(pair: ConfusedPair) -> str:
     """What the photos of the other class are."""
     if not pair.other:
         return f"no photo of {pair.said}"
-    read_rightly = any(example.is_right for example in pair.other)
-    return f"{pair.said} read rightly" if read_rightly else f"{pair.said}, never read rightly"
+    is_correct = any(example.is_right for example in pair.other)
+    return f"{pair.said} correctly classified" if is_correct else f"{pair.said}, never correctly classified"
 
 
 def panels_of(examples: Sequence[Example]) -> dict[str, Panel]:

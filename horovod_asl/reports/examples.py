@@ -48,7 +48,7 @@ class Readings:
         return cls(predictions.labels[order], said, predictions.confidence(temperature)[order])
 
     def rightly(self) -> NDArray[np.int64]:
-        """The photos that were read rightly."""
+        """The photos that were correctly classified."""
         return np.flatnonzero(self.said == self.labels)
 
     def wrongly(self) -> NDArray[np.int64]:

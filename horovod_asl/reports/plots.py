@@ -47,7 +47,7 @@ def _draw_curve(axes: Axes, history: Sequence[Mapping[str, Any]], panel: str) ->
         axes.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
         axes.legend(frameon=False, loc="upper right")
     else:
-        axes.set(xlabel="epoch", ylabel="photos read rightly (%)", ylim=(0, 101))
+        axes.set(xlabel="epoch", ylabel="photos correctly classified (%)", ylim=(0, 101))
         axes.legend(frameon=False, loc="lower right")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_axes(axes)
@@ -148,7 +148,7 @@ def plot_coverage(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         )
     axes.axhline(95, color="#6b7178", linewidth=0.8, linestyle=(0, (4, 4)))
     axes.set(
-        xlabel="photos answered (%)", ylabel="of these read rightly (%)", xlim=(0, 101), ylim=(None, 101)
+        xlabel="photos answered (%)", ylabel="of these correctly classified (%)", xlim=(0, 101), ylim=(None, 101)
     )
     axes.set_title("Held out, surest answers first", loc="left", fontsize=11)
     plain_axes(axes)

@@ -175,7 +175,7 @@ def refuse_another_store_or_split(folder: RunFolder, store: Store) -> None:
         )
     if not _has_split(store, facts):
         raise UserError(
-            f"{folder.path} was trained with another split than the one to go on with: "
+            f"{folder.path} was trained with another split than the one to resume: "
             + _remedy_for_another_split(folder, store, facts)
         )
 
@@ -194,7 +194,7 @@ def _remedy_for_another_split(folder: RunFolder, store: Store, facts: dict[str, 
     if facts.get("split_rule", {}).get("kind") == CROSSVAL:
         return (
             "it is a fold of a cross-validation, and the store's own split would train it on those whom it holds "
-            f"out; {same_command(folder.path.parent)} goes on with it"
+            f"out; {same_command(folder.path.parent)} resumes it"
         )
     return "start a new run"
 

@@ -1,4 +1,4 @@
-"""torchrun starts its ranks anew when one of them is lost (`--max-restarts`); which run they then go on with.
+"""torchrun starts its ranks anew when one of them is lost (`--max-restarts`); which run they then resume.
 
 The ranks of a job have torchrun's agents in common, one process per node, which outlive them. The facts of a run name
 the agents whose ranks train it, so a job knows its own run again, and no other: not one of an earlier job in the same
@@ -57,7 +57,7 @@ def run_of_this_job(run_folder: Path | None, backend: Backend) -> Path | None:
 def restart_in_words(run: Path) -> str:
     """What rank 0 says of it."""
     count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return f"torchrun restarted the ranks (restart {count}): going on with {run}"
+    return f"torchrun restarted the ranks (restart {count}): resuming {run}"
 
 
 def _own_agent() -> Agent | None:

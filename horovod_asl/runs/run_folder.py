@@ -255,7 +255,7 @@ class RunFolder(RunWeights):
 
     def _way_on(self) -> str:
         if (self.facts().get("split_rule") or {}).get("kind") == CROSSVAL:
-            return f"{same_command(self.path.parent)} goes on with it"
+            return f"{same_command(self.path.parent)} resumes it"
         return f"resume it with `{command('train', '--resume', self.path)}`"
 
     def temperature(self, manifest: Mapping[str, Any]) -> float:

@@ -69,7 +69,7 @@ class Fold:
 
 
 def same_command(out: Path) -> str:
-    """What goes on with the folds under `out`, in words."""
+    """The command that resumes the folds under `out`, in words."""
     return f"the same `horovod-asl crossval … --out {out}`"
 
 

@@ -151,7 +151,7 @@ class Store:
 
     @cached_property
     def copies(self) -> NDArray[np.bool_]:
-        """Which rows are copies of photos for training (see `copies`), bool (n,)."""
+        """Which rows are copies of photos for training (see `prepare.degrade`), bool (n,)."""
         copied: NDArray[np.bool_] = self.originals != np.arange(len(self))
         return copied
 

@@ -26,7 +26,7 @@ INDEX, PROBLEMS, HANDS = "index.csv", "problems.csv", "hands.npy"
 COPIES_KEY = "poor_copies"
 """In the manifest: degraded copies of each photo. This key and the mark are older than the name: stores keep them."""
 COPY_MARK = "#poor"
-"""Then a number: what the path of a copy has behind that of its photo (see `copies`)."""
+"""Then a number: what the path of a copy has behind that of its photo (see `prepare.degrade`)."""
 _COPY = re.compile(rf"(.*){COPY_MARK}\d", re.DOTALL)
 _SHARD = re.compile(r"(images|crops)-\d{5,}\.npy")
 _MANIFEST_KEYS = {

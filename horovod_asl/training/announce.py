@@ -1,4 +1,4 @@
-"""What a run says before its first step and after its last: its settings in a line, the commands to go on with."""
+"""What a run says before its first step and after its last: its settings, the commands that resume or use it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def announce_run(
     """Say before the first step what is trained on what, and in which folder.
 
     Args:
-        go_on: how to go on with the run where it is interrupted.
+        go_on: how to resume the run where it is interrupted.
         ranks_changed: it goes on from what was committed before ranks came or went.
     """
     for line in settings_lines(facts["settings"]):
@@ -82,7 +82,7 @@ def announce_run(
     if trainer.config.trains_on_features:
         display.log("the features of frozen layers are computed once")
     if ranks_changed:
-        display.log(f"ranks came or went: going on with {trainer.backend.world_size} from the last commit")
+        display.log(f"ranks came or went: resuming with {trainer.backend.world_size} from the last commit")
     _announce_other_epochs(trainer, display)
     position, total = trainer.position, trainer.plan.total_steps
     display.log(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
@@ -157,5 +157,5 @@ def how_to_begin_again(config: TrainConfig, folder: RunFolder, go_on: str) -> st
         return f"{why}; {go_on}"
     file = config.model.cache_file
     return f"{why}; the same command " + (
-        f"goes on with them in {file}" if file else "begins with them again"
+        f"continues with them in {file}" if file else "begins with them again"
     )

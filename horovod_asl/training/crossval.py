@@ -191,7 +191,8 @@ def _claim(out: Path, common: dict[str, Any]) -> None:
         changed = _differences(found, common)
         if changed:
             raise UserError(
-                f"{out} holds a cross-validation with {'; '.join(changed)}: go on with the same, or use another --out"
+                f"{out} holds a cross-validation with {'; '.join(changed)}: resume with the same flags, "
+                "or use another --out"
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -63,7 +63,7 @@ def refuse_seen(run: RunFolder, row: dict[str, Any], test: Sequence[str], digest
         digests: SHA-256 of the photos that are held out.
     """
     facts = run.facts() if (run.path / FACTS).is_file() else row
-    # Whom an earlier run saw is judged by its photos alone: another store may use a name for another recording.
+    # Whom a parent run saw is judged by its photos alone: another store may use a name for another recording.
     earlier = (facts.get("initialized_from") or {}).get("trained_on", ())
     named = sorted(({*facts["trained_on"]} - {*earlier}) & {*test})
     photos = sum(run.were_in_training(digests) or ())

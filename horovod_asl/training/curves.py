@@ -89,7 +89,7 @@ class Curves:
             self._epochs = _writer(self._folder, self._first_step if self._goes_on else None)
         for name in row.keys() - {"epoch", "step"}:
             self._epochs.add_scalar(name, row[name], row["step"])
-        self._epochs.flush()  # a rank that is told to stop leaves without tidying up
+        self._epochs.flush()  # a rank that is asked to stop leaves without tidying up
         self._count_from_here()
 
     def close(self) -> None:

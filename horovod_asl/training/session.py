@@ -48,7 +48,7 @@ class RunOptions:
 
     Attributes:
         scores_training: whether the photos of training are scored at the end, beside the others.
-        resume_command: what is printed as the way to go on with a run that stops early; None: `train --resume`.
+        resume_command: what is printed as the way to resume a run that stops early; None: `train --resume`.
         shows_next: whether the commands that make use of the finished run are printed.
         title: shown before the steps that are done.
     """
@@ -69,7 +69,7 @@ class _Run:
     photos: Mapping[str, Dataset]
     first: FirstWeights
     display: Display
-    go_on: str
+    resume_hint: str
     ranks_changed: bool
 
 
@@ -97,22 +97,22 @@ def run_training(
     """
     started, stop = time.perf_counter(), stop or StopSignal()
     threads = settle_process(config, backend)
-    with contextlib.ExitStack() as held:
-        run = _set_up(config, store, backend, stop, committed, features, options, held)
+    with contextlib.ExitStack() as exit_stack:
+        run = _set_up(config, store, backend, stop, committed, features, options, exit_stack)
         if run is None:
             return stop.outcome
-        _write_down(run, threads)
+        _announce_and_write_facts(run, threads)
         training_started = time.perf_counter()
         try:
-            with run.display.bar(), stop.catching_interrupts(), _watched(run):
+            with run.display.bar(), stop.catching_interrupts(), _reporting_steps(run):
                 outcome = run.trainer.run()
             if outcome is not Outcome.FINISHED:
-                say_how_to_go_on(outcome, run.trainer, run.display, run.go_on)
+                say_how_to_go_on(outcome, run.trainer, run.display, run.resume_hint)
                 return outcome
             scored = _to_score(run, scores_training=options.scores_training)
             conclude(run.trainer, scored, run.display, run.first.run, Started(started, training_started))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"from its last checkpoint {run.go_on}") from None
+            raise KeyboardInterrupt(f"from its last checkpoint {run.resume_hint}") from None
         if options.shows_next:
             log_what_is_next(run.trainer, run.display)
         return outcome
@@ -126,22 +126,22 @@ def _set_up(
     committed: State | None,
     features: StoreFeatures | None,
     options: RunOptions,
-    held: contextlib.ExitStack,
+    exit_stack: contextlib.ExitStack,
 ) -> _Run | None:
     """Everything before the first step: who may train here, from where, on which photos. None if asked to stop."""
     opened = _opened(store, config, backend)
-    display = held.enter_context(display_of(config, backend, options.title))
+    display = exit_stack.enter_context(display_of(config, backend, options.title))
     rows = _rows_of_splits(config, opened)
-    began_in = config.resume if committed is None else Path(committed["run_folder"])
+    resumed_from = config.resume if committed is None else Path(committed["run_folder"])
     held_out = {split: rows[split] for split in HELD_OUT}
-    first = first_weights(config, opened, held_out, backend, began_in=began_in)
-    folder = open_run_folder(config, opened, backend, committed, held, display.log)
-    go_on = f"go on with: {options.resume_command or resume_command_of(config, folder, backend)}"
-    held.enter_context(full_disk_in_one_line(folder, go_on))
+    first = first_weights(config, opened, held_out, backend, began_in=resumed_from)
+    folder = open_run_folder(config, opened, backend, committed, exit_stack, display.log)
+    resume_hint = f"resume with: {options.resume_command or resume_command_of(config, folder, backend)}"
+    exit_stack.enter_context(full_disk_in_one_line(folder, resume_hint))
     loaded = read_state(config, folder, backend, committed)
     photos = _photos(config, opened, rows, features, loaded, backend, stop, display)
     if photos is None:
-        display.log(how_to_begin_again(config, folder, go_on))
+        display.log(how_to_begin_again(config, folder, resume_hint))
         return None
     validation = photos["validation"] if len(photos["validation"]) else None
     trainer = Trainer(
@@ -154,7 +154,7 @@ def _set_up(
         loaded=loaded,
         on_scored=display.on_scored,
     )
-    return _Run(trainer, opened, rows, photos, first, display, go_on, committed is not None)
+    return _Run(trainer, opened, rows, photos, first, display, resume_hint, committed is not None)
 
 
 def _opened(store: Path | Store, config: TrainConfig, backend: Backend) -> Store:
@@ -204,12 +204,12 @@ def _photos(
     return shown | {split: on_gpu_if_it_fits(photos[split], backend) for split in HELD_OUT}
 
 
-def _write_down(run: _Run, threads: int) -> None:
+def _announce_and_write_facts(run: _Run, threads: int) -> None:
     """Say what begins, and write it into the run folder."""
     trainer, rows = run.trainer, run.rows["train"]
     trained_on = recording_names(run.store, rows)
     facts = facts_of(trainer, run.store, trained_on, threads, run.first)
-    announce_run(facts, trained_on, run.display, trainer, run.go_on, ranks_changed=run.ranks_changed)
+    announce_run(facts, trained_on, run.display, trainer, run.resume_hint, ranks_changed=run.ranks_changed)
     if trainer.backend.rank == 0:
         seen = run.store.digests[rows[~run.store.copies[rows]]]
         digests = seen if run.first.run is None else [*seen, *run.first.run.digests]
@@ -217,7 +217,7 @@ def _write_down(run: _Run, threads: int) -> None:
 
 
 @contextlib.contextmanager
-def _watched(run: _Run) -> Iterator[None]:
+def _reporting_steps(run: _Run) -> Iterator[None]:
     """Within, each step and epoch is shown, and rank 0 writes them down."""
     trainer, is_first = run.trainer, run.trainer.backend.rank == 0
     curves = Curves(

@@ -1,6 +1,6 @@
 """One training run: its parts built from the config, its state captured and applied, its epochs.
 
-Scoring and saving use BatchNorm statistics averaged over ranks; the ranks then go on with their own. So how
+Scoring and saving use BatchNorm statistics averaged over ranks; each rank then continues with its own. So how
 often a run is scored, saved or interrupted has no influence on its weights.
 """
 

@@ -1,4 +1,4 @@
-"""`launch/model.sh`, whole: from a few drawn photos of four sources to a box, gone on with, and refused."""
+"""`launch/model.sh`, whole: from a few drawn photos of four sources to a bundle, resumed, and refused."""
 
 from __future__ import annotations
 

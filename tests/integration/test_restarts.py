@@ -1,4 +1,4 @@
-"""torchrun starts its ranks anew when one is killed: they go on with their own run, and end with the same weights."""
+"""torchrun starts its ranks anew when one is killed: they resume their own run, and end with the same weights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(small_store: Pa
             os.killpg(torchrun.pid, signal.SIGKILL)
     assert torchrun.returncode == 0, output[-4000:]
     [run] = (tmp_path / "runs").iterdir()
-    assert f"torchrun restarted the ranks (restart 1): going on with runs/{run.name}" in output
+    assert f"torchrun restarted the ranks (restart 1): resuming runs/{run.name}" in output
     began = [int(step) for step in re.findall(r"run folder \S+, from step (\d+) of 20", output)]
     assert began[0] == 0
     assert began[1] >= 3

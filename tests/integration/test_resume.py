@@ -217,7 +217,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_store: Path, tmp_path: Path) -
     command = train_command(small_store, run, 1, *FOR_EVER)
     finished = at_a_terminal(command, 1, run / "checkpoints" / "step-000000003")
     assert finished.returncode == 130, finished.output[-3000:]
-    (line,) = [line for line in finished.output.splitlines() if "go on with: " in line]
+    (line,) = [line for line in finished.output.splitlines() if "resume with: " in line]
     step = int(line.partition("stopped by Ctrl-C at step ")[2].partition(";")[0])
     assert line.endswith(f"horovod-asl train --resume {run}")
     assert "Traceback" not in finished.output

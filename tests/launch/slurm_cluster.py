@@ -28,7 +28,7 @@ from tests.launching import ROOT, clean_environment, launch
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
 MARK = "HOROVOD_ASL_TEST_CLUSTER"
 
-# cred_expire is also how long a requeued job waits before it may start again (120 s as it comes).
+# cred_expire is also how long a requeued job waits before it may start again (120 s by default).
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

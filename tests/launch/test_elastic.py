@@ -147,7 +147,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_commit(
     assert len(costs) == 1
     assert costs[0] <= COMMIT_EVERY + 1  # the last one was given out and not finished
     require_whole_run(run)
-    assert "ranks came or went: going on with 1" in finished.output
+    assert "ranks came or went: resuming with 1" in finished.output
     assert json.loads((run / "run.json").read_text())["settings"]["global_batch"] == BATCH
 
 
@@ -160,7 +160,7 @@ def test_a_host_that_comes_is_taken_in_and_one_that_is_lost_given_up(
     with running(command(small_store, run), run, **environment(hosts)) as job:
         wait_until(at_step(run, 2), job)
         hosts.write_text(f"localhost:1\n127.0.0.1:1\n{socket.gethostname()}:1\n")
-        job.wait_for("going on with 3")
+        job.wait_for("resuming with 3")
         wait_until(lambda: steps_of(run, world_size=3) > COMMIT_EVERY + 1, job)
         rank_of(job, "127.0.0.1").kill()
         finished = job.wait(150)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import time
@@ -118,7 +117,7 @@ def test_it_runs_what_make_train_runs(image: Image) -> None:
     finished = image.run("container.sh", "--epochs", "1", timeout=1200, NP="2")
     assert finished.returncode == 0, finished.output
     assert "train: horovodrun, 2 process(es)" in finished.output
-    assert re.search(r"world_size +2$", finished.output, re.MULTILINE)
+    assert ", 2 ranks, " in finished.output
     assert "Read -1" not in finished.output  # Open MPI's complaint where it may not copy
     written = image.run("sh", "-c", "cat runs/*/result.json; ls stores")
     assert '"weights_digest"' in written.output
@@ -173,7 +172,7 @@ def test_containers_of_two_hosts_train_together(image: Image, keys: Path, hosts:
         finished = launch(words, timeout=600, **image.buildah.environment())
         assert finished.returncode == 0, finished.output
         assert "Accepted publickey for asl from 10.77.0.1" in waiting.output()
-    assert re.search(r"world_size +2$", finished.output, re.MULTILINE)
+    assert ", 2 ranks, " in finished.output
 
 
 def test_sshd_without_keys_says_what_to_mount(image: Image) -> None:

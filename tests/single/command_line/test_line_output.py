@@ -21,7 +21,7 @@ streams.make_usable()
 print("one line")
 print("two", "words", flush=True)
 print("one more\\nand its end")
-Progress("").say("two lines\\nat once")
+Progress("").log("two lines\\nat once")
 raise SystemExit("an error")
 """
 

@@ -140,13 +140,13 @@ BAR = """
 import sys, time
 from horovod_asl.command_line.progress import Display
 display = Display(rank=0, epochs=1)
-display.say("before")
+display.log("before")
 with display.bar():
     for step in range(1, 16):
         display.on_step(step, 15, 8 * step, lambda: [2.0 * step, 0.0, 1.0 * step])
         time.sleep(0.1)
-    display.say("between " + "x" * 90)
-display.say("after")
+    display.log("between " + "x" * 90)
+display.log("after")
 """
 
 

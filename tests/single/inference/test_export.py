@@ -176,7 +176,7 @@ class SeesBoth(torch.nn.Module):
 
 def test_a_record_of_fields_becomes_an_input_each(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    facts = {"model": "both", "input": "both", "crop_size": 24, "precision": "fp32"}
+    facts = {"model": "hand_net", "input": "both", "crop_size": 24, "precision": "fp32"}
     backend: Any = None
     classifier = Classifier(SeesBoth().eval(), CLASSES, SIZE, 1, facts, backend)
     out = tmp_path / "hand.onnx"
@@ -319,7 +319,7 @@ class Branches(torch.nn.Module):
 
 
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
-    facts = {"model": "branches", "input": "photos", "precision": "fp32"}
+    facts = {"model": "small_cnn", "input": "photos", "precision": "fp32"}
     backend: Any = None
     classifier = Classifier(Branches(), CLASSES, SIZE, 1, facts, backend)
     with pytest.raises(UserError, match=r"^torch cannot export this network to ONNX: \S.*$"):

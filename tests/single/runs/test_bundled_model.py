@@ -164,9 +164,9 @@ def test_its_onnx_file_gives_the_same_logits(bundle: Path) -> None:
 
 
 def test_default_is_what_ships_where_no_folder_has_that_name(ships: Path, run: Path, tmp_path: Path) -> None:
-    assert Classifier.from_run(Path("default")).facts["box"]["epoch"] == 4
+    assert Classifier.from_run(Path("default")).facts["bundle"]["epoch"] == 4
     shutil.copytree(run, tmp_path / "default")
-    assert "box" not in Classifier.from_run(Path("default")).facts
+    assert "bundle" not in Classifier.from_run(Path("default")).facts
 
 
 @pytest.mark.usefixtures("ships")

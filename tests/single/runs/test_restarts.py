@@ -1,4 +1,4 @@
-"""Which run the ranks of a torchrun that restarted them go on with; tests/integration has a real torchrun."""
+"""Which run the ranks of a torchrun that restarted them resume; tests/integration has a real torchrun."""
 
 from __future__ import annotations
 

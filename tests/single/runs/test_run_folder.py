@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -197,3 +198,13 @@ def test_a_finished_run_that_is_extended_keeps_what_it_came_to(tmp_path: Path) -
     folder.set_result_aside()
     assert not (tmp_path / "result.json").exists()
     assert json.loads((tmp_path / "result.epoch-2.json").read_text()) == {"epochs": 2}
+
+
+def test_the_names_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """run.json and the predictions as schema 1 wrote them."""
+    run = RunFolder(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"begun_with": {"run": "first"}, "box": {"epoch": 3}}))
+    assert run.facts() == {"initialized_from": {"run": "first"}, "bundle": {"epoch": 3}}
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.savez(tmp_path / "answers.npz", test_logits=logits)
+    assert np.array_equal(run.predictions()["test_logits"], logits)

@@ -83,7 +83,7 @@ def test_a_training_goes_on_when_there_is_room(
     with pytest.raises(UserError) as error:
         train(run, small_store)
     assert f"the disk of {run} is full, or your quota is used up (" in str(error.value)
-    assert "free): free some room, then go on with: " in str(error.value)
+    assert "free): free some room, then resume with: " in str(error.value)
     assert f"horovod-asl train --resume {run}; everything up to step 2 is saved" in str(error.value)
     assert str(error.value).endswith(f"everything up to step {STEPS_PER_EPOCH} is saved")
     assert not list(run.rglob("*.partial"))

@@ -1,4 +1,4 @@
-"""What is freed stays with the process: counted in the kernel's page faults, against a process left as it comes."""
+"""What is freed stays with the process: counted in the kernel's page faults, against a plain process."""
 
 from __future__ import annotations
 

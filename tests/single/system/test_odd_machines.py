@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from horovod_asl.__main__ import COMMANDS
-from horovod_asl.engine import features
+from horovod_asl.engine import feature_cache
 from horovod_asl.errors import UserError
 from horovod_asl.labels import CLASSES
 from horovod_asl.photos import workers
@@ -302,7 +302,7 @@ def test_features_are_refused_before_any_is_computed_and_leave_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made, fault = features._make_file(1000, None)
+    made, fault = feature_cache._make_file(1000, None)
     assert made is None
     assert f"the file system of {tmp_path}" in str(fault)
     assert "name a folder on a local disk in TMPDIR" in str(fault)
@@ -361,7 +361,7 @@ def test_room_is_taken_with_zeros_where_it_cannot_be_reserved(
     else:
         monkeypatch.setattr(os, "posix_fallocate", refuse)
     with (tmp_path / "table").open("w+b") as file:
-        features._reserve(file, 3 * 2**20 + 5)
+        feature_cache._reserve(file, 3 * 2**20 + 5)
     status = (tmp_path / "table").stat()
     assert status.st_size == 3 * 2**20 + 5
     assert status.st_blocks * 512 >= status.st_size

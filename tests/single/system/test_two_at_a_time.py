@@ -189,7 +189,7 @@ FILL = """
 import sys, time
 from pathlib import Path
 from horovod_asl.engine import features
-from horovod_asl.engine.feature_cache import Kept
+from horovod_asl.engine.feature_cache import FeatureCache
 from tests.single.system.test_two_at_a_time import made
 
 def slowly(self, rows):
@@ -199,7 +199,7 @@ def slowly(self, rows):
 features_of, features._Reader.__call__ = features._Reader.__call__, slowly
 features._PHOTOS_PER_PASS = 2
 folder = Path(sys.argv[1])
-made(folder, Kept(folder / "kept", {"of": "these"}))
+made(folder, FeatureCache(folder / "kept", {"of": "these"}))
 """
 
 
@@ -290,7 +290,7 @@ def test_features_are_on_the_disk_before_a_note_says_so(tmp_path: Path, monkeypa
             events.append(("note", rows))
 
     monkeypatch.setattr(np.memmap, "flush", flushed)
-    monkeypatch.setattr(FeatureCache, "note", noted)
+    monkeypatch.setattr(FeatureCache, "write_fingerprint", noted)
     monkeypatch.setattr(features, "_PHOTOS_PER_PASS", 1)
     made(tmp_path, FeatureCache(tmp_path / "kept", {}))
     notes = [number for number, (kind, _) in enumerate(events) if kind == "note"]

@@ -329,7 +329,7 @@ def test_a_fold_cannot_be_resumed_on_the_store_s_own_split(
     of_older_version = {name: fact for name, fact in facts.items() if name != "split_digest"}
     for known in (facts, of_older_version):
         (path / "run.json").write_text(json.dumps(known))
-        with pytest.raises(UserError, match=r"fold of a cross-validation.* --out .*/out` goes on with it"):
+        with pytest.raises(UserError, match=r"fold of a cross-validation.* --out .*/out` resumes it"):
             run_training(replace(CONFIG, resume=path), store, Serial(torch.device("cpu")))
         assert json.loads((path / "run.json").read_text()) == known
     assert walk(store, tmp_path / "out", plan=only) is Outcome.FINISHED

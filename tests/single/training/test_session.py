@@ -402,7 +402,7 @@ def test_stopped_while_photos_pass_the_backbone_the_same_command_goes_on(
     stop = StopSignal()
     stop.received = True
     assert run_training(config, small_store, serial(), stop) is Outcome.PREEMPTED
-    assert f"the same command goes on with them in {tmp_path / 'features'}" in capsys.readouterr().out
+    assert f"the same command continues with them in {tmp_path / 'features'}" in capsys.readouterr().out
     assert [path.name for path in tmp_path.glob("run*/*")] == []
     assert run_training(replace(config, stop_after_steps=1), small_store, serial()) is Outcome.STOPPED
 
@@ -413,8 +413,8 @@ def test_the_command_that_goes_on_can_be_pasted(
     model = replace(frozen.model, cache_features=str(tmp_path / "my features"))
     config = replace(frozen, model=model, run_folder=tmp_path / "my run", data=DataConfig(store=small_store))
     assert run_training(replace(config, stop_after_steps=3), small_store, serial()) is Outcome.STOPPED
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "go on with: " in line]
-    program, *words = shlex.split(line.partition("go on with: ")[2])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "resume with: " in line]
+    program, *words = shlex.split(line.partition("resume with: ")[2])
     assert Path(program).name == "horovod-asl"
     assert words[0] == "train"
     resumed = _config(words[1:])

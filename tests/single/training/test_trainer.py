@@ -256,7 +256,7 @@ def test_a_resume_of_a_finished_run_changes_nothing(
 
 
 def extended(config: TrainConfig, path: Path, epochs: int, **options: Any) -> Trainer:
-    """The run in `path`, to be gone on with to so many epochs."""
+    """The run in `path`, to be resumed to so many epochs."""
     return make_trainer(dataclasses.replace(config, resume=path, epochs=epochs), path, **options)
 
 
