@@ -30,7 +30,7 @@ from horovod_asl.distributed.base import Backend, ReductionOptions, Serial
 from horovod_asl.distributed.create import create
 from horovod_asl.distributed.dp import DataParallel
 from horovod_asl.engine.dataset import Dataset, on_device
-from horovod_asl.engine.evaluate import evaluate
+from horovod_asl.engine.evaluate import PassOptions, evaluate
 from horovod_asl.engine.loader import Shard, ShardedSteps
 from horovod_asl.engine.step import StepOptions, train_step
 from horovod_asl.engine.train_state import TrainState, build_optimizer
@@ -169,10 +169,10 @@ def time_to_accuracy(
     plan = ShardedSteps(len(train), global_batch=arguments.job_batch, world_size=1, rank=0, seed=0)
     settings = options(arguments.job_batch, arguments.precision, augment=False)
 
+    passes = PassOptions(batch_size=1024, precision=arguments.precision)
+
     def score(model: nn.Module) -> float:
-        return evaluate(
-            model, backend, held_out, num_classes=NUM_CLASSES, batch_size=1024, precision=arguments.precision
-        ).top1
+        return evaluate(model, backend, held_out, passes, num_classes=NUM_CLASSES).top1
 
     # Start-up is not the job's: cuDNN tries its algorithms once for each shape, on a network that is thrown away.
     warm = learner_on(backend, arguments.model, 1e-3)

@@ -59,8 +59,9 @@ def flags_of_file(
         content.pop("schema", None)
         content, gone = upgraded(content)
         if gone and refuse_retired:
+            flags = [f"--{name.replace('_', '-')} {value}" for name, value in gone.items()]
             raise UserError(
-                f"{path} asks for {', '.join(gone)}, which this version of horovod-asl ({__version__}) no longer "
+                f"{path} asks for {', '.join(flags)}, which this version of horovod-asl ({__version__}) no longer "
                 f"has: train with {written_by}, or start a new run without it"
             )
     return _flags_of_mapping(config_class, content, path)

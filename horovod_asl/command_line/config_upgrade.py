@@ -14,24 +14,17 @@ from typing import Any
 from horovod_asl.config import RETIRED
 from horovod_asl.config_groups import TEMPORARY
 
-_TRANSLATED: Mapping[str, Any] = {
-    "freeze_backbone": False,
-    "tuned_blocks": 0,
-    "views": None,
-    "features_file": None,
-    "keep_maps": 0,
-    "epoch_share": 1.0,
-}
+_TRANSLATED = frozenset({"freeze_backbone", "tuned_blocks", "views", "features_file", "keep_maps", "epoch_share"})
 
 
-def upgraded(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A config of any version, with or without sections, and the flags in it that nothing stands for today.
+def upgraded(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A config of any version, with or without sections, and the options in it that nothing stands for today.
 
     Args:
         content: what the YAML file holds; it stays as it is.
     """
     rest, old = _parted(content)
-    gone = [_flag(name, old[name]) for name in RETIRED if old.get(name, RETIRED[name]) != RETIRED[name]]
+    gone = {name: old[name] for name in RETIRED if old.get(name, RETIRED[name]) != RETIRED[name]}
     new: dict[str, Any] = {}
     if old.get("tuned_blocks") or old.get("freeze_backbone"):
         blocks = old.get("tuned_blocks")
@@ -39,14 +32,14 @@ def upgraded(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if old.get("features_file") or old.get("views"):
         new["cache_features"] = old.get("features_file") or TEMPORARY
     if (old.get("views") or 1) > 1:
-        gone.append(_flag("views", old["views"]))
+        gone["views"] = old["views"]
     share = old.get("epoch_share", 1.0)
     if share != 1.0 and _found(rest, "epochs") == 1:
         new["epochs"] = share
         _scale(rest, "warmup_epochs", share)
         rest.pop("epochs", None)
     elif share != 1.0:
-        gone.append(_flag("epoch_share", share))
+        gone["epoch_share"] = share
     return {**rest, **new}, gone
 
 
@@ -77,7 +70,3 @@ def _scale(content: dict[str, Any], name: str, factor: float) -> None:
             _scale(value, name, factor)
         elif str(key).replace("-", "_") == name:
             content[key] = value * factor
-
-
-def _flag(name: str, value: Any) -> str:
-    return f"--{name.replace('_', '-')} {value}"

@@ -17,6 +17,7 @@ from horovod_asl.store.store import Store
 Rows = npt.NDArray[np.int64]
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.generic]]
 
+
 @dataclass(frozen=True)
 class Dataset:
     """A set of photos to train on or to score.
@@ -95,12 +96,12 @@ def on_device(photos: Dataset, device: torch.device, *, block: int = 4096) -> De
     )
 
 
-def fits_on_device(photos: Dataset, device: torch.device, *, share: float = 0.25) -> bool:
-    """Whether a GPU has room for all of them in `share` of the memory that is free; never so on a CPU."""
+def fits_on_device(photos: Dataset, device: torch.device, *, fraction: float = 0.25) -> bool:
+    """Whether a GPU has room for all of them in this `fraction` of the memory that is free; never so on a CPU."""
     if device.type != "cuda" or len(photos) == 0:
         return False
     size = photos.gather(np.zeros(1, np.int64)).nbytes * len(photos)
-    return size <= share * torch.cuda.mem_get_info(device)[0]
+    return size <= fraction * torch.cuda.mem_get_info(device)[0]
 
 
 def chunks(indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -122,7 +123,7 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def photos_of(store: Store, rows: Rows, input_type: str | None) -> Dataset:
-    """The photos of these rows of the store as a network that sees `pixels`, `landmarks` or `both` takes them.
+    """The photos of these rows of the store as a network that reads `pixels`, `landmarks` or `both` takes them.
 
     Else (None or `photos`) the whole photos. UserError where it wants hands and the store has none.
     """

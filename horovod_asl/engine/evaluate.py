@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,44 +20,36 @@ from horovod_asl.inputs.pixels import to_input
 from horovod_asl.metrics.metrics import MetricAccumulator, Metrics
 
 
+@dataclass(frozen=True)
+class PassOptions:
+    """How photos pass a network to be scored.
+
+    Attributes:
+        precision: of autocast on a GPU: `fp32`, `bf16` or `fp16`; on a CPU it is fp32.
+        smallest_px: smaller photos are enlarged to this side.
+        on_progress: gets the photos of this rank that are done, and in all.
+    """
+
+    batch_size: int = 256
+    precision: str = "fp32"
+    smallest_px: int = 0
+    on_progress: Report = no_report
+
+
 def evaluate(
     model: nn.Module,
     backend: Backend,
     photos: Dataset,
+    options: PassOptions = PassOptions(),
     *,
     num_classes: int,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    smallest_px: int = 0,
-    already_sharded: bool = False,
-    on_progress: Report = no_report,
 ) -> Metrics:
-    """Score `photos` over all ranks: every photo once, one sum at the end, the same scores on every rank.
-
-    Args:
-        already_sharded: `photos` are those of this rank alone; else all ranks hold the same ones and divide them.
-        on_progress: gets the photos of this rank that are done, and in all.
-    """
+    """Score `photos`, which all ranks hold: each photo once, one sum at the end, the same scores on every rank."""
     accumulator = MetricAccumulator(num_classes, backend.device)
-    rows = evaluation_share(photos, backend, already_sharded=already_sharded)
-    for logits, labels in forward_passes(
-        model,
-        backend,
-        photos,
-        rows,
-        batch_size=batch_size,
-        precision=precision,
-        smallest_px=smallest_px,
-        on_progress=on_progress,
-    ):
+    rows = evaluation_shard(len(photos), world_size=backend.world_size, rank=backend.rank)
+    for logits, labels in forward_passes(model, backend, photos, rows, options):
         accumulator.add(logits, labels)
     return accumulator.scores(backend.sum)
-
-
-def evaluation_share(photos: Dataset, backend: Backend, *, already_sharded: bool) -> npt.NDArray[np.int64]:
-    """The rows that this rank scores: all of them where they are `already_sharded`, else its share."""
-    rank, world_size = (0, 1) if already_sharded else (backend.rank, backend.world_size)
-    return evaluation_shard(len(photos), world_size=world_size, rank=rank)
 
 
 @torch.no_grad()
@@ -65,24 +58,20 @@ def forward_passes(
     backend: Backend,
     photos: Dataset,
     rows: npt.NDArray[np.int64],
-    *,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    smallest_px: int = 0,
-    on_progress: Report = no_report,
+    options: PassOptions,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits float32 (m, classes) and labels int64 (m,) of these rows, a batch at a time, on the device."""
     model.eval()
     done = 0
-    for indices in chunks(rows, batch_size):
-        on_progress(done, len(rows))
+    for indices in chunks(rows, options.batch_size):
+        options.on_progress(done, len(rows))
         backend.heartbeat()
         images, labels = photos.batch(indices, backend.device)
-        with scoring_autocast(backend.device, precision):
-            logits = model(to_input(images, smallest_px=smallest_px))
+        with scoring_autocast(backend.device, options.precision):
+            logits = model(to_input(images, smallest_px=options.smallest_px))
         yield logits.float(), labels
         done += len(indices)
-    on_progress(done, len(rows))
+    options.on_progress(done, len(rows))
 
 
 def scoring_autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

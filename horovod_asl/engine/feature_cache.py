@@ -28,7 +28,7 @@ from horovod_asl.store.mapping import refuses_maps
 from horovod_asl.system.files import full_disk, is_full, write_atomically
 from horovod_asl.system.locks import Holder, Lock
 
-_SAY_EVERY_S = 60.0
+_REPORT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FeatureCache:
     """Features in a file that stays, and beside it (`.json`) what they are of and how many rows are there.
 
     Attributes:
-        about: what decides the features; a file of others is refused.
+        fingerprint: what decides the features; a file of others is refused.
     """
 
     path: Path
@@ -104,7 +104,7 @@ def alone(
             if backend.rank == 0 and waited_s >= next_s:
                 so_far = f", {waited_s / 60:.0f} min so far" if next_s else ""
                 print(f"{kept.path} is being filled by {others[0]}; waiting for it{so_far}", flush=True)
-                next_s += _SAY_EVERY_S
+                next_s += _REPORT_EVERY_S
             time.sleep(1)
     finally:
         lock.release()

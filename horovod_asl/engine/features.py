@@ -13,7 +13,6 @@ keeps these maps, for `--train last-N`, or not. `TrainConfig.trains_on_features`
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,7 +81,7 @@ def features_of_store(
 
     Args:
         rows: those that are needed, ascending; None, and where a file is named, all of the store, for other runs too.
-        weights: of the run that goes on; None: those that it begins with.
+        weights: of the run that is resumed; None: those that it begins with.
 
     Raises:
         UserError: too little room for the features on some machine, or the file is of other photos or weights.
@@ -91,14 +90,15 @@ def features_of_store(
     network = _frozen_network(config, weights)
     if rows is None or config.model.cache_file is not None:
         rows = np.arange(len(store))
-    photos: Dataset | None = photos_of(store, rows, config.model.input)
     cache = _cache(config, store, network)
     if cache is not None and isinstance(network, HandNet) and not config.model.tuned_blocks:
-        kept = dataclasses.replace(config, model=replace(config.model, train=f"last-{_BLOCKS_OF_MAPS}"))
-        maps = features_of_store(kept, store, backend, stop, weights=weights, on_progress=on_progress)
-        photos = None if maps is None else maps.photos
-    if photos is None:
-        return None
+        of_maps = replace(config, model=replace(config.model, train=f"last-{_BLOCKS_OF_MAPS}"))
+        maps = features_of_store(of_maps, store, backend, stop, weights=weights, on_progress=on_progress)
+        if maps is None:
+            return None
+        photos = maps.photos
+    else:
+        photos = photos_of(store, rows, config.model.input)
     smallest_px = registry.smallest_input_px(config.model.name)
     features = extracted(
         network, photos, backend, stop, smallest_px=smallest_px, cache=cache, on_progress=on_progress

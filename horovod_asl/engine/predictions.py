@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.distributed.base import Backend
 from horovod_asl.engine.dataset import Dataset
-from horovod_asl.engine.evaluate import evaluation_share, forward_passes
+from horovod_asl.engine.evaluate import PassOptions, forward_passes
+from horovod_asl.engine.loader import evaluation_shard
 from horovod_asl.labels import MOVEMENTS
 from horovod_asl.metrics.calibration import (
     ACCURACIES,
@@ -75,33 +75,20 @@ def predict_all(
     model: nn.Module,
     backend: Backend,
     photos: Dataset,
+    options: PassOptions = PassOptions(),  # noqa: B008
     *,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    smallest_px: int = 0,
     already_sharded: bool = False,
-    on_progress: Report = no_report,
 ) -> Predictions:
-    """Ask `model` for every photo, over all ranks; every rank must come here and gets all answers.
+    """The predictions of `model` for each photo, over all ranks; every rank must come here and gets all of them.
 
     Args:
         already_sharded: `photos` are those of this rank alone; else all ranks hold the same ones and divide them.
-        on_progress: gets the photos of this rank that are done, and in all.
 
     The order is by rank, not that of `photos`.
     """
-    rows = evaluation_share(photos, backend, already_sharded=already_sharded)
-    passes = forward_passes(
-        model,
-        backend,
-        photos,
-        rows,
-        batch_size=batch_size,
-        precision=precision,
-        smallest_px=smallest_px,
-        on_progress=on_progress,
-    )
-    parts = [logits.cpu().numpy() for logits, _ in passes]
+    rank, world_size = (0, 1) if already_sharded else (backend.rank, backend.world_size)
+    rows = evaluation_shard(len(photos), world_size=world_size, rank=rank)
+    parts = [logits.cpu().numpy() for logits, _ in forward_passes(model, backend, photos, rows, options)]
     own = np.concatenate(parts) if parts else None
     shares = backend.gather((own, photos.labels[rows]))
     return Predictions(

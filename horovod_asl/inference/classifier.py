@@ -15,7 +15,7 @@ from torch import nn
 from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.distributed.base import Backend, Serial
 from horovod_asl.engine.dataset import Dataset, map_tensors
-from horovod_asl.engine.evaluate import scoring_autocast
+from horovod_asl.engine.evaluate import PassOptions, scoring_autocast
 from horovod_asl.engine.predictions import Predictions, predict_all
 from horovod_asl.errors import UserError
 from horovod_asl.hands.finder import finder_identity
@@ -130,10 +130,10 @@ class Classifier:
             registry.classifier(self.model) if photos.are_features else self.model,
             self.backend,
             photos,
-            precision=self.facts["precision"],
-            smallest_px=self._smallest_px,
+            PassOptions(
+                precision=self.facts["precision"], smallest_px=self._smallest_px, on_progress=on_progress
+            ),
             already_sharded=already_sharded,
-            on_progress=on_progress,
         )
 
     @torch.no_grad()

@@ -82,22 +82,22 @@ def prepare_store(
     """
     refuse_current_folder(store)
     count = worker_count(workers, across_ranks=across_ranks)
-    form, limits = options.store_format, options.tolerance
+    store_format, tolerance = options.store_format, options.tolerance
     with worker_pool(count, across_ranks=across_ranks) as pool:
         if pool is None:
             return None
         sources, chosen = _open(options, reporter)
-        if not limits.replace:
+        if not tolerance.replace:
             refuse_if_surely_another_set(store, chosen)
-        settings = _finder_settings(form, store, reporter)
-        copied = with_copies(chosen, form.degraded_copies, max_megapixels=limits.max_megapixels)
-        batch = Batch(pool, count, tuple(copied), limits.max_megapixels)
+        settings = _finder_settings(store_format, store, reporter)
+        copied = with_copies(chosen, store_format.degraded_copies, max_megapixels=tolerance.max_megapixels)
+        batch = Batch(pool, count, tuple(copied), tolerance.max_megapixels)
         with work_folder(store, log=reporter.log) as work:
             existing = _sound_store(store)
-            decoded = decode_photos(batch, work, existing, form.image_size, reporter)
-            if not limits.replace:
+            decoded = decode_photos(batch, work, existing, store_format.image_size, reporter)
+            if not tolerance.replace:
                 refuse_another_set(store, decoded.digests)
-            problems = _problems(batch.photos, decoded, limits.max_bad_share, work)
+            problems = _problems(batch.photos, decoded, tolerance.max_bad_share, work)
             # What is refused is refused before the minutes that hands take.
             rows, dropped = _assign(sources, batch.photos, decoded, options, reporter)
             hands = None
@@ -141,15 +141,15 @@ def _assign(
     return assigned.rows, assigned.dropped
 
 
-def _finder_settings(form: StoreFormat, store: Path, reporter: Reporter) -> dict[str, Any] | None:
+def _finder_settings(store_format: StoreFormat, store: Path, reporter: Reporter) -> dict[str, Any] | None:
     """`finder_settings`; None if no hands are to be found, or none can be and that is allowed, which a line says.
-    UserError if the store that is there would lose its hands so."""
-    if form.hands is False:
+    UserError if the store that is there would thereby lose its hands."""
+    if store_format.hands is False:
         return None
     try:
-        return finder_settings(form.crop_size)
+        return finder_settings(store_format.crop_size)
     except UserError as error:
-        if form.hands:
+        if store_format.hands:
             raise
         if holds_hands(store):
             raise UserError(
@@ -166,7 +166,7 @@ def _finder_settings(form: StoreFormat, store: Path, reporter: Reporter) -> dict
 def _problems(
     photos: Sequence[SourcePhoto], decoded: Decoded, max_bad_share: float, work: WorkFolder
 ) -> list[Problem]:
-    """The bad photos, not their copies too; UserError, with the list written beside, if their share is too large."""
+    """The bad photos without their copies; UserError, with the list written beside, if their share is too large."""
     own = [(p, why) for p, why in zip(photos, decoded.reasons, strict=True) if not is_copy(p.path)]
     problems = [Problem(p.source, p.path, why) for p, why in own if why]
     if len(problems) > max_bad_share * len(own):

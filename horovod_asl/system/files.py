@@ -9,10 +9,6 @@ import re
 from pathlib import Path
 
 from horovod_asl.errors import UserError
-from horovod_asl.system.locks import Holder as Holder
-from horovod_asl.system.locks import (
-    Lock as Lock,  # for engine/features.py, until that imports them from locks
-)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

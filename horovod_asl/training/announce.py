@@ -37,11 +37,6 @@ def settings_line(settings: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """`settings_line` as `session` still takes it."""
-    return [settings_line(settings)]
-
-
 def _counted(number: int, name: str) -> str:
     return f"{number} {name}" + ("s" if number != 1 else "")
 
@@ -64,18 +59,17 @@ def announce_run(
     trained_on: Sequence[str],
     display: Display,
     trainer: Trainer,
-    go_on: str,
+    resume_hint: str,
     *,
     ranks_changed: bool,
 ) -> None:
     """Say before the first step what is trained on what, and in which folder.
 
     Args:
-        go_on: how to resume the run where it is interrupted.
+        resume_hint: how to resume the run where it is interrupted.
         ranks_changed: it goes on from what was committed before ranks came or went.
     """
-    for line in settings_lines(facts["settings"]):
-        display.log(line)
+    display.log(settings_line(facts["settings"]))
     display.log(wrapped(f"train on {len(trainer.train):,} photos: {listed(trained_on)}"))
     _announce_first_weights(facts, display, trainer)
     _announce_validation(facts, display, trainer)
@@ -87,7 +81,7 @@ def announce_run(
     position, total = trainer.position, trainer.plan.total_steps
     display.log(f"run folder {trainer.folder.path}, from step {position.step} of {total}")
     if trainer.backend.world_size > 1:  # whose launcher may end them before they can say it
-        display.log(f"if it is interrupted, {go_on}")
+        display.log(f"if it is interrupted, {resume_hint}")
 
 
 def _announce_first_weights(facts: Mapping[str, Any], display: Display, trainer: Trainer) -> None:
@@ -134,12 +128,12 @@ def wrapped(line: str) -> str:
     return textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def say_how_to_go_on(outcome: Outcome, trainer: Trainer, display: Display, go_on: str) -> None:
+def log_how_to_resume(outcome: Outcome, trainer: Trainer, display: Display, resume_hint: str) -> None:
     """Of a run that ends before its last step: why, and how to resume it."""
     why = {Outcome.PREEMPTED: "stopped by a signal", Outcome.INTERRUPTED: "stopped by Ctrl-C"}.get(
         outcome, "stopped"
     )
-    display.log(f"{why} at step {trainer.position.step}; {go_on}")
+    display.log(f"{why} at step {trainer.position.step}; {resume_hint}")
 
 
 def resume_command_of(config: TrainConfig, folder: RunFolder, backend: Backend) -> str:
@@ -150,11 +144,11 @@ def resume_command_of(config: TrainConfig, folder: RunFolder, backend: Backend) 
     return f"{command('train', '--resume', folder.path, *words)}{launched}"
 
 
-def how_to_begin_again(config: TrainConfig, folder: RunFolder, go_on: str) -> str:
+def how_to_begin_again(config: TrainConfig, folder: RunFolder, resume_hint: str) -> str:
     """Of a run that was asked to stop before its first step, while photos passed the frozen backbone."""
     why = "stopped while the photos passed the frozen backbone"
     if folder.holds_run():
-        return f"{why}; {go_on}"
+        return f"{why}; {resume_hint}"
     file = config.model.cache_file
     return f"{why}; the same command " + (
         f"continues with them in {file}" if file else "begins with them again"

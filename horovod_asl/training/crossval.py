@@ -206,7 +206,7 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
     def flat(plan: dict[str, Any]) -> dict[str, Any]:
         train, gone = upgraded(plan.get("train", {}))
-        flags: dict[str, Any] = defaults | train | dict(flag[2:].split(" ", 1) for flag in gone)
+        flags: dict[str, Any] = defaults | train | gone
         for name in NOT_LEARNED:  # an older version wrote some of them down
             flags.pop(name, None)
         if is_path(flags["pretrained"]):  # the same one by whatever path

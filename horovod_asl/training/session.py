@@ -29,8 +29,8 @@ from horovod_asl.system.memory import keep_freed_memory
 from horovod_asl.training.announce import (
     announce_run,
     how_to_begin_again,
+    log_how_to_resume,
     resume_command_of,
-    say_how_to_go_on,
 )
 from horovod_asl.training.conclusion import Started, conclude, log_what_is_next
 from horovod_asl.training.curves import Curves
@@ -107,7 +107,7 @@ def run_training(
             with run.display.bar(), stop.catching_interrupts(), _reporting_steps(run):
                 outcome = run.trainer.run()
             if outcome is not Outcome.FINISHED:
-                say_how_to_go_on(outcome, run.trainer, run.display, run.resume_hint)
+                log_how_to_resume(outcome, run.trainer, run.display, run.resume_hint)
                 return outcome
             scored = _to_score(run, scores_training=options.scores_training)
             conclude(run.trainer, scored, run.display, run.first.run, Started(started, training_started))

@@ -20,7 +20,7 @@ from horovod_asl.command_line.progress import Report, no_report
 from horovod_asl.config import TrainConfig
 from horovod_asl.distributed.base import Backend
 from horovod_asl.engine.dataset import Dataset
-from horovod_asl.engine.evaluate import evaluate
+from horovod_asl.engine.evaluate import PassOptions, evaluate
 from horovod_asl.engine.loader import Shard
 from horovod_asl.engine.predictions import Predictions, predict_all
 from horovod_asl.engine.resume import (
@@ -134,21 +134,18 @@ class Trainer:
         """Score `photos` with the present weights, over all ranks."""
         with self.scoring_model() as model:
             network = registry.classifier(model) if photos.are_features else model
-            return evaluate(network, self.backend, photos, num_classes=NUM_CLASSES, **self._scoring)
+            return evaluate(network, self.backend, photos, self._pass_options, num_classes=NUM_CLASSES)
 
     def predictions(self, photos: Dataset) -> Predictions:
         """The present weights' answers to `photos`, over all ranks."""
         with self.scoring_model() as model:
             network = registry.classifier(model) if photos.are_features else model
-            return predict_all(network, self.backend, photos, **self._scoring)
+            return predict_all(network, self.backend, photos, self._pass_options)
 
     @property
-    def _scoring(self) -> dict[str, Any]:
-        return {
-            "precision": self.config.execution.precision,
-            "smallest_px": self.smallest_px,
-            "on_progress": self.on_scored,
-        }
+    def _pass_options(self) -> PassOptions:
+        precision = self.config.execution.precision
+        return PassOptions(precision=precision, smallest_px=self.smallest_px, on_progress=self.on_scored)
 
     # -- an epoch ---------------------------------------------------------------------------------------------
 

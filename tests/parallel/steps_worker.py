@@ -19,7 +19,7 @@ from horovod_asl.config_groups import AugmentConfig, OptimizerConfig
 from horovod_asl.distributed.base import Backend, ReductionOptions, sync_buffers
 from horovod_asl.distributed.create import create
 from horovod_asl.engine.dataset import Dataset
-from horovod_asl.engine.evaluate import evaluate
+from horovod_asl.engine.evaluate import PassOptions, evaluate
 from horovod_asl.engine.loader import ShardedSteps
 from horovod_asl.engine.step import StepOptions, train_epoch
 from horovod_asl.engine.train_state import TrainState, build_optimizer
@@ -113,7 +113,7 @@ def take_steps(backend: Backend, scenario: Scenario) -> dict[str, Any]:
             learning_rate_at=lambda step: 0.02 / (1 + step),
             after_step=after_step,
         )
-    scores = evaluate(model, backend, make_photos(), num_classes=CLASSES, batch_size=5)
+    scores = evaluate(model, backend, make_photos(), PassOptions(batch_size=5), num_classes=CLASSES)
     return {
         "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
         "sums": backend.sum(sums),

@@ -51,7 +51,7 @@ def test_the_bundled_model_was_trained_by_the_recipe_of_today() -> None:
 def test_an_old_word_has_its_new_one(old: str, new: dict[str, object]) -> None:
     content, gone = upgraded(yaml.safe_load(old))
     assert content == new
-    assert gone == []
+    assert gone == {}
 
 
 @pytest.mark.parametrize(

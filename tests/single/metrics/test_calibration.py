@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from horovod_asl.distributed.base import Serial
 from horovod_asl.engine.dataset import Dataset
+from horovod_asl.engine.evaluate import PassOptions
 from horovod_asl.engine.predictions import Predictions, metrics_report, predict_all
 from horovod_asl.labels import CLASS_INDEX, CLASSES, NUM_CLASSES
 from horovod_asl.metrics.calibration import (
@@ -174,7 +175,7 @@ def test_answers_are_the_model_s_for_every_photo() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, NUM_CLASSES))
     features = np.random.default_rng(0).normal(size=(11, 12)).astype(np.float32)
     photos = Dataset(features.__getitem__, np.arange(11), are_features=True)
-    predictions = predict_all(model, Serial(torch.device("cpu")), photos, batch_size=4)
+    predictions = predict_all(model, Serial(torch.device("cpu")), photos, PassOptions(batch_size=4))
     with torch.no_grad():
         expected = model(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(predictions.logits, expected, rtol=1e-5, atol=1e-6)

@@ -41,19 +41,6 @@ def digests_of_files(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def prepared(frames, tmp_path_factory) -> Path:
-    """A store of the session's frames. Not to be changed: copy it."""
-    path = tmp_path_factory.mktemp("stores") / "prepared"
-    prepare(frames, path)
-    return path
-
-
-@pytest.fixture
-def copied(prepared, tmp_path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "copied")
-
-
 def test_the_store_holds_what_pillow_reads(frames, prepared):
     store = Store.open(prepared, verify=True)
     files = sorted(frames.rglob("*.jpg"), key=lambda file: file.relative_to(frames).as_posix())

@@ -22,20 +22,6 @@ from tests.conftest import draw_photo
 from tests.single.prepare.test_prepare import prepare
 from tests.single.system.test_files import held_elsewhere
 
-
-@pytest.fixture(scope="module")
-def prepared(frames, tmp_path_factory) -> Path:
-    """A store of the session's frames. Not to be changed: copy it."""
-    path = tmp_path_factory.mktemp("stores") / "prepared"
-    prepare(frames, path)
-    return path
-
-
-@pytest.fixture
-def copied(prepared, tmp_path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "copied")
-
-
 # -- what lies in the way -------------------------------------------------------------------------------------
 
 
