@@ -70,7 +70,7 @@ def export_onnx(
     """Write the network of a predictor on the CPU as ONNX, opset 20, float32.
 
     Args:
-        predictor: whose `reader` gives the graph's inputs, see `named_inputs`.
+        classifier: whose `reader` gives the graph's inputs, see `named_inputs`.
         batch: the fixed size of the first axis; None: any size.
         checked: how many drawn inputs are given to both before the file gets its name.
         on_stage: gets the name of what is done next.

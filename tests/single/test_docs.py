@@ -67,6 +67,16 @@ def test_functions_that_a_page_links_are_in_the_file(page: Path) -> None:
             assert label.strip("`") in names_of((page.parent / target).resolve()), f"[{label}]({target})"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_runs_exist(page: Path) -> None:
+    """`python -m horovod_asl.hands.bundle`; the log's commands are of their commits."""
+    if page.name in ("log.md", "CHANGELOG.md"):
+        return
+    for module in re.findall(r"-m (horovod_asl[\w.]+|benchmarks|tests[\w.]+)", page.read_text(encoding="utf-8")):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.is_dir() or path.with_suffix(".py").is_file(), module
+
+
 def test_the_page_on_a_step_names_functions() -> None:
     labels = {label for label, _ in links(ROOT / "docs" / "how-a-step-works.md")}
     assert {"`train_step`", "`_update`", "`Horovod`", "`sync_buffers`"} <= labels
