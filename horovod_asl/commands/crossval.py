@@ -5,24 +5,24 @@
     horovod-asl crossval stores/all --by source --only phone asl/3 --out runs/two
     horovodrun -np 2 horovod-asl crossval stores/all --by source --out runs/crossval
 
-A source is what `prepare NAME=FOLDER` named. Photos do not tell whether a source's recordings are several people or
-one person several times: --signers names those whose recordings are people; every other source is one signer. --only
-may also name single recordings, as SOURCE/RECORDING; other takes of the same signer are then in training, and the
-table says so.
+A source is a name that `prepare NAME=FOLDER` gave. --signers names the sources whose recordings are different people.
+Every other source counts as one signer. --only may also name single recordings, as SOURCE/RECORDING. Other recordings
+of the same signer are then in training, and the table says so.
 
-Each fold is a `train` of its own, with its flags, under any backend. Where they name no network and the store has
-hands, it is the first stage of train's recipe: a new head on MediaPipe's frozen hand network. The validation
-recording of a fold comes from those that stay: the last person of a source of people (somebody who is not in
-training), else the last recording of the source with the most, else the last of three sources, else none;
---validate-on names others. It chooses the epoch (not with --last-epoch) and the temperature. Without one, the last
-epoch's weights are scored as they are.
+Each fold is a `train` of its own, with its flags, under any backend. Without a flag that names the network, a store
+with hands gets the first stage of train's recipe: a new head on MediaPipe's frozen hand network. The photos that stay
+give the validation recording of a fold: the last person of a source of people, who is then not in training; else the
+last recording of the source with the most; else the last of three sources; else none. --validate-on names others.
+Validation chooses the epoch (not with --last-epoch) and the temperature. Without it, the last epoch's weights are
+scored as they are.
 
-The same command again goes on where it was interrupted, and does not train a finished fold again. `train --resume
-OUT/FOLD` is refused: it would train on the store's own split. A fold whose run was trained on those whom the fold
-holds out is refused, too. Told are, per fold:
-accuracy, also without J and Z, which are movements; macro F1; the calibration error before and after temperature
-scaling; how many photos get an answer where it is right at 95 %. crossval.json holds all that and each class,
-crossval.md the table, coverage.png coverage against accuracy.
+The same command resumes an interrupted cross-validation, and does not train a finished fold again. `train --resume
+OUT/FOLD` is refused: it would train on the store's own split. So is a fold whose run was trained on people that the
+fold holds out.
+
+For each fold the report has accuracy, also without J and Z, which are movements; macro F1; the calibration error
+before and after temperature scaling; and how many photos get an answer where 95 % of the answers are correct.
+crossval.json has all of this and each class, crossval.md the table, coverage.png coverage against accuracy.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ are two. Each line of --json is an object with
     top     a list of {"class", "probability"}, likeliest first
     hand    null, or {"box": [left, top, right, bottom], "joints": 21 times [x, y, z], "handedness": "left" or
             "right", "confidence": of the handedness, 0 to 1}; in pixels of the photo, after its EXIF rotation
-    note    null where one hand was found, or why there is none, or what is doubtful
+    note    null where one hand was found, or why there is none, or what is uncertain
 
 A run that reads whole photos looks for no hand. From Python: docs/api.md.
 """

@@ -38,14 +38,13 @@ Photos that cannot be used are listed in STORE/problems.csv with their reason. A
 its photos or the options changed; if under half of its photos are in the new one, it is kept unless --replace is
 given.
 
-The hand in every photo is looked for with MediaPipe, and the store gains its landmarks and a crop around it: networks
-that read these read strangers' hands too, those that read whole photos hardly. This is most of the time; a line says
-beforehand how long it takes. Where MediaPipe or its models are missing, a line says so and the store is made without
-hands; with --hands that is an error. --no-hands leaves the hands out. The same prepare without it adds them later,
-and decodes nothing again.
+MediaPipe finds the hand in each photo. The store gets its landmarks and a crop around it. Networks that read these
+also read the hands of new people; networks that read whole photos hardly do. Finding hands takes most of the time; a
+line says how long before it begins. If MediaPipe or its models are missing, a line says so, and the store is made
+without hands; with --hands this is an error. --no-hands leaves the hands out. The same prepare without it adds them
+later, and decodes nothing again.
 
-With --degraded-copies N each photo has N copies beside it as a poor camera in the dark would have taken them, for
-training.
+--degraded-copies N adds N copies of each photo for training, as a poor camera in the dark would have taken them.
 
 Under mpirun, rank 0 collects and the other ranks decode; STORE must lie where all of them see it.
 """
