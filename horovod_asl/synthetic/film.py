@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from horovod_asl.command_line.checks import require_range
 from horovod_asl.synthetic import backgrounds
 from horovod_asl.synthetic.flesh import flesh_out
+from horovod_asl.synthetic.idle import idle
 from horovod_asl.synthetic.motion import HandInFrame, Posture, Track, at_time, in_frame
 from horovod_asl.synthetic.render import Look, look_of
 from horovod_asl.synthetic.skin import paint
@@ -99,6 +100,23 @@ def film_frames(spec: FilmSpec) -> Iterator[DrawnFrame]:
     return (film.frame(number) for number in range(film.frames))
 
 
+def open_idle_film(
+    seed: int, seconds: float, *, width: int = 640, height: int = 480, frames_per_second: int | None = None
+) -> Film:
+    """Plan a film in which the hand signs nothing."""
+    require_range("seconds", seconds, 1)
+    spec = FilmSpec("", seed, width=width, height=height, frames_per_second=frames_per_second)
+    signer = _signer(seed, spec.variety, width / height)
+    track = idle(signer, seconds, np.random.default_rng([seed, RECORDING, 3]))
+    return _film(track, signer, spec, seconds)
+
+
+def idle_frames(seed: int, seconds: float) -> Iterator[DrawnFrame]:
+    """Draw a film in which the hand signs nothing: no frame has a label."""
+    film = open_idle_film(seed, seconds)
+    return (film.frame(number) for number in range(film.frames))
+
+
 def _signer(seed: int, variety: float, aspect: float) -> Signer:
     rng = np.random.default_rng([seed, RECORDING, 0])
     return Signer(
@@ -111,12 +129,13 @@ def _signer(seed: int, variety: float, aspect: float) -> Signer:
     )
 
 
-def _film(track: Track, signer: Signer, spec: FilmSpec) -> Film:
+def _film(track: Track, signer: Signer, spec: FilmSpec, seconds: float | None = None) -> Film:
     rng = np.random.default_rng([spec.seed, RECORDING, 2])
     drawn_rate = int(rng.choice(RATES))
     rate = spec.frames_per_second or drawn_rate
     camera = _Camera(look_of(spec.seed, RECORDING), signer, (spec.height, spec.width), rng)
-    return Film(track, rate, int(np.ceil(track.end_s * rate)), camera, track.rows())
+    frames = int(np.ceil((seconds or track.end_s) * rate))
+    return Film(track, rate, frames, camera, track.rows())
 
 
 class _Camera:

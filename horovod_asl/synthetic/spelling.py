@@ -77,8 +77,8 @@ class _Movement:
 def _hook() -> Array:
     """Down, then round to the viewer's right, and a little up; its points are equally far from each other."""
     angle = np.radians(np.linspace(180, 0, 25))
-    bow = np.stack([0.17 + 0.17 * np.cos(angle), 0.36 + 0.17 * np.sin(angle)], axis=1)
-    points = np.concatenate([[[0.0, 0.0]], bow, [[0.34, 0.28]]])
+    bow = np.stack([0.26 + 0.26 * np.cos(angle), 0.34 + 0.22 * np.sin(angle)], axis=1)
+    points = np.concatenate([[[0.0, 0.0]], bow, [[0.52, 0.26]]])
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     even = np.linspace(0.0, length[-1], 25)
     return np.stack([np.interp(even, length, column) for column in points.T], axis=1)
@@ -95,8 +95,8 @@ _MOVEMENTS = {
     ),
     "Z": _Movement(
         tip=8,
-        path=np.array([[0.22, 0.0], [-0.22, 0.0], [0.22, 0.42], [-0.22, 0.42]]),
-        views=np.array([[5, 10, -45], [5, 20, 20], [10, 40, -55], [10, 40, 25]], np.float64),
+        path=np.array([[0.3, 0.0], [-0.3, 0.0], [0.3, 0.45], [-0.3, 0.45]]),
+        views=np.array([[5, 10, -40], [5, 20, 15], [10, 40, -50], [10, 40, 20]], np.float64),
         strokes=3,
         seconds=(0.45, 0.9),
     ),
