@@ -72,6 +72,8 @@ class Film:
     """All of a film but its pixels: `track` says when each letter is held; `frame` draws one at a time."""
 
     track: Track
+    size: tuple[int, int]
+    """Width and height in pixels."""
     frames_per_second: int
     frames: int
     _camera: _Camera
@@ -135,7 +137,7 @@ def _film(track: Track, signer: Signer, spec: FilmSpec, seconds: float | None = 
     rate = spec.frames_per_second or drawn_rate
     camera = _Camera(look_of(spec.seed, RECORDING), signer, (spec.height, spec.width), rng)
     frames = int(np.ceil((seconds or track.end_s) * rate))
-    return Film(track, rate, frames, camera, track.rows())
+    return Film(track, (spec.width, spec.height), rate, frames, camera, track.rows())
 
 
 class _Camera:
@@ -194,7 +196,7 @@ class _Camera:
         wrist = hand.wrist * self._height / coarse
         direction = hand.forearm / np.linalg.norm(hand.forearm)
         corner, side = _square(hand, wrist, direction, scale)
-        if not (0 <= corner[0] + side and corner[0] * coarse < self._width and corner[1] * coarse < self._height):
+        if (corner + side < 0).any() or (corner * coarse >= [self._width, self._height]).any():
             return None
         flesh = flesh_out(hand.skeleton, direction, self._look.proportions, wrist - corner, scale)
         light, coverage = paint(flesh, self._look.skin, self._look.light, side, across=round(1.6 * scale))

@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from horovod_asl.synthetic.motion import Place, Posture, Track
-from horovod_asl.synthetic.pose import POSES, Pose
+from horovod_asl.synthetic.pose import DIGITS, POSES, Pose
 from horovod_asl.synthetic.spelling import BELOW, RELAXED, Signer
 
 _SPREAD = Pose((50, 15, 0, 2, 2), (13, 4, 8, 5), (3, 4, 8, 5), (-6, 5, 8, 5), (-18, 5, 8, 5))
 _CLAW = Pose((45, 35, 40, 15, 25), (8, 30, 45, 25), (2, 30, 45, 25), (-4, 32, 45, 25), (-10, 34, 45, 25))
 _TYPING = replace(_CLAW, view=(-10.0, 72.0, 8.0))
 _POINTING = replace(POSES["D"], thumb=(25, 45, 20, 30, 40), view=(20.0, 55.0, -30.0))
-_BENT = np.array([0.0, 1.0, 0.7, 0.4])  # of a finger's abduction and three flexions, when it moves
+_BENT = np.array([0.0, 1.0, 0.7, 0.4])  # how much of a bend is the abduction's and the three joints'
 _LONGEST_S = 7.0
 
 
@@ -37,11 +37,22 @@ def _at(signer: Signer, right: float, down: float) -> Place:
     return signer.home[0] + right * signer.hand_length, signer.home[1] + down * signer.hand_length
 
 
+def _bent(pose: Pose, degrees: float, *fingers: str) -> Pose:
+    """These fingers, or all, flexed more."""
+    for name in fingers or DIGITS[1:]:
+        pose = replace(pose, **{name: tuple(np.array(getattr(pose, name)) + degrees * _BENT)})
+    return pose
+
+
+def _drawn(rng: np.random.Generator, *ranges: tuple[float, float]) -> tuple[float, ...]:
+    return tuple(float(rng.uniform(*limits)) for limits in ranges)
+
+
 def _rest(track: Track, signer: Signer, seconds: float, rng: np.random.Generator) -> None:
     """Open and low, as on a table, shifting now and then."""
     until = track.end_s + seconds
     while track.end_s < until:
-        pose = replace(RELAXED, view=(float(rng.uniform(10, 60)), float(rng.uniform(10, 45)), float(rng.uniform(-10, 40))))
+        pose = replace(RELAXED, view=_drawn(rng, (10, 60), (10, 45), (-10, 40)))
         track.move(Posture(pose, _at(signer, *rng.uniform([-0.2, 0.3], [0.2, 0.6]))), 0.7)
         track.hold(float(rng.uniform(0.8, 2.0)))
 
@@ -64,8 +75,7 @@ def _scratch(track: Track, signer: Signer, seconds: float, rng: np.random.Genera
     track.move(Posture(replace(_CLAW, view=view), place), 0.6)
     while track.end_s < until:
         for bend in (25.0, 0.0):
-            fingers = [tuple(row) for row in _CLAW.fingers + bend * _BENT]
-            pose = Pose(_CLAW.thumb, *fingers, view=view)
+            pose = replace(_bent(_CLAW, bend), view=view)
             track.move(Posture(pose, (place[0], place[1] + 0.0012 * bend)), float(rng.uniform(0.1, 0.16)))
 
 
@@ -74,9 +84,7 @@ def _type(track: Track, signer: Signer, seconds: float, rng: np.random.Generator
     until = track.end_s + seconds
     track.move(Posture(_TYPING, _at(signer, 0.0, 0.7)), 0.6)
     while track.end_s < until:
-        bend = np.zeros((4, 4))
-        bend[rng.integers(4)] = 30 * _BENT
-        struck = Pose(_TYPING.thumb, *(tuple(row) for row in _TYPING.fingers + bend), view=_TYPING.view)
+        struck = _bent(_TYPING, 30.0, DIGITS[1 + rng.integers(4)])
         place = _at(signer, float(rng.uniform(-0.3, 0.3)), 0.7)
         track.move(Posture(struck, place), 0.1)
         track.move(Posture(_TYPING, place), 0.1)
@@ -86,7 +94,7 @@ def _point(track: Track, signer: Signer, seconds: float, rng: np.random.Generato
     """A finger at this and that, forward, without a pause."""
     until = track.end_s + min(seconds, 4.0)
     while track.end_s < until:
-        view = (float(rng.uniform(-20, 40)), float(rng.uniform(35, 75)), float(rng.uniform(-60, 40)))
+        view = _drawn(rng, (-20, 40), (35, 75), (-60, 40))
         place = _at(signer, *rng.uniform([-0.7, -0.4], [0.7, 0.4]))
         track.move(Posture(replace(_POINTING, view=view), place), float(rng.uniform(0.3, 0.6)))
 

@@ -50,8 +50,8 @@ class Posture:
     @classmethod
     def of_row(cls, row: Array) -> Posture:
         """What `row` was made of."""
-        *digits, view, forearm, place = (tuple(map(float, part)) for part in np.split(row, _ENDS[:-1]))
-        return cls(Pose(*digits, view=view, forearm=forearm), (place[0], place[1]))
+        *parts, place = (tuple(map(float, part)) for part in np.split(row, _ENDS[:-1]))
+        return cls(Pose(*parts), (place[0], place[1]))
 
 
 def minimum_jerk(share: Array) -> Array:
@@ -87,7 +87,7 @@ class Track:
     @property
     def last(self) -> Array:
         """The row that was added last."""
-        return self._rows[-1][-1]
+        return np.asarray(self._rows[-1][-1])
 
     def hold(self, seconds: float, label: str | None = None) -> None:
         """Stay."""
