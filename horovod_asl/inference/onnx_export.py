@@ -91,7 +91,8 @@ def export_one_pass(
 ) -> Exported | None:
     """Write one pass of a `hand_net` as ONNX, see `OnePass`; None of any other network, which has no such pass.
 
-    The graph takes `as_held` besides the inputs of `export_onnx`, and gives `embedding` besides the logits. Arguments and errors are those of `export_onnx`.
+    The graph takes `as_held` besides the inputs of `export_onnx`, and gives `embedding` besides the logits. Arguments
+    and errors are those of `export_onnx`.
     """
     if not isinstance(classifier.model, HandNet):
         return None

@@ -100,7 +100,7 @@ class Speller:
         self._context = START, START
         self._begun_s: float | None = None  # when the last letter began
         self._pace_s = 0.7
-        self._path_begun_s = 0.0  # when the last letter of the likeliest path began
+        self._path_begun_s: float | None = None  # when the last letter of the likeliest path began
         self._hand_s: float | None = None  # when a hand was last seen
         self.current: list[Letter] = []
         self.held: Held | None = None
@@ -134,7 +134,8 @@ class Speller:
 
     def _in_motion(self, seen: _Seen, place: Place) -> _Seen:
         settings, motion = self._settings, self._motion
-        long_enough = seen.time_s - self._path_begun_s > settings.twice * self._pace_s
+        begun_s = seen.time_s if self._path_begun_s is None else self._path_begun_s
+        long_enough = seen.time_s - begun_s > settings.twice * self._pace_s
         moved = tuple(letter for letter, tip in TIPS.items() if motion.travel(tip) >= settings.drawn)
         return replace(seen, speed=place.speed, repeats=motion.repeats() and long_enough, moved=moved)
 
@@ -172,8 +173,7 @@ class Speller:
         segments, _, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
         new = [segment for segment in segments if segment.first >= 0]
-        if new:
-            self._path_begun_s = self._frames[new[-1].first].time_s
+        self._path_begun_s = self._frames[new[-1].first].time_s if new else None
         if new and self.held is not None and self.held.progress < 1:
             new.pop()
         before = len(self.current)
