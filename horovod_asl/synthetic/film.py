@@ -79,6 +79,24 @@ class Film:
     _camera: _Camera
     _rows: Array
 
+    @property
+    def left_handed(self) -> bool:
+        """Which hand is drawn."""
+        return self._camera.mirrored
+
+    @property
+    def hand_px(self) -> float:
+        """From the wrist to the middle fingertip of an open hand."""
+        return self._camera.hand_px
+
+    def row(self, time_s: float) -> Array:
+        """The hand at a time: see `motion.Posture.of_row`."""
+        return at_time(self._rows, time_s)
+
+    def joints(self, time_s: float) -> Array:
+        """Where the hand's joints are: (21, 2) float64, fractions of the frame's width and height."""
+        return self._camera.joints(self._rows, time_s)
+
     def frame(self, number: int) -> DrawnFrame:
         """Draw a frame, in any order."""
         time_s = number / self.frames_per_second
@@ -148,7 +166,7 @@ class _Camera:
     ) -> None:
         self._look, self._signer = look, signer
         self._height, self._width = size
-        self._mirrored = rng.random() < _LEFT_HANDED
+        self.mirrored = np.random.default_rng([signer.seed, RECORDING, 4]).random() < _LEFT_HANDED
         self._exposure_s = float(rng.uniform(0.008, 0.03))
         self._gain = (rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
         self._noise = rng.uniform(0.8, 3.0) * rng.standard_normal((_NOISES, *size, 1), np.float32)
@@ -157,7 +175,7 @@ class _Camera:
         top, left = (side - size[0]) // 2, (side - size[1]) // 2
         scene = backgrounds.crop_room(room, side, rng)
         self._scene = scene[top : top + size[0], left : left + size[1]]
-        self._empty = [self._develop(self._scene, noise) for noise in self._noise]
+        self._empty = [self._turned(self._develop(self._scene, noise)) for noise in self._noise]
 
     def shoot(self, rows: Array, time_s: float, number: int) -> Frame:
         """The frame of a time, with the noise of its number."""
@@ -167,8 +185,22 @@ class _Camera:
         if layers:
             box, hand = _mean(layers, (self._height, self._width))
             scene = self._scene[box] * (1 - hand[:, :, 3:]) + hand[:, :, :3]
-            frame[box] = self._develop(scene, self._noise[which][box])
-        return np.ascontiguousarray(frame[:, ::-1]) if self._mirrored else frame
+            view = frame[:, ::-1] if self.mirrored else frame
+            view[box] = self._develop(scene, self._noise[which][box])
+        return frame
+
+    @property
+    def hand_px(self) -> float:
+        """See `Film.hand_px`."""
+        return self._signer.hand_length * self._height
+
+    def joints(self, rows: Array, time_s: float) -> Array:
+        """See `Film.joints`."""
+        places = self._hand(rows, time_s).joints(self._signer.hand_length) * [self._height / self._width, 1]
+        return np.asarray([1, 0] + places * [-1, 1]) if self.mirrored else places
+
+    def _turned(self, frame: Frame) -> Frame:
+        return np.ascontiguousarray(frame[:, ::-1]) if self.mirrored else frame
 
     def _develop(self, light: Light, noise: Light) -> Frame:
         exposed = np.sqrt(np.clip(light * self._gain, 0, 1)) * 255 + noise
