@@ -38,6 +38,7 @@ ROOMS = (
     "inference",
     "reports",
     "live",
+    "web",
     "training",
     "recipes",
     "commands",
