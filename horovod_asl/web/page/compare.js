@@ -9,16 +9,19 @@ const NAMES = { index: "index finger", middle: "middle finger", ring: "ring fing
 
 export const PARTS = ["thumb", "index", "middle", "ring", "pinky", "hand"];
 
-// Degrees; of the thumb, palm lengths (wrist to middle knuckle). Wider than people differ in a sign, narrower than
-// signs differ.
-const BEND_TOLERANCE = 62;
-const STRAIGHT = 75;
+// Degrees; of the thumb, palm lengths (wrist to middle knuckle). A finger's bend is the sum of its three joints'.
+const STRAIGHT = 75; // a finger that the sign holds straight bends less than this,
+const TOO_BENT = 105; // and one of a learner passes for straight up to this
 const CURLED = 165;
-const SPREAD_TOLERANCE = 14;
-const CROSSED = -6;
-const THUMB_TOLERANCE = 0.48;
+const TOO_OPEN = 120;
+const BEND_TOLERANCE = 65; // of fingers that are neither
+const SPREAD_TOLERANCE = 16;
+const CROSSED = -12; // fingers side by side converge a little, too
+const NEARLY_CROSSED = -5;
+const THUMB_TOLERANCE = 0.68;
 const DIRECTION_TOLERANCE = 50;
 const PALM_TOLERANCE = 75;
+const UPRIGHT = 0.6;
 
 const minus = (a, b) => a.map((value, axis) => value - b[axis]);
 const times = (a, factor) => a.map((value) => value * factor);
@@ -68,14 +71,12 @@ function palmOf(points) {
 
 function bent(own, aim) {
   return Object.keys(FINGERS).flatMap((finger) => {
-    if (Math.abs(own[finger] - aim[finger]) < BEND_TOLERANCE) return [];
-    const more = own[finger] < aim[finger];
-    const name = NAMES[finger];
-    if (aim[finger] < STRAIGHT) return [finding(finger, "straighten", `Straighten your ${name}.`)];
-    if (aim[finger] > CURLED) return [finding(finger, "curl", `Curl your ${name} into your palm.`)];
-    return more
-      ? [finding(finger, "bend_more", `Bend your ${name} more.`)]
-      : [finding(finger, "bend_less", `Bend your ${name} less.`)];
+    const [is, should, name] = [own[finger], aim[finger], NAMES[finger]];
+    if (should < STRAIGHT) return is > TOO_BENT ? [finding(finger, "straighten", `Straighten your ${name}.`)] : [];
+    if (should > CURLED) return is < TOO_OPEN ? [finding(finger, "curl", `Curl your ${name} into your palm.`)] : [];
+    if (is < should - BEND_TOLERANCE) return [finding(finger, "bend_more", `Bend your ${name} more.`)];
+    if (is > should + BEND_TOLERANCE) return [finding(finger, "bend_less", `Bend your ${name} less.`)];
+    return [];
   });
 }
 
@@ -84,11 +85,11 @@ function apart(own, aim) {
   const names = Object.keys(FINGERS);
   return names.slice(1).flatMap((second, at) => {
     const first = names[at];
-    if ([first, second].some((name) => own.bend[name] > STRAIGHT || aim.bend[name] > STRAIGHT)) return [];
+    if ([first, second].some((name) => own.bend[name] > TOO_BENT || aim.bend[name] > STRAIGHT)) return [];
     const [ownGap, aimGap] = [own, aim].map(({ lean }) => lean[first] - lean[second]);
     const pair = `your ${NAMES[first]} and your ${NAMES[second]}`;
-    if (aimGap < CROSSED) return ownGap < CROSSED ? [] : [finding(first, "cross", `Cross ${pair}.`)];
-    if (ownGap < CROSSED - SPREAD_TOLERANCE / 2) return [finding(first, "uncross", `Do not cross ${pair}.`)];
+    if (aimGap < CROSSED) return ownGap > NEARLY_CROSSED ? [finding(first, "cross", `Cross ${pair}.`)] : [];
+    if (ownGap < CROSSED - 2) return [finding(first, "uncross", `Do not cross ${pair}.`)];
     if (ownGap > aimGap + SPREAD_TOLERANCE) return [finding(first, "together", `Bring ${pair} together.`)];
     if (ownGap < aimGap - SPREAD_TOLERANCE) return [finding(first, "spread", `Spread ${pair}.`)];
     return [];
@@ -107,20 +108,28 @@ function thumbAt(own, aim) {
   return [finding("thumb", code, text)];
 }
 
+// A hand that lies across may point to either side, and its palm forward or back: people do both.
 function turned(own, aim) {
-  if (angle(own.along, aim.along) > DIRECTION_TOLERANCE) {
-    return [finding("hand", "direction", `Point your hand ${whither(aim.along, "up", "down")}.`)];
+  if (Math.abs(rise(own.along) - rise(aim.along)) > DIRECTION_TOLERANCE) {
+    return [finding("hand", "direction", `Point your hand ${whither(aim.along)}.`)];
   }
-  if (angle(own.out, aim.out) > PALM_TOLERANCE) {
-    return [finding("hand", "palm", `Turn your palm ${whither(aim.out, "up", "down")}.`)];
+  const upright = aim.along[1] < -UPRIGHT;
+  const faces = upright ? angle(own.out, aim.out) : Math.abs(rise(own.out) - rise(aim.out));
+  if ((upright || Math.abs(aim.out[1]) > UPRIGHT) && faces > PALM_TOLERANCE) {
+    return [finding("hand", "palm", `Turn your palm ${whither(aim.out)}.`)];
   }
   return [];
 }
 
-function whither([x, y, z], up, down) {
+// Degrees above the horizon.
+function rise([, y]) {
+  return -degrees(Math.asin(Math.min(1, Math.max(-1, y))));
+}
+
+function whither([x, y, z]) {
   const largest = Math.max(Math.abs(x), Math.abs(y), Math.abs(z));
   if (largest === Math.abs(z)) return z < 0 ? "towards the camera" : "towards yourself";
-  if (largest === Math.abs(y)) return y < 0 ? up : down;
+  if (largest === Math.abs(y)) return y < 0 ? "up" : "down";
   return "to the side";
 }
 
