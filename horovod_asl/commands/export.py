@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
 def _make_bundle(config: ExportConfig, folder: Path, classifier: Classifier) -> None:
     from horovod_asl.inference.classifier import Classifier
     from horovod_asl.inference.model_card import model_card, read_scores
-    from horovod_asl.inference.onnx_export import export_onnx
+    from horovod_asl.inference.onnx_export import export_one_pass, export_onnx
     from horovod_asl.runs import bundled_model
 
     run = bundled_model.open_run(config.run)
@@ -108,6 +108,7 @@ def _make_bundle(config: ExportConfig, folder: Path, classifier: Classifier) -> 
         bundled_model.put_weights(bundle, run, config.temperature or classifier.temperature, half=config.half)
         classifier = Classifier.from_run(bundle)  # of what is in the bundle, rounded or not
         exported = export_onnx(classifier, bundle / bundled_model.ONNX, on_stage=progress.stage)
+        export_one_pass(classifier, bundle / bundled_model.ONE_PASS, on_stage=progress.stage)
         card = model_card(
             run,
             bundle=bundle,

@@ -35,6 +35,7 @@ LOOK_PX = 384
 
 _CONFIDENCE = 0.1
 _SURE_CONFIDENCE = 0.3
+_FOLLOWED_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
 _CONFIRMATION_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is searched again
@@ -71,6 +72,12 @@ class HandFinder:
                 return record
             again["attempt"] += ATTEMPTS
             return again
+
+    def find_near(self, frame: Pixels, before: Record) -> Record:
+        """One attempt in the square around the hand `before`, of the frame before: its record, or `no_hand`."""
+        with self._turn:
+            seen = self._confirm(frame, {"image": before["image"]})
+        return no_hand() if seen is None else hand(**seen, attempt=0)
 
     def sees_another(self, photo: Pixels, record: Record) -> bool:
         """Whether a hand other than that of `record`, which `find` gave for this photo, is in it: one attempt more.
@@ -115,20 +122,31 @@ class HandFinder:
         """The hands in the photo padded by this fraction on each edge, in the photo's coordinates."""
         margin = round(padding * len(photo))
         padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), mode="edge") if margin else photo
-        result = landmarker.detect(_picture(padded))
+        seen = _hands_of(landmarker.detect(_picture(padded)))
         grown = len(padded) / len(photo)
         corner = np.array([grown - 1, grown - 1, 0], np.float32) / 2
-        return [
-            {
-                "image": _points(image) * grown - corner,
-                "world": _points(world),
-                "right": handedness[0].category_name == "Right",
-                "score": handedness[0].score,
-            }
-            for image, world, handedness in zip(
-                result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
-            )
-        ]
+        return [hand | {"image": hand["image"] * grown - corner} for hand in seen]
+
+
+class HandFollower:
+    """The hand in the frames of a film, by MediaPipe's tracking: a few milliseconds where it was in the frame before.
+
+    One film, one follower. UserError as `HandFinder`.
+    """
+
+    def __init__(self) -> None:
+        self._landmarker = _landmarker(_FOLLOWED_CONFIDENCE, film=True)
+        self._last_ms = 0
+
+    def follow(self, frame: Pixels, time_s: float) -> Record:
+        """The record of the hand in an RGB frame uint8 (S, S, 3), or `no_hand`; the time must grow."""
+        self._last_ms = max(self._last_ms + 1, round(time_s * 1000))
+        seen = _hands_of(self._landmarker.detect_for_video(_picture(frame), self._last_ms))
+        return hand(**seen[0], attempt=0) if seen else no_hand()
+
+    def close(self) -> None:
+        """Let the models go."""
+        self._landmarker.close()
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -162,7 +180,7 @@ def finder_identity() -> dict[str, Any]:
     return {"finder": FINDER_VERSION, "bundle": digest(find_bundle())}
 
 
-def _landmarker(confidence: float, *, hands: int = 1) -> Any:
+def _landmarker(confidence: float, *, hands: int = 1, film: bool = False) -> Any:
     bundle = find_bundle()
     try:
         from mediapipe.tasks.python import BaseOptions, vision
@@ -172,11 +190,13 @@ def _landmarker(confidence: float, *, hands: int = 1) -> Any:
             num_hands=hands,
             min_hand_detection_confidence=confidence,
             min_hand_presence_confidence=confidence,
+            running_mode=vision.RunningMode.VIDEO if film else vision.RunningMode.IMAGE,
         )
         with _quiet_stderr():
             landmarker = vision.HandLandmarker.create_from_options(options)
             # What it has to remark, it remarks once.
-            landmarker.detect(_picture(np.zeros((32, 32, 3), np.uint8)))
+            first = _picture(np.zeros((32, 32, 3), np.uint8))
+            landmarker.detect_for_video(first, 0) if film else landmarker.detect(first)
     except ModuleNotFoundError as error:
         raise UserError(
             f"finding hands needs mediapipe, not installed here ({error}): pip install 'horovod_asl[hands]', or in a "
@@ -216,6 +236,21 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _hands_of(result: Any) -> list[dict[str, Any]]:
+    """MediaPipe's result as the arguments of `record.hand`."""
+    return [
+        {
+            "image": _points(image),
+            "world": _points(world),
+            "right": handedness[0].category_name == "Right",
+            "score": handedness[0].score,
+        }
+        for image, world, handedness in zip(
+            result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
+        )
+    ]
 
 
 def _points(landmarks: Any) -> NDArray[np.float32]:

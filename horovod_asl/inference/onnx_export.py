@@ -1,4 +1,4 @@
-"""A run as an ONNX file, held against torch before it gets its name: the only file that imports onnx and onnxruntime.
+"""A run as an ONNX file, held against torch before it gets its name: the only file that imports onnx.
 
 The graph begins where the run's `reader` ends (uint8 photos, hands, or both) and ends with logits, so what is done to
 pixels on the way into the network is in the file. Weights that float16 holds exactly are stored so, and widened when
@@ -25,15 +25,18 @@ from horovod_asl.errors import UserError
 from horovod_asl.hands.record import HAND_DTYPE, LANDMARKS, hand, hand_arrays, no_hand
 from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.onnx_metadata import metadata
+from horovod_asl.inference.onnx_session import open_session
 from horovod_asl.inference.readers import Reader
 from horovod_asl.inputs.pixels import to_input
+from horovod_asl.models.hand_net import HandNet
+from horovod_asl.models.one_pass import OnePass
 from horovod_asl.models.registry import smallest_input_px
 from horovod_asl.runs.compact import fits_half
 
 if TYPE_CHECKING:
     import onnx
 
-OUTPUT = "logits"
+OUTPUT, AS_HELD = "logits", "as_held"
 TOLERANCE = 1e-4
 """How far logits may be from torch's; of logits beyond 10, a hundred-thousandth of the largest."""
 _FEWEST_HALVED = 256  # a smaller tensor is not worth a node of its own
@@ -79,14 +82,45 @@ def export_onnx(
         UserError: a package is missing, torch cannot export the network, `path` cannot be written, or the logits
             differ by more than `TOLERANCE`; no file is left.
     """
-    require_onnx()
     inputs = drawn_inputs(classifier.reader, checked)
     network = _FromReader(classifier.model.eval(), smallest_input_px(classifier.facts["model"]))
-    on_stage("export: tracing the network")
+    return _export(network, inputs, metadata(classifier), path, batch=batch, on_stage=on_stage)
+
+
+def export_one_pass(
+    classifier: Classifier,
+    path: Path,
+    *,
+    checked: int = 100,
+    on_stage: Callable[[str], None] = lambda name: None,
+) -> Exported | None:
+    """Write one pass of a `hand_net` as ONNX, see `OnePass`; None of any other network, which has no such pass.
+
+    The graph takes `as_held` besides the inputs of `export_onnx`. Arguments and errors are those of `export_onnx`.
+    """
+    if not isinstance(classifier.model, HandNet):
+        return None
+    inputs = drawn_inputs(classifier.reader, checked)
+    inputs[AS_HELD] = (np.arange(checked) % 2).astype(np.float32)
+    network = _OnePassFromReader(classifier.model.eval())
+    return _export(network, inputs, metadata(classifier), path, batch=None, on_stage=on_stage)
+
+
+def _export(
+    network: nn.Module,
+    inputs: Inputs,
+    facts: dict[str, str],
+    path: Path,
+    *,
+    batch: int | None,
+    on_stage: Callable[[str], None],
+) -> Exported:
+    require_onnx()
+    on_stage(f"export: tracing {path.name}")
     # Before the export: it fills the caches that tracing must not fill.
     expected = _torch_logits(network, inputs)
     graph = _traced(network, _sized(inputs, batch or 2), dynamic=batch is None)
-    _tidy(graph, metadata(classifier))
+    _tidy(graph, facts)
     _halve(graph)
     partial = _write_aside(graph, path)
     on_stage("export: comparing ONNX Runtime with torch")
@@ -97,7 +131,7 @@ def export_onnx(
         partial.unlink(missing_ok=True)
     first = str(batch or "n")
     shapes = {name: f"{array.dtype} {_shape(first, array)}" for name, array in inputs.items()}
-    return Exported(path, shapes, checked, difference)
+    return Exported(path, shapes, len(next(iter(inputs.values()))), difference)
 
 
 def require_onnx() -> None:
@@ -129,11 +163,7 @@ def drawn_inputs(reader: Reader, count: int, *, seed: int = 0) -> Inputs:
 
 def run_onnx(path: Path, inputs: Inputs, *, batch: int | None = None) -> NDArray[np.float32]:
     """Logits float32 (n, classes) by ONNX Runtime on the CPU, in batches of `batch` (a short one is filled up)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     count = len(next(iter(inputs.values())))
     size = batch or max(count, 1)
     parts = []
@@ -156,6 +186,20 @@ class _FromReader(nn.Module):
         """Logits of one tensor, or of several as a tuple."""
         given: Any = inputs[0] if len(inputs) == 1 else inputs
         logits: Tensor = self.model(to_input(given, smallest_px=self.smallest_px))
+        return logits
+
+
+class _OnePassFromReader(nn.Module):
+    """As `_FromReader`, of one pass."""
+
+    def __init__(self, network: HandNet) -> None:
+        super().__init__()
+        self.one_pass = OnePass(network)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Logits of crop, hand, and `as_held`."""
+        crop, hand, as_held = to_input(inputs)
+        logits: Tensor = self.one_pass((crop, hand), as_held)
         return logits
 
 

@@ -82,12 +82,13 @@ class HandNet(nn.Module):
         """What `read` makes of the view of each side in each position: float (n, 2, 2, width)."""
         crops, hands = reading
         pixels = to_unit_again(crops)
-        features = []
-        for held in (held for side in (hands, mirrored(hands)) for held in (side, unrotated(side))):
-            view = F.grid_sample(pixels, _view_grid(held), align_corners=False)
-            features.append(read(view.contiguous(memory_format=torch.channels_last), held))
-        stacked = torch.stack(features, 1)
+        looks = (held for side in (hands, mirrored(hands)) for held in (side, unrotated(side)))
+        stacked = torch.stack([read(_view_of(pixels, held), held) for held in looks], 1)
         return stacked.view(-1, SIDES, POSITIONS, stacked.shape[-1])
+
+    def features_of_view(self, crops: Tensor, hands: Tensor) -> Tensor:
+        """What the trunk gives of one view, which the hands' arrays describe: float (n, 1152 + 21 · 112)."""
+        return self._after_trunk(_view_of(to_unit_again(crops), hands), hands)
 
     def _after_trunk(self, view: Tensor, hands: Tensor) -> Tensor:
         local, pooled = self.trunk(view)
@@ -176,6 +177,10 @@ class HandHead(nn.Module):
             ]
         )
 
+    def of_one_side(self, features: Tensor, hands: Tensor) -> list[Tensor]:
+        """Logits (n, num_classes) of each position's branch; arguments as for `interleave`."""
+        return [branch.of_one_side(features, hands) for branch in self.branches]  # type: ignore[operator]
+
     def interleave(self, features: Tensor, hands: Tensor) -> Tensor:
         """Logits (n, num_classes) of photos of which one side and position was read, the positions in turns.
 
@@ -249,6 +254,12 @@ def unrotated(hands: Tensor) -> Tensor:
     held = hands.clone()
     held[:, VIEW_ROW, 0] = hands[:, VIEW_ROW, 0] - hands[:, TURN_ROW, 0]
     return held
+
+
+def _view_of(pixels: Tensor, hands: Tensor) -> Tensor:
+    """The trunk's input, float (n, 3, 224, 224), out of crops float (n, 3, S, S)."""
+    view = F.grid_sample(pixels, _view_grid(hands), align_corners=False)
+    return view.contiguous(memory_format=torch.channels_last)
 
 
 def _view_grid(hands: Tensor) -> Tensor:

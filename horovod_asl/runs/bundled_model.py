@@ -4,6 +4,7 @@ run.json                 the run's facts, and under `bundle` the epoch, the temp
 config.yaml              the config that it was trained with, but for the folders of that machine
 weights.safetensors      float16 where that is exact (see `compact`)
 model.onnx               the same network for ONNX Runtime, pixels in and logits out
+one_pass.onnx            one of its four passes, for films (hand_net alone)
 trained_on.sha256        as in a run folder
 MODEL_CARD.md            what it is, what it was trained on, how it scores and where it fails
 
@@ -30,10 +31,10 @@ from horovod_asl.system.locks import locked
 
 DEFAULT = "default"
 BUNDLE = Path(__file__).parents[1] / "bundled_model"
-WEIGHTS, ONNX, CARD = "weights.safetensors", "model.onnx", "MODEL_CARD.md"
+WEIGHTS, ONNX, ONE_PASS, CARD = "weights.safetensors", "model.onnx", "one_pass.onnx", "MODEL_CARD.md"
 LARGEST_BYTES = 10_000_000
 """Of the weights and of the ONNX file each: what ships with the package stays small."""
-_FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, CARD}
+_FILES = {FACTS, CONFIG, TRAINED_ON, WEIGHTS, ONNX, ONE_PASS, CARD}
 
 
 class Bundle(RunFolder):
@@ -146,8 +147,9 @@ def _filled(folder: Path) -> Iterator[Path]:
         raise _no_place(folder, error) from error
     try:
         yield partial
-        for name in (WEIGHTS, ONNX):
-            _refuse_large(partial / name)
+        for name in (WEIGHTS, ONNX, ONE_PASS):
+            if (partial / name).exists():
+                _refuse_large(partial / name)
         if folder.exists():
             folder.rename(replaced)
         try:

@@ -1,0 +1,117 @@
+"""Frames of one person → text: the tracker, the speller, and the text with its edits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.hands.record import Pixels
+from horovod_asl.live.reader import HandNetwork
+from horovod_asl.live.speller import Held, Letter, Speller
+from horovod_asl.live.tracker import Sighting, Tracker
+
+_TOP = 3
+_UNSURE = 0.5
+"""A frame whose likeliest class has less than this probability is called unsure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """What one frame shows, and the text with it.
+
+    Attributes:
+        time_s: of the frame.
+        joints: float32 (21, 2), fractions of the frame's width and height; None without a hand.
+        handedness: of the person's own hand, `left` or `right`, in a frame that is not mirrored; None without a hand.
+        problem: `no_hand`, `cut_off`, `too_dark`, `two_hands`, `unsure`, or None.
+        top: the three likeliest classes with their probabilities, likeliest first; empty without a hand.
+        held: the letter that is being held.
+        taken: the letters that this frame completed.
+        text: all text so far.
+    """
+
+    time_s: float
+    joints: NDArray[np.float32] | None
+    handedness: str | None
+    problem: str | None
+    top: list[tuple[str, float]]
+    held: Held | None
+    taken: list[Letter]
+    text: str
+
+
+class Translator:
+    """The text that one person signs. It belongs to one thread; the network may be shared."""
+
+    def __init__(self, network: HandNetwork) -> None:
+        self._network, self._tracker, self._speller = network, Tracker(network), Speller()
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return self._text
+
+    def see(self, frame: Pixels, time_s: float) -> Translation:
+        """Read an RGB frame uint8 (H, W, 3). The time must grow; frames may be left out."""
+        sighting = self._tracker.see(frame, time_s)
+        taken = self._speller.feed(sighting)
+        self._write(taken)
+        top = self._top(sighting)
+        unsure = bool(top) and top[0][1] < _UNSURE
+        points = sighting.points
+        return Translation(
+            time_s,
+            None if points is None else (points / [sighting.aspect, 1]).astype(np.float32),
+            None if points is None else ("right" if sighting.right else "left"),
+            sighting.problem or ("unsure" if unsure else None),
+            top,
+            self._speller.held,
+            taken,
+            self._text,
+        )
+
+    def finish(self) -> list[Letter]:
+        """The letters that are left when the film ends."""
+        taken = self._speller.finish()
+        self._write(taken)
+        return taken
+
+    def close(self) -> None:
+        """Let the models of the tracker go."""
+        self._tracker.close()
+
+    def undo(self) -> None:
+        """Take the last character back."""
+        self._text = self._text[:-1]
+
+    def space(self) -> None:
+        """End the word."""
+        if self._text and not self._text.endswith(" "):
+            self._text += " "
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._text = ""
+
+    def replace_word(self, word: str) -> None:
+        """Put `word` in place of the one that is being spelled, and end it."""
+        self._text = self._text[: self._text.rfind(" ") + 1] + word + " "
+
+    def _write(self, letters: list[Letter]) -> None:
+        for letter in letters:
+            if letter.label == "space":
+                self.space()
+            elif letter.label == "del":
+                self.undo()
+            else:
+                self._text += letter.label
+
+    def _top(self, sighting: Sighting) -> list[tuple[str, float]]:
+        if sighting.logits is None:
+            return []
+        powers = np.exp(sighting.logits - sighting.logits.max())
+        shares = powers / powers.sum()
+        return [(self._network.classes[k], float(shares[k])) for k in np.argsort(-shares)[:_TOP]]
