@@ -40,8 +40,6 @@ class Limits:
     """Of a page's text; then it must be cleared."""
     photo_bytes: int = 16 * 2**20
     photo_megapixels: float = 50.0
-    photo_px: int = 1280
-    """The longer side at which `/api/predict` reads a photo."""
     photos_per_second: float = 5.0
     speech_bytes: int = 4096
     """Of the body of `/api/speak`."""

@@ -6,14 +6,12 @@ What is read of a frame, and how letters become a text, is `live`'s; here it bec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from horovod_asl.live.translator import Translation
 from horovod_asl.photos.decode import PhotoError, Pixels, decode_upright
 from horovod_asl.web.limits import Limits
 from horovod_asl.web.messages import BadMessageError, Edit, Frame, Order, ReplaceWord
-
-if TYPE_CHECKING:
-    from horovod_asl.live.translator import Translation
 
 Answer = dict[str, Any]
 
@@ -25,9 +23,11 @@ _MOST_SCANS = 20
 class TextTranslator(Protocol):
     """What a page needs of `live.translator.Translator`; the tests have a simpler one."""
 
-    text: str
+    @property
+    def text(self) -> str:
+        """All text so far."""
 
-    def see(self, pixels: Pixels, time_s: float) -> Translation:
+    def see(self, frame: Pixels, time_s: float, /) -> Translation:
         """Read the next frame, uint8 (height, width, 3) RGB."""
 
     def undo(self) -> None:
@@ -41,6 +41,9 @@ class TextTranslator(Protocol):
 
     def replace_word(self, word: str) -> None:
         """Put `word` in the place of the last one."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
 
 
 class PageReader:
@@ -85,6 +88,10 @@ class PageReader:
             case ReplaceWord(word=word):
                 self._translator.replace_word(word.upper())
         return {"type": "text", "text": self._translator.text, "suggestions": self._suggestions()}
+
+    def close(self) -> None:
+        """The page is gone."""
+        self._translator.close()
 
     def _require_room(self) -> None:
         if len(self._translator.text) >= self._limits.text_characters:

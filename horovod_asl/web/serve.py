@@ -13,14 +13,17 @@ import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from horovod_asl.errors import UserError
 from horovod_asl.web.access import Access, is_any, is_loopback, own_hosts
 from horovod_asl.web.limits import Limits
-from horovod_asl.web.server import Services, create_app
+from horovod_asl.web.server import create_app
+from horovod_asl.web.services import Services
 
 DEFAULT_PORT = 8600
 _SHUTDOWN_SECONDS = 1
@@ -83,7 +86,7 @@ def make_server(binding: Binding, place: Place, services: Services, limits: Limi
         uvicorn.Config(
             create_app(services, binding.access, limits),
             http=_protocol(limits),
-            ws="websockets-sansio",
+            ws=_Impatient,
             loop="asyncio",
             lifespan="off",
             log_level="error",
@@ -195,3 +198,12 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return Bounded
+
+
+class _Impatient(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket; one that is to be closed while its page takes nothing is cut off, not waited for."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close" and not self.writable.is_set():
+            self.transport.abort()
+        await super().send(message)

@@ -6,9 +6,8 @@ FastAPI's pages of documentation are off, since they load scripts from another h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket, WebSocketDisconnect
@@ -24,22 +23,11 @@ from horovod_asl.web.guard import Guard
 from horovod_asl.web.limits import Gate, Limits
 from horovod_asl.web.messages import TRY_LATER, BadMessageError, FarewellError, speech_of
 from horovod_asl.web.page_files import INDEX, PageFile, page_files
-from horovod_asl.web.page_reader import PageReader
+from horovod_asl.web.services import Services
 from horovod_asl.web.session import Places, Session, say_goodbye
 
 _ANY_BYTES = "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the server offers. Several threads may call each at one time."""
-
-    make_reader: Callable[[], PageReader]
-    """A reader for a new page."""
-    read_photo: Callable[[bytes], dict[str, Any]]
-    """What is in a photo, as JSON; PhotoError where the bytes are none that can be read."""
-    speak: Callable[[str], bytes] | None
-    """A text as a WAV; None where this machine cannot speak."""
+_END = {"Connection": "close"}  # or the rest of the body would still be read
 
 
 def create_app(services: Services, access: Access, limits: Limits) -> Guard:
@@ -136,18 +124,18 @@ async def _entered(gate: Gate) -> AsyncIterator[None]:
 
 async def _body(request: Request, most_bytes: int, most_seconds: float) -> bytes:
     """The body, never more of it in memory than is allowed; a refusal where it is larger, or comes too slowly."""
-    too_large = HTTPException(413, f"send at most {most_bytes} bytes")
+    too_large = f"send at most {most_bytes} bytes"
     if int(request.headers.get("content-length", 0)) > most_bytes:
-        raise too_large
+        raise HTTPException(413, too_large)
     body = bytearray()
     try:
         async with asyncio.timeout(most_seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most_bytes:
-                    raise too_large
+                    raise HTTPException(413, too_large, _END)
     except TimeoutError:
-        raise HTTPException(408, "the body came too slowly") from None
+        raise HTTPException(408, "the body came too slowly", _END) from None
     except ClientDisconnect:
         raise HTTPException(400, "the body ended too early") from None
     return bytes(body)

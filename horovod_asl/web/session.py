@@ -8,6 +8,7 @@ to read, waits for nobody but itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -47,7 +48,7 @@ class Channel(Protocol):
         """Send one as JSON, as soon as there is room for it; ConnectionError where the page is gone."""
 
     async def close(self, code: int) -> None:
-        """Say goodbye."""
+        """Say goodbye; a page that takes nothing is cut off."""
 
 
 class Places:
@@ -75,6 +76,7 @@ class Session:
         self._mailbox = Mailbox(limits.waiting_orders)
         self._incoming = Rate(limits.messages_per_second)
         self._bad = 0
+        self._reader: PageReader | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
 
     async def run(self) -> None:
@@ -87,8 +89,20 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._thread.submit(self._places.give_back)
+            self._thread.submit(self._leave)
             self._thread.shutdown(wait=False)
+
+    def _leave(self) -> None:
+        """The last work of the thread."""
+        try:
+            if self._reader is not None:
+                self._reader.close()
+        finally:
+            self._places.give_back()
+
+    def _begin(self) -> PageReader:
+        self._reader = self._make_reader()
+        return self._reader
 
     async def _receive(self) -> None:
         while True:
@@ -116,7 +130,7 @@ class Session:
             raise FarewellError(POLICY, "too_fast", "the page sends more orders than can be carried out")
 
     async def _answer(self) -> None:
-        reader = await self._in_thread(self._make_reader)
+        reader = await self._in_thread(self._begin)
         least_seconds = 1 / self._limits.frames_per_second
         ready_at = 0.0
         while True:
@@ -167,12 +181,11 @@ class Session:
 
 async def say_goodbye(channel: Channel, why: FarewellError, limits: Limits) -> None:
     """Send the reason and close; a page that does not listen is not waited for."""
-    try:
-        async with asyncio.timeout(min(1.0, limits.send_seconds)):
-            await channel.send(error_message(why.code, str(why)))
-            await channel.close(why.close_code)
-    except (TimeoutError, ConnectionError):
-        pass
+    with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(1.0, limits.send_seconds)):
+                await channel.send(error_message(why.code, str(why)))
+        await channel.close(why.close_code)
 
 
 def _work(reader: PageReader, taken: Frame | Order) -> Answer:

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import socket
 import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from PIL import Image
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from horovod_asl.photos.decode import decode_upright
 from horovod_asl.web.limits import Limits
 from horovod_asl.web.page_reader import PageReader
 from horovod_asl.web.serve import Binding, Place, bind, make_server
-from horovod_asl.web.server import Services
+from horovod_asl.web.services import Services
 
 WAV = b"RIFF of a test"
 
@@ -36,6 +42,7 @@ class StandIn:
     seconds: float = 0.0
     text: str = ""
     seen: list[tuple[int, ...]] = field(default_factory=list)
+    closed: bool = False
 
     def see(self, pixels: np.ndarray[Any, Any], time_s: float) -> SimpleNamespace:
         time.sleep(self.seconds)
@@ -52,6 +59,9 @@ class StandIn:
             taken=[SimpleNamespace(label=label, start_s=time_s, end_s=time_s, confidence=0.9)],
             text=self.text,
         )
+
+    def close(self) -> None:
+        self.closed = True
 
     def undo(self) -> None:
         self.text = self.text[:-1]
@@ -71,12 +81,17 @@ def read_photo(data: bytes) -> dict[str, Any]:
     return {"height": height, "width": width}
 
 
-def services(limits: Limits, seconds: float = 0.0, translators: list[StandIn] | None = None) -> Services:
+def services(
+    limits: Limits,
+    seconds: float = 0.0,
+    translators: list[StandIn] | None = None,
+    suggest: Callable[[str], Sequence[str]] = lambda text: [text + "LO"],
+) -> Services:
     def make_reader() -> PageReader:
         translator = StandIn(seconds)
         if translators is not None:
             translators.append(translator)
-        return PageReader(translator, lambda text: [text + "LO"], limits)  # type: ignore[arg-type]
+        return PageReader(translator, suggest, limits)  # type: ignore[arg-type]
 
     return Services(make_reader, read_photo, lambda text: WAV + text.encode())
 
@@ -104,6 +119,40 @@ def jpeg(brightness: int = 35, size: tuple[int, int] = (64, 48)) -> bytes:
 
 def frame(sent_ms: float, picture: bytes | None = None) -> bytes:
     return struct.pack("<d", sent_ms) + (jpeg() if picture is None else picture)
+
+
+def client(binding: Binding, **options: Any) -> httpx.Client:
+    return httpx.Client(base_url=binding.address, trust_env=False, verify=False, **options)
+
+
+def stream(binding: Binding, named: str | None = None, **options: Any) -> ClientConnection:
+    """The WebSocket of a page; `named`: the server's name as the page calls it, port included."""
+    url = urlsplit(binding.address)
+    there = url._replace(scheme=url.scheme.replace("http", "ws"), path="/api/stream", netloc=named or url.netloc)
+    if named:
+        options["sock"] = socket.create_connection(binding.listener.getsockname())
+    options = {"compression": None, "proxy": None, "max_size": 2**24, "close_timeout": 2} | options
+    return connect(there.geturl(), open_timeout=20, **options)
+
+
+def received(page: ClientConnection) -> dict[str, Any]:
+    return dict(json.loads(page.recv(timeout=20)))
+
+
+def order(page: ClientConnection, **values: str) -> dict[str, Any]:
+    page.send(json.dumps(values))
+    return received(page)
+
+
+def farewell(page: ClientConnection) -> tuple[str | None, int | None]:
+    """The last error's code, and the close code."""
+    code = None
+    while True:
+        try:
+            message = received(page)
+            code = message["code"] if message["type"] == "error" else code
+        except ConnectionClosed as closed:
+            return code, closed.rcvd.code if closed.rcvd else None
 
 
 def main() -> None:
