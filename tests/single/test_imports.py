@@ -56,7 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
     "simplejpeg": {"photos/decode.py"},
     "pillow_heif": {"photos/decode.py"},
     "av": {"photos/films.py"},
-    "mediapipe": {"hands/finder.py"},
+    "mediapipe": {"hands/landmarker.py"},
     "tflite": {"models/hand_trunk.py"},
     "onnx": {"inference/onnx_export.py"},
     "onnxruntime": {"inference/onnx_session.py"},
