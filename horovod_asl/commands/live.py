@@ -47,7 +47,7 @@ class LiveConfig:
     tls_key: Path | None = None
     """Its key in PEM, without a passphrase."""
     behind_proxy: str | None = None
-    """The public name of a proxy that speaks TLS and hands requests on with their `Host`; and its port, if not 443."""
+    """The public name of a proxy that speaks TLS, with its port if that is not 443. It must hand `Host` on."""
 
     def __post_init__(self) -> None:
         if self.port is not None and not 1 <= self.port <= 65535:
@@ -72,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
     place = Place(config.host, config.port, config.tls_cert, config.tls_key, config.behind_proxy)
     if place.is_exposed and config.tls_cert is None and config.behind_proxy is None:
         raise UserError(
-            f"--host {config.host} lets others reach the page, and a browser gives them the camera only over TLS: add "
-            "--tls-cert and --tls-key, or --behind-proxy NAME"
+            f"--host {config.host} lets others reach the page, and a browser gives them the camera only over TLS: "
+            "add --tls-cert and --tls-key, or --behind-proxy NAME"
         )
     limits = Limits()
     binding = bind(place)
@@ -89,6 +89,6 @@ def _require_packages() -> None:
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"`live` needs {', '.join(missing)}, not installed here: pip install 'horovod_asl[live]', or in a checkout "
-            "`make setup`"
+            f"`live` needs {', '.join(missing)}, not installed here: pip install 'horovod_asl[live]', or in a "
+            "checkout `make setup`"
         )
