@@ -1,4 +1,4 @@
-"""Find the hand in a photo with MediaPipe's Hand Landmarker: the only file that imports mediapipe.
+"""Find the hand in a photo with MediaPipe's Hand Landmarker.
 
 One attempt misses many hands: those that fill the picture, dark ones, small ones. So there are several, until one
 finds something: on the photo padded by its own border, a little and more, then brightened, then as it is, then
@@ -12,11 +12,8 @@ docs/log.md has the figures.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -24,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from horovod_asl.errors import UserError
 from horovod_asl.hands.bundle import digest, find_bundle
+from horovod_asl.hands.landmarker import Landmarker
 from horovod_asl.hands.record import ATTEMPTS, LATE_ATTEMPT, Pixels, Record, crop, hand, no_hand, upright_box
 
 FINDER_VERSION = 4
@@ -35,12 +32,10 @@ LOOK_PX = 384
 
 _CONFIDENCE = 0.1
 _SURE_CONFIDENCE = 0.3
-_FOLLOWED_CONFIDENCE = 0.3
 _SMALL = 0.25  # of the photo: the landmarks' longer side
 _CONFIRMATION_MARGIN = 2.0
 _DARK = 90  # of 255: a hand whose median light is below is searched again
 _LIT = 110  # of 255: in a copy where it has this light
-_LIBRARIES = "libgl1 libegl1 libgles2 libglib2.0-0"  # Debian's packages, as launch/setup.sh installs them
 _PAIR_CONFIDENCE = 0.5  # of the attempt to find a second hand: a wrong note would cost more than a missing one
 _PAIR_PADDING = 0.25  # as in the first attempt
 _SAME_HAND = 0.3  # two boxes that overlap by more than this fraction of the smaller one are of one hand
@@ -56,9 +51,9 @@ class HandFinder:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._landmarker = _landmarker(_CONFIDENCE)
-        self._sure_landmarker = _landmarker(_SURE_CONFIDENCE)
-        self._pair_landmarker: Any = None  # made when it is first needed; `prepare` never does
+        self._landmarker = Landmarker(_CONFIDENCE)
+        self._sure_landmarker = Landmarker(_SURE_CONFIDENCE)
+        self._pair_landmarker: Landmarker | None = None  # made when it is first needed; `prepare` never does
 
     def find(self, photo: Pixels) -> Record:
         """The record of the hand in an RGB photo uint8 (S, S, 3): found, unconfirmed, or `no_hand`."""
@@ -86,7 +81,7 @@ class HandFinder:
         """
         with self._turn:
             if self._pair_landmarker is None:
-                self._pair_landmarker = _landmarker(_PAIR_CONFIDENCE, hands=2)
+                self._pair_landmarker = Landmarker(_PAIR_CONFIDENCE, hands=2)
             seen = self._detect_all(self._pair_landmarker, photo, _PAIR_PADDING)
         return any(_shared(hand["image"], record["image"]) < _SAME_HAND for hand in seen)
 
@@ -114,39 +109,18 @@ class HandFinder:
             seen["image"] = seen["image"] * np.float32(side) + corner
         return seen
 
-    def _detect(self, landmarker: Any, photo: Pixels, padding: float) -> dict[str, Any] | None:
+    def _detect(self, landmarker: Landmarker, photo: Pixels, padding: float) -> dict[str, Any] | None:
         """The first hand of `_detect_all`."""
         return next(iter(self._detect_all(landmarker, photo, padding)), None)
 
-    def _detect_all(self, landmarker: Any, photo: Pixels, padding: float) -> list[dict[str, Any]]:
+    def _detect_all(self, landmarker: Landmarker, photo: Pixels, padding: float) -> list[dict[str, Any]]:
         """The hands in the photo padded by this fraction on each edge, in the photo's coordinates."""
         margin = round(padding * len(photo))
         padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), mode="edge") if margin else photo
-        seen = _hands_of(landmarker.detect(_picture(padded)))
+        seen = landmarker.detect(padded)
         grown = len(padded) / len(photo)
         corner = np.array([grown - 1, grown - 1, 0], np.float32) / 2
         return [hand | {"image": hand["image"] * grown - corner} for hand in seen]
-
-
-class HandFollower:
-    """The hand in the frames of a film, by MediaPipe's tracking: a few milliseconds where it was in the frame before.
-
-    One film, one follower. UserError as `HandFinder`.
-    """
-
-    def __init__(self) -> None:
-        self._landmarker = _landmarker(_FOLLOWED_CONFIDENCE, film=True)
-        self._last_ms = 0
-
-    def follow(self, frame: Pixels, time_s: float) -> Record:
-        """The record of the hand in an RGB frame uint8 (S, S, 3), or `no_hand`; the time must grow."""
-        self._last_ms = max(self._last_ms + 1, round(time_s * 1000))
-        seen = _hands_of(self._landmarker.detect_for_video(_picture(frame), self._last_ms))
-        return hand(**seen[0], attempt=0) if seen else no_hand()
-
-    def close(self) -> None:
-        """Let the models go."""
-        self._landmarker.close()
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -178,83 +152,6 @@ def finder_identity() -> dict[str, Any]:
     UserError with the remedy where there is no bundle.
     """
     return {"finder": FINDER_VERSION, "bundle": digest(find_bundle())}
-
-
-def _landmarker(confidence: float, *, hands: int = 1, film: bool = False) -> Any:
-    bundle = find_bundle()
-    try:
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        options = vision.HandLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(bundle)),
-            num_hands=hands,
-            min_hand_detection_confidence=confidence,
-            min_hand_presence_confidence=confidence,
-            running_mode=vision.RunningMode.VIDEO if film else vision.RunningMode.IMAGE,
-        )
-        with _quiet_stderr():
-            landmarker = vision.HandLandmarker.create_from_options(options)
-            # What it has to remark, it remarks once.
-            first = _picture(np.zeros((32, 32, 3), np.uint8))
-            landmarker.detect_for_video(first, 0) if film else landmarker.detect(first)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"finding hands needs mediapipe, not installed here ({error}): pip install 'horovod_asl[hands]', or in a "
-            "checkout `make setup`"
-        ) from error
-    except (ImportError, OSError) as error:  # some libraries it loads as it is imported, some when it begins
-        raise UserError(
-            f"mediapipe cannot load a library of the system ({error}): on Debian and Ubuntu, apt-get install "
-            f"{_LIBRARIES}"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"MediaPipe cannot use {bundle}: {str(error).splitlines()[0]}") from error
-    atexit.register(_leave_open, landmarker)
-    return landmarker
-
-
-def _leave_open(landmarker: Any) -> None:
-    """At the interpreter's end: MediaPipe would close it by a thread, which no longer can start, and complain."""
-    landmarker._handle = None
-
-
-def _picture(pixels: Pixels) -> Any:
-    import mediapipe
-
-    return mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(pixels))
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """MediaPipe's libraries write their notes to the file descriptor, before any setting of theirs is read."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _hands_of(result: Any) -> list[dict[str, Any]]:
-    """MediaPipe's result as the arguments of `record.hand`."""
-    return [
-        {
-            "image": _points(image),
-            "world": _points(world),
-            "right": handedness[0].category_name == "Right",
-            "score": handedness[0].score,
-        }
-        for image, world, handedness in zip(
-            result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
-        )
-    ]
-
-
-def _points(landmarks: Any) -> NDArray[np.float32]:
-    return np.array([[point.x, point.y, point.z] for point in landmarks], np.float32)
 
 
 def _shared(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -2,13 +2,13 @@
 
 The evidence of a frame is the network's probabilities, mixed with an even chance so that no single frame decides, and
 weighed by the time that it stands for, so that the frame rate does not matter. Between letters lies what moves, what
-the network calls `nothing`, and the time without a hand. `decoder.Search` finds the likeliest letters. A letter is
-taken as soon as its hold is long enough for the signer's pace, or the next one has begun.
+the network calls `nothing`, and the time without a hand. `decoder.Search` finds the likeliest letters. A letter
+counts as soon as its hold is long enough for the signer's pace, or the next one has begun.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.live.decoder import Frame, Search, Segment
 from horovod_asl.live.language import START, SYMBOLS, shipped_letter_model
 from horovod_asl.live.motion import Motion
+from horovod_asl.live.strokes import STILL, Stroke, Strokes
 from horovod_asl.live.tracker import Sighting
 
 _COLUMNS = np.array([CLASS_INDEX[name] for name in SYMBOLS])
 _NOTHING = CLASS_INDEX["nothing"]
+_STROKE_SURE = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Settings:
     """The speed, in palm lengths a second, at which a hand moves rather than holds."""
     frame_s: float = 0.07
     """The time that a frame's evidence is of; a longer or shorter one weighs by its length."""
-    entry: float = 2.0
+    entry: float = 1.0
     """The price of a letter."""
     language: float = 0.7
     """The weight of the language model."""
@@ -48,6 +50,8 @@ class Settings:
     quickest_hold_s: float = 0.12
     gap_s: float = 0.8
     """A hand that is away for longer ends a word."""
+    settled_s: float = 5.0
+    """A letter that ended longer ago changes no more."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class Held:
 class Speller:
     """The letters of one film.
 
+    The letters of the word that is being spelled may still change, as what follows tells more about them; a space, a
+    gap, or `Settings.settled_s` settles them.
+
     Args:
         language: see `language.letter_model`; None: the one that ships.
     """
@@ -82,86 +89,121 @@ class Speller:
         self._search = Search(
             self._settings.language * language, np.full(len(SYMBOLS), self._settings.entry)
         )
-        self._motion = Motion()
-        self._frames: list[_Seen] = []  # since the last letter that was taken
+        self._motion, self._strokes = Motion(), Strokes()
+        self._frames: list[_Seen] = []  # since the last letter that is settled
         self._context = START, START
-        self._last: Letter | None = None
+        self._begun_s: float | None = None  # when the last letter began
         self._pace_s = 2.0
-        self._now_s = self._hand_s = -1e9
+        self._hand_s: float | None = None  # when a hand was last seen
+        self.current: list[Letter] = []
         self.held: Held | None = None
 
     def feed(self, sighting: Sighting) -> list[Letter]:
-        """The letters that are complete with this frame, in order."""
-        step_s = sighting.time_s - self._now_s
-        self._now_s = sighting.time_s
-        seen = _Seen(sighting.time_s, _probabilities(sighting), self._motion.speed(sighting), step_s)
-        self._frames.append(seen)
-        self._search.extend(self._evidence(seen))
-        letters = self._take()
+        """The letters that this frame settles, in order; then `current` and `held` are those of this frame."""
+        step_s = sighting.time_s - self._frames[-1].time_s if self._frames else self._settings.frame_s
+        self._extend(_Seen(sighting.time_s, _probabilities(sighting), self._motion.speed(sighting), step_s))
+        stroke = self._strokes.feed(sighting)
+        if stroke is not None:
+            self._redo(stroke)
+        self._read()
         if sighting.logits is not None:
             self._hand_s = sighting.time_s
-        elif self._last is not None and sighting.time_s - self._hand_s >= self._settings.gap_s:
-            letters += self._end_word()
-        return letters
+        return self._settled(sighting.time_s)
 
     def finish(self) -> list[Letter]:
         """The letters that are left when the film ends."""
-        return self._take(ended=True)
+        self._read(ended=True)
+        return self.settle()
+
+    def settle(self) -> list[Letter]:
+        """The letters of the word so far, which change no more; what is held goes on being held."""
+        letters, self.current = self.current, []
+        segments = self._segments()[: len(letters)]
+        if segments:
+            self._go_on_after(segments)
+        return letters
+
+    def _extend(self, seen: _Seen) -> None:
+        self._frames.append(seen)
+        self._search.extend(self._evidence(seen))
+
+    def _redo(self, stroke: Stroke) -> None:
+        """Read the last frames as a movement."""
+        first = max(0, len(self._frames) - stroke.frames)
+        redone = [replace(seen, stroke=stroke.letter) for seen in self._frames[first:]]
+        del self._frames[first:]
+        self._search.rewind(first)
+        for seen in redone:
+            self._extend(seen)
 
     def _evidence(self, seen: _Seen) -> Frame:
         settings = self._settings
         weight = min(seen.step_s, 2 * settings.frame_s) / settings.frame_s
-        mixed = (1 - settings.doubt) * seen.row + settings.doubt / len(seen.row)
-        moving = min(seen.speed / settings.moving, 1.0)
-        still = settings.between_still + moving * (settings.between_moving - settings.between_still)
-        between = max(still, float(mixed[_NOTHING]))
+        row = _with_movements(seen.row, seen.stroke)
+        mixed = (1 - settings.doubt) * row + settings.doubt / len(row)
+        moving = 0.0 if seen.stroke else min(seen.speed / settings.moving, 1.0)
+        between = settings.between_still + moving * (settings.between_moving - settings.between_still)
+        between = max(between, float(mixed[_NOTHING]))
         return Frame(weight * np.log(mixed[_COLUMNS]), weight * float(np.log(between)), settings.again)
 
-    def _take(self, *, ended: bool = False) -> list[Letter]:
-        """The letters of the likeliest path that are over, and the one that was held for long enough."""
-        segments, _, within = self._search.segments() if len(self._search) else ([], None, False)
-        new = [segment for segment in segments if segment.first >= 0]
+    def _segments(self) -> list[Segment]:
+        segments, _, _ = self._search.segments()
+        return [segment for segment in segments if segment.first >= 0]
+
+    def _read(self, *, ended: bool = False) -> None:
+        """The word as the likeliest path has it now; its last letter counts once it was held for long enough."""
+        segments, _, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
-        if not ended and within and new and (self.held is None or self.held.progress < 1):
+        new = [segment for segment in segments if segment.first >= 0]
+        if new and self.held is not None and self.held.progress < 1:
             new.pop()
-        letters = [self._letter(segment) for segment in new]
-        if new:
-            self._restart_after(new)
-        for letter in letters:
+        before = len(self.current)
+        self.current = [self._letter(segment) for segment in new]
+        for letter in self.current[before:]:
             self._keep_pace(letter)
-        return letters
 
     def _held_now(self, segment: Segment) -> Held:
-        hold_s = float(
-            np.clip(0.35 * self._pace_s, self._settings.quickest_hold_s, self._settings.slowest_hold_s)
-        )
-        taken = segment.first < 0
-        progress = 1.0 if taken else (self._now_s - self._frames[segment.first].time_s) / hold_s
-        return Held(SYMBOLS[segment.symbol], self._confidence(segment), min(progress, 1.0))
+        settings = self._settings
+        hold_s = float(np.clip(0.35 * self._pace_s, settings.quickest_hold_s, settings.slowest_hold_s))
+        held_s = self._frames[-1].time_s - self._frames[max(segment.first, 0)].time_s
+        progress = 1.0 if segment.first < 0 else min(held_s / hold_s, 1.0)
+        return Held(SYMBOLS[segment.symbol], self._confidence(segment), progress)
 
-    def _restart_after(self, taken: list[Segment]) -> None:
-        """Search on from the end of the last letter that was taken."""
-        for segment in taken:
-            self._context = self._context[1], segment.symbol
-        self._frames = self._frames[taken[-1].last + 1 :]
-        self._search.restart(self._context, within=True)
-        for seen in self._frames:
-            self._search.extend(self._evidence(seen))
-
-    def _end_word(self) -> list[Letter]:
-        ended, self._context = self._last, (START, START)
-        self._frames = []
-        self._search.restart(self._context, within=False)
-        self._last = None
-        if ended is None or ended.label == "space":
+    def _settled(self, now_s: float) -> list[Letter]:
+        if self._hand_s is not None and now_s - self._hand_s >= self._settings.gap_s:
+            return self._end_word(now_s)
+        if self.current and self.current[-1].label == "space":
+            return self.settle()
+        late = [letter for letter in self.current if letter.end_s < now_s - self._settings.settled_s]
+        if not late or len(self._frames) % 16:
             return []
-        return [Letter("space", ended.end_s, self._now_s, 1.0)]
+        self._go_on_after(self._segments()[: len(late)])
+        self.current = self.current[len(late) :]
+        return late
+
+    def _end_word(self, now_s: float) -> list[Letter]:
+        letters = self.current
+        self._frames, self.current, self._hand_s = [], [], None
+        self._search.restart((START, START), within=False)
+        ended = bool(letters) or self._context != (START, START)
+        last = letters[-1].label if letters else ""
+        self._context = START, START
+        return [*letters, Letter("space", now_s, now_s, 1.0)] if ended and last != "space" else letters
+
+    def _go_on_after(self, settled: list[Segment]) -> None:
+        """Search on from the end of the last letter that is settled."""
+        for segment in settled:
+            self._context = self._context[1], segment.symbol
+        later = self._frames[settled[-1].last + 1 :]
+        self._frames = []
+        self._search.restart(self._context, within=True)
+        for seen in later:
+            self._extend(seen)
 
     def _keep_pace(self, letter: Letter) -> None:
-        if self._last is not None:
-            since_s = min(letter.start_s - self._last.start_s, 2.0)
-            self._pace_s += 0.3 * (since_s - self._pace_s)
-        self._last = letter
+        if self._begun_s is not None:
+            self._pace_s += 0.3 * (min(letter.start_s - self._begun_s, 2.0) - self._pace_s)
+        self._begun_s = letter.start_s
 
     def _letter(self, segment: Segment) -> Letter:
         times = self._frames[segment.first].time_s, self._frames[segment.last].time_s
@@ -169,18 +211,35 @@ class Speller:
 
     def _confidence(self, segment: Segment) -> float:
         frames = self._frames[max(segment.first, 0) : segment.last + 1]
-        column = _COLUMNS[segment.symbol]
-        return float(np.mean([seen.row[column] for seen in frames])) if frames else 1.0
+        rows = [_with_movements(seen.row, seen.stroke) for seen in frames]
+        return float(np.mean([row[_COLUMNS[segment.symbol]] for row in rows])) if rows else 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A frame: its time, the network's probabilities float64 (29,), the hand's speed, the time since the last one."""
+    """A frame: its time, the network's probabilities float64 (29,), the hand's speed, the time since the last one.
+
+    `stroke` is the letter of whose movement it is a part, or "".
+    """
 
     time_s: float
     row: NDArray[np.float64]
     speed: float
     step_s: float
+    stroke: str = ""
+
+
+def _with_movements(row: NDArray[np.float64], stroke: str) -> NDArray[np.float64]:
+    """A frame of a movement is J or Z; without one it is I or D: the network, which sees one frame, cannot tell."""
+    row = row.copy()
+    if stroke:
+        row[:] = (1 - _STROKE_SURE) / (len(row) - 1)
+        row[CLASS_INDEX[stroke]] = _STROKE_SURE
+        return row
+    for moved, still in STILL.items():
+        row[CLASS_INDEX[still]] += row[CLASS_INDEX[moved]]
+        row[CLASS_INDEX[moved]] = 0.0
+    return row
 
 
 def _probabilities(sighting: Sighting) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from horovod_asl.hands.finder import LOOK_PX, HandFollower, shared_finder
+from horovod_asl.hands.finder import LOOK_PX, shared_finder
+from horovod_asl.hands.landmarker import HandFollower
 from horovod_asl.hands.record import Pixels, Record
 from horovod_asl.live.reader import ALL_PASSES, HandNetwork, Pass
 

@@ -80,8 +80,7 @@ class HandNet(nn.Module):
 
     def _of_each_look(self, reading: Reading, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What `read` makes of the view of each side in each position: float (n, 2, 2, width)."""
-        crops, hands = reading
-        pixels = to_unit_again(crops)
+        pixels, hands = to_unit_again(reading[0]), reading[1]
         looks = (held for side in (hands, mirrored(hands)) for held in (side, unrotated(side)))
         stacked = torch.stack([read(_view_of(pixels, held), held) for held in looks], 1)
         return stacked.view(-1, SIDES, POSITIONS, stacked.shape[-1])

@@ -22,6 +22,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.hands.record import hand_arrays
 from horovod_asl.inference import onnx_export
 from horovod_asl.inference.classifier import Classifier
+from horovod_asl.inference.onnx_inputs import drawn_inputs
 from horovod_asl.inference.readers import HandReader, PixelReader
 from horovod_asl.inputs.pixels import to_input
 from horovod_asl.labels import CLASSES, NUM_CLASSES
@@ -45,7 +46,7 @@ def make_run(path: Path, model: str) -> Path:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the plain mean of what it has seen
-    given = onnx_export.drawn_inputs(
+    given = drawn_inputs(
         HandReader() if INPUT[model] == "hand" else PixelReader(SIZE), 64, seed=5
     )
     batch: Any = to_input(torch.from_numpy(given[INPUT[model]]))
@@ -85,7 +86,7 @@ def drawn() -> npt.NDArray[np.uint8]:
 
 
 def inputs_of(model: str, drawn: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    return drawn if INPUT[model] == "photo" else onnx_export.drawn_inputs(HandReader(), 100, seed=7)["hand"]
+    return drawn if INPUT[model] == "photo" else drawn_inputs(HandReader(), 100, seed=7)["hand"]
 
 
 def by_torch(run: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -155,7 +156,7 @@ def test_a_short_batch_is_filled_up_and_a_network_enlarges_small_photos(
     classifier = Classifier.from_run(runs / "small_cnn")
     exported = onnx_export.export_onnx(classifier, out, batch=3, checked=4)
     assert exported.checked == 4
-    inputs = onnx_export.drawn_inputs(classifier.reader, 4, seed=1)
+    inputs = drawn_inputs(classifier.reader, 4, seed=1)
     logits = onnx_export.run_onnx(out, inputs, batch=3)
     np.testing.assert_allclose(logits, classifier.logits(inputs["photo"]), rtol=0, atol=1e-4)
     assert {node.op_type for node in onnx.load(out).graph.node} >= {"Resize"}
@@ -258,7 +259,7 @@ def test_compact_weights_come_back_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_drawn_inputs_are_what_a_reader_gives() -> None:
-    inputs = onnx_export.drawn_inputs(HandReader(), 16)
+    inputs = drawn_inputs(HandReader(), 16)
     assert inputs["hand"].dtype == np.float32
     assert inputs["hand"].shape == (16, *HandReader().shape)
     none = hand_arrays(np.array([onnx_export.no_hand()]))[0]

@@ -27,7 +27,8 @@ from horovod_asl.errors import UserError
 from horovod_asl.hands.record import SEEN_ROW
 from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.model_card import read_scores
-from horovod_asl.inference.onnx_export import named_inputs, run_onnx
+from horovod_asl.inference.onnx_export import run_onnx
+from horovod_asl.inference.onnx_inputs import drawn_inputs, named_inputs
 from horovod_asl.labels import CLASSES, NUM_CLASSES
 from horovod_asl.models.registry import build_model, head_of
 from horovod_asl.runs import bundled_model
@@ -462,3 +463,18 @@ def test_what_ships_with_a_fixed_batch_agrees_too(
     logits = run_onnx(out, named_inputs(read), batch=batch)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
     assert np.array_equal(logits.argmax(1), expected.argmax(1))
+
+
+def test_the_mean_over_all_passes_of_the_one_pass_graph_is_the_whole_network() -> None:
+    """Against the graph of four passes, which other tests hold against torch."""
+    inputs = drawn_inputs(Classifier.from_run(Path(bundled_model.DEFAULT)).reader, 12, seed=3)
+    passes = []
+    for side in (1, -1):
+        hands = inputs["hand"].copy()
+        hands[:, SEEN_ROW, 1] *= side
+        for as_held in (0, 1):
+            given = {"crop": inputs["crop"], "hand": hands, "as_held": np.full(12, as_held, np.float32)}
+            passes.append(run_onnx(bundled_model.BUNDLE / bundled_model.ONE_PASS, given))
+    whole = run_onnx(bundled_model.BUNDLE / bundled_model.ONNX, inputs)
+    assert np.abs(np.mean(passes, 0) - whole).max() < 1e-4
+    assert max(np.abs(one - whole).max() for one in passes) > 0.1  # each is a view of its own
