@@ -30,6 +30,8 @@ class Translation:
         held: the letter that is being held.
         taken: the letters that this frame completed.
         text: all text so far.
+        world: float32 (21, 3), the joints in metres about the hand's centre, as MediaPipe gives them; None without a
+            hand. The page compares a learner's fingers with them.
     """
 
     time_s: float
@@ -40,6 +42,7 @@ class Translation:
     held: Held | None
     taken: list[Letter]
     text: str
+    world: NDArray[np.float32] | None = None
 
 
 class Translator:
@@ -71,6 +74,7 @@ class Translator:
             self._speller.held,
             taken,
             self._text,
+            sighting.world,
         )
 
     def finish(self) -> list[Letter]:

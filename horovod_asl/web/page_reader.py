@@ -126,7 +126,8 @@ def _reading(seen: Translation) -> Answer:
     ]
     return {
         "type": "reading",
-        "joints": None if seen.joints is None else [[round(float(x), 4), round(float(y), 4)] for x, y in seen.joints],
+        "joints": _rows(seen.joints),
+        "world": _rows(seen.world),
         "handedness": seen.handedness,
         "problem": seen.problem,
         "top": [[label, round(float(share), 4)] for label, share in seen.top],
@@ -134,3 +135,7 @@ def _reading(seen: Translation) -> Answer:
         "taken": taken,
         "text": seen.text,
     }
+
+
+def _rows(points: NDArray[np.float32] | None) -> list[list[float]] | None:
+    return None if points is None else [[round(float(value), 4) for value in point] for point in points]

@@ -52,6 +52,7 @@ class StandIn:
         return SimpleNamespace(
             time_s=time_s,
             joints=np.full((21, 2), 0.5, np.float32),
+            world=np.full((21, 3), 0.01, np.float32),
             handedness="right",
             problem=None,
             top=[(label, 0.9), ("B", 0.06), ("C", 0.04)],

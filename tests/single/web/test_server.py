@@ -109,6 +109,7 @@ def test_frames_are_read_upright_and_answered_with_their_own_time(server: Bindin
         assert reading["suggestions"] == ["HLO"]
         assert reading["dropped"] == 0
         assert reading["joints"] == [[0.5, 0.5]] * 21
+        assert reading["world"] == [[0.01, 0.01, 0.01]] * 21
         assert reading["held"] == {"label": "H", "confidence": 0.9, "progress": 1.0}
         assert reading["taken"] == [{"label": "H", "start_s": 1.0005, "end_s": 1.0005, "confidence": 0.9}]
 

@@ -1,6 +1,6 @@
 """The 26 signs as pictures and as joints, for the page that teaches them (`web/page/signs`).
 
-`python -m horovod_asl.synthetic.signs FOLDER` draws them anew.
+`python -m horovod_asl.reports.sign_pictures FOLDER` draws them anew.
 """
 
 from __future__ import annotations
