@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from horovod_asl.live.translator import Translation
 from horovod_asl.photos.decode import PhotoError, Pixels, decode_upright
 from horovod_asl.web.limits import Limits

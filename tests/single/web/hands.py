@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from horovod_asl.synthetic.pose import POSES, Pose
 from horovod_asl.reports.sign_pictures import LETTERS, sign_joints
+from horovod_asl.synthetic.pose import POSES, Pose
 
 TABLE = Path(__file__).with_name("hands.json")
 FIST = (0.0, 82.0, 102.0, 58.0)

@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from starlette.staticfiles import StaticFiles
 
-from horovod_asl.synthetic.pose import POSES
 from horovod_asl.reports.sign_pictures import sign_joints
+from horovod_asl.synthetic.pose import POSES
 from tests.launching import ROOT
 
 PAGE = ROOT / "horovod_asl" / "web" / "page"
