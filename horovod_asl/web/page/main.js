@@ -35,12 +35,12 @@ let pace = { sinceMs: 0, frames: 0, delayMs: 0 };
 async function start() {
   byId("start").disabled = true;
   setCamera("asking");
+  stream.open(); // the server needs a moment too
   const problem = await startCamera(video, () => setCamera("camera_ended"));
   byId("start").disabled = false;
   setCamera(problem);
   if (problem) return;
   byId("text").focus({ preventScroll: true });
-  stream.open();
 }
 
 function setCamera(problem) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import queue
 import struct
 import threading
 import time
@@ -48,7 +50,9 @@ class StandIn:
         self.orders: list[dict[str, Any]] = []
         self.frames: list[bytes] = []
         self.times_ms: list[float] = []
-        self.most_unanswered = 0
+        self.address = ""
+        self.silent = False
+        self._released = queue.SimpleQueue[dict[str, Any]]()
         self.spoken: list[str] = []
         self.can_speak = True
         self.refusal: dict[str, Any] | None = None
@@ -84,6 +88,7 @@ class StandIn:
             await socket.send_json(self.refusal)
             await socket.close(1013)
             return
+        releasing = asyncio.create_task(self._release_to(socket))
         try:
             while not self.drop.is_set():
                 message = await socket.receive()
@@ -93,10 +98,24 @@ class StandIn:
                     for answer in self._obey(json.loads(message["text"])):
                         await socket.send_json(answer)
                 else:
-                    await socket.send_json(self._read(message["bytes"]))
+                    answer = self._read(message["bytes"])
+                    if not self.silent:
+                        await socket.send_json(answer)
             await socket.close(1011)
         except WebSocketDisconnect:
             pass
+        finally:
+            releasing.cancel()
+
+    def release(self, about: dict[str, Any]) -> None:
+        """Answer a frame now, though the server is silent."""
+        self._released.put(self.answer | about)
+
+    async def _release_to(self, socket: WebSocket) -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            while not self._released.empty():
+                await socket.send_json(self._released.get())
 
     def _read(self, frame: bytes) -> dict[str, Any]:
         (sent_ms,) = struct.unpack_from("<d", frame)
