@@ -17,7 +17,7 @@ from horovod_asl.synthetic.film import FilmSpec, open_film
 from tests.launching import BIN, clean_environment
 from tests.single.web.browsing import FAKE_SPEECH, chromium, opened, wait_for_text
 
-SPEC = FilmSpec("HELLO WORLD", seed=3, letters_per_second=1.5)
+SPEC = FilmSpec("HELLO WORLD", seed=3, letters_per_second=0.7, frames_per_second=12)
 BEFORE_S, AFTER_S = 4, 3
 """How long nobody is in sight. Chromium's camera shows the film again and again."""
 

@@ -75,7 +75,8 @@ export class Lesson {
 
   // reading: a message of the server; aspect: the frame's width ÷ its height.
   see(reading, aspect) {
-    if (reading.taken.some(({ label }) => label === this.#letter)) {
+    const isHeld = reading.held?.label === this.#letter && reading.held.progress >= 1;
+    if (isHeld || reading.taken.some(({ label }) => label === this.#letter)) {
       const done = this.#letter;
       this.#step(1);
       this.#say(PARTS.map((part) => [part, "ok"]), `That was ${done}. Now ${this.#letter}.`);

@@ -73,7 +73,7 @@ function read(reading) {
   if (cameraProblem) return;
   connectionProblem = null;
   drawJoints(canvas, video, reading.joints);
-  showHeld(reading.held, reading.taken);
+  showHeld(reading.held);
   showTop(reading.top);
   explain(reading.problem);
   written(reading);
@@ -113,7 +113,7 @@ function connection(state, { waitS, code }) {
     words.disconnected();
     suggestions = [];
     drawJoints(canvas, video, null);
-    showHeld(null, []);
+    showHeld(null);
     showTop([]);
     refresh();
     teaching.fail("The connection was lost. Try again in a moment.");

@@ -54,18 +54,17 @@ export function drawJoints(canvas, video, joints) {
   }
 }
 
-export function showHeld(held, taken) {
+// The ring gives a start when it is full: the letter counts from then on.
+export function showHeld(held) {
+  const ring = byId("ring");
+  const full = (held?.progress ?? 0) >= 1;
+  ring.classList.toggle("full", full);
   const letter = byId("letter");
   const text = held ? nameOf(held.label) : "–";
   letter.textContent = text;
   letter.classList.toggle("long", text.length > 1);
   byId("sure").textContent = held ? `${percent(held.confidence)} sure` : "no letter";
   byId("ring-fill").setAttribute("stroke-dashoffset", String(100 - 100 * (held?.progress ?? 0)));
-  if (!taken.length) return;
-  const ring = byId("ring");
-  ring.classList.remove("taken");
-  void ring.offsetWidth; // starts the animation anew
-  ring.classList.add("taken");
 }
 
 export function showTop(top) {

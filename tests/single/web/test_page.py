@@ -252,7 +252,7 @@ def test_the_lesson_says_which_fingers_differ(started: Any, server: StandIn) -> 
     server.answer = server.answer | {"handedness": "left", "world": left}
     page.wait_for_function("() => !document.querySelector('#sign').classList.contains('mirrored')")
     wait_for_text(page, "#advice", "Your hand is right")
-    server.answer = server.answer | {"taken": [{"label": "U", "start_s": 0, "end_s": 1, "confidence": 0.9}]}
+    server.answer["held"]["progress"] = 1.0
     page.wait_for_function("() => document.querySelector('#sign-letter').value === 'V'")
 
 
