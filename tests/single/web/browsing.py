@@ -14,10 +14,17 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --use-fake-device-for-media-stream"
-).split()
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
 FAKE_SPEECH = """
 window.spoken = [];
 Object.defineProperty(window, "speechSynthesis", { configurable: true, value: {
@@ -37,7 +44,7 @@ def chromium(film: Path) -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("Chromium is not installed: make setup-browser")
-    flags = [*_FLAGS, "--use-fake-ui-for-media-stream", f"--use-file-for-fake-video-capture={film}"]
+    flags = [*_FLAGS, f"--use-file-for-fake-video-capture={film}"]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=flags)
         yield browser
