@@ -24,6 +24,7 @@ from horovod_asl.web.limits import Limits
 from horovod_asl.web.serve import Binding
 from tests.single.web.serving import (
     WAV,
+    Lessons,
     StandIn,
     client,
     farewell,
@@ -132,6 +133,28 @@ def test_orders_change_the_text_and_are_answered_with_it(server: Binding) -> Non
         assert order(page, type="edit", action="space")["text"] == "HE "
         assert order(page, type="edit", action="replace_word", word="hello")["text"] == "HE HELLO"
         assert order(page, type="edit", action="clear") == {"type": "text", "text": "", "suggestions": ["LO"]}
+
+
+def test_a_lesson_goes_on_with_the_frames_and_its_examples_are_counted_and_deleted() -> None:
+    limits = Limits()
+    with running(services(limits, teacher=Lessons({"B": 1})), limits) as binding, stream(binding) as page:
+        told = {"type": "calibration", "letter": None, "progress": 0.0, "counts": {"B": 1}}
+        assert received(page) == told
+        assert order(page, type="calibrate", letter="A") == told | {"letter": "A"}
+        for number, (progress, counts) in enumerate([(0.5, {"B": 1}), (1.0, {"B": 1, "A": 1})]):
+            page.send(frame(number))
+            assert received(page) == told | {"letter": "A", "progress": progress, "counts": counts}
+            assert received(page)["type"] == "reading"
+        page.send(frame(3))
+        assert received(page)["type"] == "reading"
+        assert order(page, type="forget") == told | {"counts": {}}
+
+
+def test_without_a_teacher_lessons_are_refused(server: Binding) -> None:
+    with stream(server) as page:
+        assert order(page, type="calibrate", letter="A")["code"] == "no_calibration"
+        assert order(page, type="forget")["code"] == "no_calibration"
+        assert order(page, type="calibrate", letter="J")["code"] == "bad_message"  # a movement
 
 
 def test_frames_are_dropped_and_never_queued() -> None:
@@ -405,8 +428,8 @@ def test_a_text_is_spoken(server: Binding) -> None:
         (b'{"text": ""}', 400),
         (b'{"text": "a", "voice": "../x"}', 400),
         (b'{"text": "\\ud800"}', 400),
-        (json.dumps({"text": "a" * 501}).encode(), 400),
-        (json.dumps({"text": "a" * 5000}).encode(), 413),
+        (json.dumps({"text": "a" * 2001}).encode(), 400),
+        (json.dumps({"text": "a" * 20_000}).encode(), 413),
     ],
 )
 def test_what_is_no_text_is_refused(server: Binding, body: bytes, status: int) -> None:
