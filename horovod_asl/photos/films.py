@@ -1,4 +1,4 @@
-"""Videos as photos: some frames of each, decoded by the workers (the only file that imports av).
+"""Videos as photos: some frames of each, decoded by the workers (the only file that reads by PyAV).
 
 A video is listed without being decoded: its packets say when each frame is shown. One frame is taken every
 `SECONDS_PER_FRAME`, since neighbouring frames are all but equal. A frame is named by its number in the order of
