@@ -23,6 +23,8 @@ _LATEST_MS = 2.0**53
 POLICY, TOO_BIG, TRY_LATER, FAILED = 1008, 1009, 1013, 1011
 """WebSocket close codes (RFC 6455, and the registry that it began)."""
 
+TEXT_FULL = "text_full"
+
 
 class BadMessageError(ValueError):
     """A message that means nothing; the text says why. The page may go on."""

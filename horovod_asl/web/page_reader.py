@@ -11,7 +11,16 @@ from typing import Any, Protocol
 from horovod_asl.live.translator import Translation
 from horovod_asl.photos.decode import PhotoError, Pixels, decode_upright
 from horovod_asl.web.limits import Limits
-from horovod_asl.web.messages import BadMessageError, Calibrate, Edit, Forget, Frame, Order, ReplaceWord
+from horovod_asl.web.messages import (
+    TEXT_FULL,
+    BadMessageError,
+    Calibrate,
+    Edit,
+    Forget,
+    Frame,
+    Order,
+    ReplaceWord,
+)
 
 Answer = dict[str, Any]
 
@@ -139,7 +148,7 @@ class PageReader:
 
     def _require_room(self) -> None:
         if len(self._translator.text) >= self._limits.text_characters:
-            raise BadMessageError("text_full", "the text is full: clear it to go on")
+            raise BadMessageError(TEXT_FULL, "the text is full: clear it to go on")
 
     def _decoded(self, jpeg: bytes) -> Pixels:
         if not jpeg.startswith(_JPEG) or jpeg.count(_SCAN) > _MOST_SCANS:

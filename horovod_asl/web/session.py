@@ -22,6 +22,7 @@ from horovod_asl.web.mailbox import Mailbox
 from horovod_asl.web.messages import (
     FAILED,
     POLICY,
+    TEXT_FULL,
     TOO_BIG,
     BadMessageError,
     FarewellError,
@@ -141,7 +142,7 @@ class Session:
         if isinstance(message, bytes):
             self._mailbox.put_frame(frame_of(message))
             return
-        if len(message) > self._limits.message_bytes:
+        if len(message.encode()) > self._limits.message_bytes:
             raise FarewellError(TOO_BIG, "too_large", "a text message of the page is too large")
         if not self._mailbox.put_order(order_of(message)):
             raise FarewellError(POLICY, "too_fast", "the page sends more orders than can be carried out")
@@ -184,7 +185,7 @@ class Session:
             await self._send(message)
 
     async def _complain(self, error: BadMessageError, **more: Any) -> None:
-        self._bad += 1
+        self._bad += error.code != TEXT_FULL  # which is no fault of the page, and comes with each frame
         if self._bad > self._limits.bad_messages:
             raise FarewellError(POLICY, "too_many_errors", "too many messages could not be read") from error
         await self._send(error_message(error.code, str(error), **more))
