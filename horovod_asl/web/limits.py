@@ -41,9 +41,9 @@ class Limits:
     photo_bytes: int = 16 * 2**20
     photo_megapixels: float = 50.0
     photos_per_second: float = 5.0
-    speech_bytes: int = 4096
+    speech_bytes: int = 16_384
     """Of the body of `/api/speak`."""
-    speech_characters: int = 500
+    speech_characters: int = 2000
     speeches_per_second: float = 2.0
     at_once: int = 2
     """Photos that are read at one time, and texts that are spoken; more must ask again."""

@@ -13,14 +13,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from horovod_asl.labels import CLASSES
+from horovod_asl.labels import CLASSES, MOVEMENTS
 
 _TIME = struct.Struct("<d")
+_STILL = tuple(name for name in CLASSES if name not in MOVEMENTS)
 _LATEST_MS = 2.0**53
 """Above this, a float64 no longer counts single milliseconds."""
 
 POLICY, TOO_BIG, TRY_LATER, FAILED = 1008, 1009, 1013, 1011
 """WebSocket close codes (RFC 6455, and the registry that it began)."""
+
+TEXT_FULL = "text_full"
 
 
 class BadMessageError(ValueError):
@@ -71,7 +74,7 @@ class Calibrate(_Order):
     """The hand of the next second is this person's sign for a letter."""
 
     type: Literal["calibrate"]
-    letter: Literal[tuple(CLASSES)]  # type: ignore[valid-type]
+    letter: Literal[_STILL]  # type: ignore[valid-type]
 
 
 class Forget(_Order):

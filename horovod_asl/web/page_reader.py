@@ -5,7 +5,7 @@ What is read of a frame, and how letters become a text, is `live`'s; here it bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from horovod_asl.live.translator import Translation
 from horovod_asl.photos.decode import PhotoError, Pixels, decode_upright
 from horovod_asl.web.limits import Limits
-from horovod_asl.web.messages import BadMessageError, Edit, Frame, Order, ReplaceWord
+from horovod_asl.web.messages import (
+    TEXT_FULL,
+    BadMessageError,
+    Calibrate,
+    Edit,
+    Forget,
+    Frame,
+    Order,
+    ReplaceWord,
+)
 
 Answer = dict[str, Any]
 
@@ -49,18 +58,39 @@ class TextTranslator(Protocol):
         """Let go of what it holds."""
 
 
+class Teacher(Protocol):
+    """Examples of one person's letters: who keeps them, and how they are used, is `live`'s."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many examples of each letter are kept."""
+
+    def begin(self, letter: str) -> None:
+        """The hand of the next second is this letter."""
+
+    def see(self, seen: Translation, /) -> tuple[str, float] | None:
+        """The letter of a lesson that goes on or ends with this frame, and how much of it is done, 0 to 1."""
+
+    def forget(self) -> None:
+        """Delete all examples."""
+
+
 class PageReader:
     """Answers the frames and orders of one page."""
 
     def __init__(
-        self, translator: TextTranslator, suggest: Callable[[str], Sequence[str]], limits: Limits
+        self,
+        translator: TextTranslator,
+        suggest: Callable[[str], Sequence[str]],
+        limits: Limits,
+        teacher: Teacher | None = None,
     ) -> None:
-        self._translator, self._suggest, self._limits = translator, suggest, limits
+        self._translator, self._suggest, self._limits, self._teacher = translator, suggest, limits, teacher
         self._last_ms = -1.0
         self._suggested: tuple[str, list[str]] = ("", [])
 
-    def read(self, frame: Frame) -> Answer:
-        """The `reading` of a frame; the session adds which frame it was.
+    def read(self, frame: Frame) -> list[Answer]:
+        """The `reading` of a frame, to which the session adds which frame it was; before it, how a lesson goes.
 
         Raises:
             BadMessageError: it is no JPEG, is larger than allowed, or is not newer than the one before; or the text
@@ -72,13 +102,17 @@ class PageReader:
         pixels = self._decoded(frame.jpeg)
         self._last_ms = frame.sent_ms
         seen = self._translator.see(pixels, frame.sent_ms / 1000)
-        return _reading(seen) | {"suggestions": self._suggestions()}
+        lesson = None if self._teacher is None else self._teacher.see(seen)
+        return [
+            *([] if lesson is None else [self._lesson(*lesson)]),
+            _reading(seen) | {"suggestions": self._suggestions()},
+        ]
 
     def obey(self, order: Order) -> Answer:
         """Carry an order out, and say what came of it.
 
         Raises:
-            BadMessageError: the text is full.
+            BadMessageError: the text is full, or there is nobody to teach.
         """
         match order:
             case Edit(action="undo"):
@@ -90,15 +124,34 @@ class PageReader:
                 self._translator.clear()
             case ReplaceWord(word=word):
                 self._translator.replace_word(word.upper())
+            case Calibrate(letter=letter):
+                self._required_teacher().begin(letter)
+                return self._lesson(letter, 0.0)
+            case Forget():
+                self._required_teacher().forget()
+                return self._lesson(None, 0.0)
         return {"type": "text", "text": self._translator.text, "suggestions": self._suggestions()}
+
+    def greet(self) -> list[Answer]:
+        """What a page is told first: how many examples of its person's letters are kept."""
+        return [] if self._teacher is None else [self._lesson(None, 0.0)]
 
     def close(self) -> None:
         """The page is gone."""
         self._translator.close()
 
+    def _required_teacher(self) -> Teacher:
+        if self._teacher is None:
+            raise BadMessageError("no_calibration", "this server cannot learn a hand")
+        return self._teacher
+
+    def _lesson(self, letter: str | None, progress: float) -> Answer:
+        counts = {} if self._teacher is None else dict(self._teacher.counts)
+        return {"type": "calibration", "letter": letter, "progress": round(progress, 3), "counts": counts}
+
     def _require_room(self) -> None:
         if len(self._translator.text) >= self._limits.text_characters:
-            raise BadMessageError("text_full", "the text is full: clear it to go on")
+            raise BadMessageError(TEXT_FULL, "the text is full: clear it to go on")
 
     def _decoded(self, jpeg: bytes) -> Pixels:
         if not jpeg.startswith(_JPEG) or jpeg.count(_SCAN) > _MOST_SCANS:

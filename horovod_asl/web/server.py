@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket, WebSocketDisconnect
@@ -70,11 +71,13 @@ def _add_stream(app: FastAPI, services: Services, limits: Limits) -> None:
     async def stream(socket: WebSocket) -> None:
         await socket.accept()
         channel = _Socket(socket)
-        if places.take():
-            await Session(channel, services.make_reader, places, limits).run()
-        else:
+        thread = places.take()
+        if thread is None:
             message = f"{limits.sessions} pages are open already: close one of them, then try again"
             await say_goodbye(channel, FarewellError(TRY_LATER, "too_many_sessions", message), limits)
+        else:
+            leave = partial(places.give_back, thread)
+            await Session(channel, services.make_reader, thread, leave, limits).run()
 
 
 def _add_photos(app: FastAPI, services: Services, limits: Limits) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from horovod_asl.web.mailbox import Mailbox
 from horovod_asl.web.messages import (
     FAILED,
     POLICY,
+    TEXT_FULL,
     TOO_BIG,
     BadMessageError,
     FarewellError,
@@ -52,35 +52,54 @@ class Channel(Protocol):
 
 
 class Places:
-    """How many sessions there may be; for any thread."""
+    """As many sessions as there are threads here; a new thread for each would grow the memory with each.
+
+    Any thread may call.
+    """
 
     def __init__(self, most: int) -> None:
-        self._free = threading.Semaphore(most)
+        self._free = [ThreadPoolExecutor(1, thread_name_prefix="page") for _ in range(most)]
 
-    def take(self) -> bool:
-        """Whether there was a free one, which is taken now."""
-        return self._free.acquire(blocking=False)
+    def take(self) -> ThreadPoolExecutor | None:
+        """A session's thread; None: all are taken."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
 
-    def give_back(self) -> None:
-        """A session is over, its thread included."""
-        self._free.release()
+    def give_back(self, thread: ThreadPoolExecutor) -> None:
+        """A session is over, its work in the thread included."""
+        self._free.append(thread)
 
 
 class Session:
-    """The life of one session; `run` it once, with a place taken."""
+    """The life of one session; `run` it once.
+
+    Args:
+        channel: to the page.
+        make_reader: makes the page's reader; called in `thread`.
+        thread: taken of some `Places`.
+        leave: called in `thread` at the very end.
+        limits: of the server.
+    """
 
     def __init__(
-        self, channel: Channel, make_reader: Callable[[], PageReader], places: Places, limits: Limits
+        self,
+        channel: Channel,
+        make_reader: Callable[[], PageReader],
+        thread: ThreadPoolExecutor,
+        leave: Callable[[], None],
+        limits: Limits,
     ) -> None:
-        self._channel, self._make_reader, self._places, self._limits = channel, make_reader, places, limits
+        self._channel, self._make_reader, self._limits = channel, make_reader, limits
+        self._thread, self._leave = thread, leave
         self._mailbox = Mailbox(limits.waiting_orders)
         self._incoming = Rate(limits.messages_per_second)
         self._bad = 0
         self._reader: PageReader | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
 
     async def run(self) -> None:
-        """Until the page leaves or is sent away. The place is free again once the thread has finished its work."""
+        """Until the page leaves or is sent away; the thread may still finish its last frame."""
         tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._answer())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -89,16 +108,15 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._thread.submit(self._leave)
-            self._thread.shutdown(wait=False)
+            self._thread.submit(self._finish)
 
-    def _leave(self) -> None:
+    def _finish(self) -> None:
         """The last work of the thread."""
         try:
             if self._reader is not None:
                 self._reader.close()
         finally:
-            self._places.give_back()
+            self._leave()
 
     def _begin(self) -> PageReader:
         self._reader = self._make_reader()
@@ -124,13 +142,14 @@ class Session:
         if isinstance(message, bytes):
             self._mailbox.put_frame(frame_of(message))
             return
-        if len(message) > self._limits.message_bytes:
+        if len(message.encode()) > self._limits.message_bytes:
             raise FarewellError(TOO_BIG, "too_large", "a text message of the page is too large")
         if not self._mailbox.put_order(order_of(message)):
             raise FarewellError(POLICY, "too_fast", "the page sends more orders than can be carried out")
 
     async def _answer(self) -> None:
         reader = await self._in_thread(self._begin)
+        await self._send_all(reader.greet())
         least_seconds = 1 / self._limits.frames_per_second
         ready_at = 0.0
         while True:
@@ -139,8 +158,8 @@ class Session:
             if isinstance(taken, Frame):
                 ready_at = time.monotonic() + least_seconds
             try:
-                answer = await self._in_thread(partial(_work, reader, taken))
-                await self._send(answer | self._about(taken))
+                *before, answer = await self._in_thread(partial(_work, reader, taken))
+                await self._send_all([*before, answer | self._about(taken)])
             except BadMessageError as error:
                 await self._complain(error, **self._about(taken))
 
@@ -161,8 +180,12 @@ class Session:
         except TimeoutError:
             raise FarewellError(POLICY, "too_slow", "the page does not take its answers") from None
 
+    async def _send_all(self, messages: list[Answer]) -> None:
+        for message in messages:
+            await self._send(message)
+
     async def _complain(self, error: BadMessageError, **more: Any) -> None:
-        self._bad += 1
+        self._bad += error.code != TEXT_FULL  # which is no fault of the page, and comes with each frame
         if self._bad > self._limits.bad_messages:
             raise FarewellError(POLICY, "too_many_errors", "too many messages could not be read") from error
         await self._send(error_message(error.code, str(error), **more))
@@ -188,5 +211,5 @@ async def say_goodbye(channel: Channel, why: FarewellError, limits: Limits) -> N
         await channel.close(why.close_code)
 
 
-def _work(reader: PageReader, taken: Frame | Order) -> Answer:
-    return reader.read(taken) if isinstance(taken, Frame) else reader.obey(taken)
+def _work(reader: PageReader, taken: Frame | Order) -> list[Answer]:
+    return reader.read(taken) if isinstance(taken, Frame) else [reader.obey(taken)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import signal
 import socket
@@ -13,10 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from horovod_asl.commands import live
 from horovod_asl.errors import UserError
 from tests.launching import BIN, ROOT, clean_environment
+from tests.single.web.serving import frame
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -45,8 +49,14 @@ def test_it_prints_its_address_answers_there_and_ends_at_ctrl_c() -> None:
         refused = second.communicate(timeout=60)[1]
         assert refused.startswith(f"error: port {port} of 127.0.0.1 is in use: name another")
         assert second.returncode == 2
-        process.send_signal(signal.SIGINT)  # while a connection is open
-        output, errors = process.communicate(timeout=60)
+        stream = f"ws://127.0.0.1:{port}/api/stream"
+        with connect(stream, proxy=None) as page:  # which is open, as the client's connection is
+            page.send(frame(0))
+            assert json.loads(page.recv(timeout=60))["type"] in ("reading", "calibration")
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+            with pytest.raises(ConnectionClosed):
+                page.recv(timeout=60)
     assert output.endswith("live: stopped\n")
     assert errors == ""
     assert process.returncode == 0

@@ -77,6 +77,31 @@ class StandIn:
         self.text = f"{self.text.rpartition(' ')[0]} {word}".strip()
 
 
+@dataclass
+class Lessons:
+    """A teacher whose lessons take two frames, and who keeps one example of each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    letter: str | None = None
+    frames: int = 0
+
+    def begin(self, letter: str) -> None:
+        self.letter, self.frames = letter, 0
+
+    def see(self, seen: Any) -> tuple[str, float] | None:
+        if self.letter is None:
+            return None
+        self.frames += 1
+        lesson = self.letter, self.frames / 2
+        if self.frames == 2:
+            self.counts[self.letter] = self.counts.get(self.letter, 0) + 1
+            self.letter = None
+        return lesson
+
+    def forget(self) -> None:
+        self.counts.clear()
+
+
 def read_photo(data: bytes) -> dict[str, Any]:
     height, width, _ = decode_upright(data, 10_000, max_megapixels=50).shape
     return {"height": height, "width": width}
@@ -87,12 +112,13 @@ def services(
     seconds: float = 0.0,
     translators: list[StandIn] | None = None,
     suggest: Callable[[str], Sequence[str]] = lambda text: [text + "LO"],
+    teacher: Lessons | None = None,
 ) -> Services:
     def make_reader() -> PageReader:
         translator = StandIn(seconds)
         if translators is not None:
             translators.append(translator)
-        return PageReader(translator, suggest, limits)  # type: ignore[arg-type]
+        return PageReader(translator, suggest, limits, teacher)  # type: ignore[arg-type]
 
     return Services(make_reader, read_photo, lambda text: WAV + text.encode())
 

@@ -135,7 +135,7 @@ class Attacker:
         self.ask("POST", "/api/predict", content=self.rng.choice(bodies), headers={"Content-Type": kind})
 
     def speech(self) -> None:
-        bodies = [b"", b"[]", b'{"text": []}', b'{"text": ""}', self.bytes(99), b"[" * 4000, bytes(9999)]
+        bodies = [b"", b"[]", b'{"text": []}', b'{"text": ""}', self.bytes(99), b"[" * 4000, bytes(20_000)]
         self.ask("POST", "/api/speak", content=self.rng.choice(bodies))
 
     def foreign(self) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 import horovod_asl
 from horovod_asl.live.reader import HandNetwork
 from horovod_asl.live.translator import Translator
+from horovod_asl.synthetic.film import FilmSpec, film_frames
 from horovod_asl.synthetic.render import SampleSpec, render_spec
 from horovod_asl.web.limits import Limits
 from horovod_asl.web.services import bundled_services
@@ -27,20 +28,25 @@ def still(letter: str, size: tuple[int, int] = (320, 240)) -> bytes:
     hand = Image.fromarray(render_spec(SampleSpec(3, letter, 1, 0), min(size)))
     picture = Image.new("RGB", size, hand.getpixel((0, 0)))
     picture.paste(hand, ((size[0] - hand.width) // 2, 0))
+    return as_jpeg(picture)
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
-def test_a_held_sign_is_spelled_as_the_translator_spells_it() -> None:
+def test_a_film_is_spelled_as_the_translator_spells_it() -> None:
     limits = Limits()
-    shown = [("B", still("B"))] * 16 + [("L", still("L"))] * 16
+    film = film_frames(FilmSpec("L", 3, 2.0, 320, 240, frames_per_second=12))
     translator = Translator(HandNetwork())
     with running(bundled_services(limits), limits) as binding, stream(binding) as page:
-        for number, (_, picture) in enumerate(shown):
-            page.send(frame(number * 80.0, picture))
+        for shown in film:
+            picture = as_jpeg(Image.fromarray(shown.pixels))
+            page.send(frame(shown.time_s * 1000, picture))
             reading = received(page)
-            seen = translator.see(np.asarray(Image.open(io.BytesIO(picture))), number * 0.08)
+            seen = translator.see(np.asarray(Image.open(io.BytesIO(picture))), shown.time_s)
             assert reading["text"] == seen.text
             assert reading["problem"] == seen.problem
             assert (reading["joints"] is None) == (seen.joints is None)
@@ -57,9 +63,7 @@ def test_odd_frames_have_no_hand_and_do_no_harm() -> None:
     limits = Limits()
     with running(bundled_services(limits), limits) as binding, stream(binding) as page:
         for number, size in enumerate([(1, 1), (3000, 2), (2, 3000), (17, 31)]):
-            blank = io.BytesIO()
-            Image.new("RGB", size).save(blank, "JPEG")
-            page.send(frame(number, blank.getvalue()))
+            page.send(frame(number, as_jpeg(Image.new("RGB", size))))
             assert received(page)["problem"] == "too_dark"
 
 
