@@ -6,7 +6,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup setup-launch train test test-launch test-long bench model baselines lint doctor ci clean
+.PHONY: help setup setup-launch setup-browser train test test-launch test-long bench model baselines lint doctor ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s  %s\n' "$$name" "$$text"; done
@@ -17,16 +17,19 @@ setup: ## install what is missing: system packages, .venv, torch, Horovod
 setup-launch: setup ## what the launch tests start besides: SLURM, munge, sshd, buildah
 	@launch/setup_launch.sh
 
+setup-browser: setup ## what the tests of the live page start besides: Chromium
+	@launch/setup_browser.sh
+
 train: setup ## train on all GPUs or cores of this machine: make train ARGS="--epochs 3"
 	@launch/train.sh $(ARGS)
 
-test: setup ## the tests of seconds
+test: setup-browser ## the tests of seconds
 	@$(BIN)/python -m pytest -m "not long and not launch" $(ARGS)
 
 test-launch: setup-launch ## real launches: a SLURM cluster, several hosts, ranks killed
 	@$(BIN)/python -m pytest -m "launch and not long" $(ARGS)
 
-test-long: setup-launch ## all tests, those of minutes too
+test-long: setup-launch setup-browser ## all tests, those of minutes too
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: setup ## measure this machine against the usual ways: half an hour, a table, JSON and a plot

@@ -6,7 +6,7 @@
 # TORCH_INDEX_URL=…               the one package index for torch and torchvision (default: pip's own; on Linux without
 #                                 an NVIDIA GPU also PyTorch's index of CPU builds, where it can be reached)
 # HOROVOD_ASL_WITHOUT_HOROVOD=1   leave Horovod and MPI out: the backends serial, dp and ddp need neither
-# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe out: `prepare` finds hands by it, and the bundled model needs it
+# HOROVOD_ASL_WITHOUT_HANDS=1     leave MediaPipe out: `prepare` finds hands by it, the bundled model and `live` need it
 # HOROVOD_ASL_WITHOUT_DEV=1       leave out what the tests and the linters need
 # HOROVOD_GPU_OPERATIONS=… etc.   see launch/build_horovod.sh
 # pip's own settings (PIP_…, pip.conf) hold here too.
@@ -58,7 +58,7 @@ stamp() {
 
 # The extras of setup.cfg that are asked for.
 extras() {
-    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_HANDS" ] || echo hands; echo export; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
+    { [ -n "$WITHOUT" ] || echo horovod; [ -n "$WITHOUT_HANDS" ] || echo hands live; echo export; [ -n "$WITHOUT_DEV" ] || echo dev; } | xargs
 }
 
 is_ready() {
@@ -137,6 +137,17 @@ system_packages() {
     say "system packages: installed in $took s"
     [ -n "$(find_python)" ] || die "there is still no Python 3.11 or newer that can make an environment" \
         "Install one (python3.11 and python3.11-venv), or name one: PYTHON=/path/to/python3.11 make setup"
+}
+
+# `live` speaks by espeak-ng where the browser has no voice. All else works without it, so a failure is said, no more.
+speech() {
+    local sudo=()
+    if [ -n "$WITHOUT_HANDS" ] || command -v espeak-ng >/dev/null; then return; fi
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    if { command -v apt-get && "${sudo[@]}" apt-get update &&
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends espeak-ng; } >>"$LOG" 2>&1
+    then say "speech: installed espeak-ng"
+    else say "speech: espeak-ng could not be installed, so only browsers speak (apt-get install espeak-ng)"; fi
 }
 
 # horovodrun looks for `localhost` first of all; a bare root (debootstrap's) has no /etc/hosts.
@@ -258,6 +269,7 @@ if is_ready; then echo "set-up: ready"; exit; fi
 date >"$LOG"
 rm -f "$VENV/.ready"
 system_packages
+speech
 address_of_localhost
 environment
 torch_and_torchvision

@@ -4,9 +4,9 @@
     horovod-asl doctor --json      the same as one JSON object, for a bug report or a script
 
 It prints versions, devices, the threads that torch would take, MediaPipe and the hand models, what `export` needs,
-what live use may need, MPI, Horovod's controllers and operations, the launcher that started this process, network,
-disk and shared memory, and developers' tools; then a row for each thing that is missing: what it is needed for, and
-the command that gets it.
+what `live` and `translate` need, MPI, Horovod's controllers and operations, the launcher that started this process,
+network, disk and shared memory, and developers' tools; then a row for each thing that is missing: what it is needed
+for, and the command that gets it.
 
 It works where Horovod, MPI or even torch are missing or broken. The exit code is 0 when training can run at all,
 which is when torch can be imported, and 1 otherwise.
@@ -117,8 +117,22 @@ def find_missing(report: dict[str, Any]) -> list[Missing]:
             for name, version in report["export"].items()
             if version is None
         ),
+        *_missing_for_live(report["live"]),
         *packages,
     ]
+
+
+def _missing_for_live(live: dict[str, Any]) -> list[Missing]:
+    remedy = f"{_SETUP}, or: pip install 'horovod_asl[live]'"
+    rows = [Missing(name, use, remedy) for name, use in machine.LIVE_PACKAGES.items() if live[name] is None]
+    if live["espeak_ng"] is None:
+        needed_for = "translate --speak; live, where the browser has no voice"
+        rows.append(Missing("espeak-ng", needed_for, f"{_SETUP}, or: apt-get install espeak-ng"))
+    if live["cameras"] == []:
+        remedy = "connect one; in a virtual machine or container, hand /dev/video0 on to it"
+        needed_for = "translate camera:0; live in a browser on this machine"
+        rows.append(Missing("a camera (/dev/video*)", needed_for, remedy))
+    return rows
 
 
 def _missing_torch(report: dict[str, Any]) -> list[Missing]:

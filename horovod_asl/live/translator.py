@@ -32,6 +32,8 @@ class Translation:
         taken: the letters that this frame completed.
         text: all text so far. The word that is being spelled may still change.
         read: what the network says of the hand, without the person's own examples; None without a hand.
+        world: float32 (21, 3), the joints in metres about the hand's centre, as MediaPipe gives them; None without a
+            hand. The page compares a learner's fingers with them.
     """
 
     time_s: float
@@ -42,6 +44,7 @@ class Translation:
     held: Held | None
     taken: list[Letter]
     text: str
+    world: NDArray[np.float32] | None = None
     read: Read | None = None
 
 
@@ -97,6 +100,7 @@ class Translator:
             self._speller.held if self.spells else None,
             self.letters[known:],
             self.text,
+            sighting.world,
             read,
         )
 

@@ -34,6 +34,16 @@ Facts = dict[str, Any]
 GIB = 2**30
 _COMMAND_TIMEOUT_SECONDS = 120
 
+LIVE_PACKAGES = {
+    "onnxruntime": "live, translate: the bundled model without torch",
+    "fastapi": "live: its server",
+    "uvicorn": "live: its server",
+    "websockets": "live: its server",
+    "symspellpy": "live: word suggestions",
+    "av": "translate; films as sources of prepare",
+}
+"""What reads films and the camera as they come: package → needed for. MediaPipe is reported with the hands."""
+
 
 def probe() -> dict[str, Facts]:
     """What a process with torch says: `torch`, `torchvision`, `launcher`, `horovod`; `error` where one failed."""
@@ -161,8 +171,14 @@ def export() -> Facts:
 
 
 def live() -> Facts:
-    """What speaks and what reads a camera or a video, where they are installed."""
-    return {"espeak_ng": shutil.which("espeak-ng"), "pyav": version_of("av")}
+    """What `live` and `translate` need: packages by name, the program that speaks, and this machine's cameras."""
+    packages = {name: version_of(name) for name in LIVE_PACKAGES}
+    return packages | {"espeak_ng": shutil.which("espeak-ng"), "cameras": _cameras()}
+
+
+def _cameras() -> list[str] | None:
+    """Linux names them; None elsewhere, where only the browser knows."""
+    return sorted(map(str, Path("/dev").glob("video*"))) if sys.platform.startswith("linux") else None
 
 
 def developers_tools() -> Facts:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_a_half_set_launcher_is_reported_and_not_fatal(
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "version" in answers[0]["torch"]
     assert "WORLD_SIZE is not" in answers[2]["launcher"]["error"]
+
+
+def test_what_live_needs_is_reported_and_what_is_missing_has_a_remedy(report: dict[str, Any]) -> None:
+    live = report["live"]
+    names = ["onnxruntime", "fastapi", "uvicorn", "websockets", "symspellpy", "av"]
+    assert {name: live[name] for name in names} == {name: importlib.metadata.version(name) for name in names}
+    assert live["espeak_ng"] == shutil.which("espeak-ng")
+    assert live["cameras"] == sorted(str(path) for path in Path("/dev").glob("video*"))
+
+    without = copy.deepcopy(report)
+    without["live"] = dict.fromkeys(names) | {"espeak_ng": None, "cameras": []}
+    found = {row.what: row for row in doctor.find_missing(without)}
+    assert all(found[name].remedy.endswith("pip install 'horovod_asl[live]'") for name in names)
+    assert "apt-get install espeak-ng" in found["espeak-ng"].remedy
+    assert "live" in found["a camera (/dev/video*)"].needed_for
+    elsewhere = copy.deepcopy(report)
+    elsewhere["live"]["cameras"] = None  # not Linux
+    assert not [row for row in doctor.find_missing(elsewhere) if "camera" in row.what]
 
 
 def test_it_tries_mediapipe_with_the_hand_models(report: dict[str, Any]) -> None:

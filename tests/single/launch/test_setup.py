@@ -261,6 +261,58 @@ def test_a_gpu_without_the_cuda_toolkit_stops_and_says_how_to_go_on(checkout: Pa
     assert run(checkout / "launch" / "setup.sh", path=path, HOROVOD_CUDA_HOME=toolkit).returncode == 1
 
 
+def speech_asked(checkout: Path, bare: Path, **variables: str) -> tuple[list[str], str]:
+    """What a set-up on a machine without espeak-ng asks of apt-get for speech, and what it says."""
+    stub_venv(checkout)
+    (checkout / "asked").unlink(missing_ok=True)
+    asked = {"HOROVOD_ASL_WITHOUT_HOROVOD": "1", "HOROVOD_ASL_WITHOUT_HANDS": "0"} | variables
+    answer = run(checkout / "launch" / "setup.sh", path=bare, **asked)
+    assert answer.returncode == 0, answer.stderr
+    (checkout / ".venv" / ".ready").unlink()
+    lines = (checkout / "asked").read_text().splitlines() if (checkout / "asked").exists() else []
+    return [line for line in lines if "espeak" in line], answer.stdout
+
+
+def test_speech_is_installed_where_it_can_be_and_never_stops_the_set_up(checkout: Path, bare: Path) -> None:
+    stub(bare, "id", "echo 0")
+    stub(bare, "getent", "exit 0")
+    stub(bare, "apt-cache", "exit 0")
+    stub(bare, "apt-get", 'echo "$*" >>asked')
+    asked, said = speech_asked(checkout, bare)
+    assert asked == ["install -y --no-install-recommends espeak-ng"]
+    assert "speech: installed espeak-ng" in said
+    assert re.search("installed with hands live export dev", said)
+
+    stub(bare, "apt-get", 'case "$*" in *espeak*) exit 100 ;; esac')
+    assert "only browsers speak (apt-get install espeak-ng)" in speech_asked(checkout, bare)[1]
+    stub(bare, "espeak-ng", "")
+    assert "speech" not in speech_asked(checkout, bare)[1]
+    (bare / "espeak-ng").unlink()
+    without, said = speech_asked(checkout, bare, HOROVOD_ASL_WITHOUT_HANDS="1")
+    assert without == []
+    assert re.search("installed with export dev", said)
+
+
+def test_the_browser_of_the_tests_is_installed_where_it_can_be_and_never_stops_them(
+    checkout: Path, bare: Path
+) -> None:
+    def set_up() -> str:
+        answer = run(checkout / "launch" / "setup_browser.sh", path=bare)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    assert "no Debian or Ubuntu, so these tests are skipped" in set_up()
+    stub(bare, "apt-get", 'echo "$*" >>asked')
+    stub(bare, "id", "echo 1000")
+    assert "neither root nor can use sudo, so these tests are skipped" in set_up()
+    stub(bare, "id", "echo 0")
+    assert "has no program of that name" in set_up()
+    assert (checkout / "asked").read_text().splitlines()[-1].endswith("install -y --no-install-recommends chromium")
+    stub(bare, "apt-get", f"echo '#!/bin/bash' >{bare}/chromium; chmod +x {bare}/chromium")
+    assert "installed in" in set_up()
+    assert set_up() == "set-up for browser tests: ready\n"
+
+
 @pytest.mark.parametrize(
     "file", ["setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/build_horovod.sh"]
 )

@@ -16,7 +16,7 @@ from PIL import Image
 from horovod_asl.inference.folder import NO_LABEL, load_folder, load_photos
 from horovod_asl.inference.readers import PixelReader
 from horovod_asl.photos import decode as decode_module
-from horovod_asl.photos.decode import PhotoError, decode_photo
+from horovod_asl.photos.decode import PhotoError, decode_photo, decode_upright
 from horovod_asl.photos.hashing import distance, phash
 from tests.conftest import draw_photo
 
@@ -301,3 +301,27 @@ def test_a_folder_and_a_list_are_decoded_alike_and_say_what_they_left_out(frames
     assert load_photos([frames / "A"], reader=PixelReader(32)).paths == sorted(
         str(p) for p in (frames / "A").iterdir()
     )
+
+
+@pytest.mark.parametrize(("size", "most", "expected"), [((60, 40), 100, (60, 40)), ((60, 40), 30, (30, 20))])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_upright_picture_keeps_its_shape_and_is_at_most_so_large(kind, size, most, expected):
+    picture = draw_photo(5, size)
+    data = encoded(picture, kind)
+    decoded = Image.open(io.BytesIO(data)).convert("RGB").resize(expected, Image.Resampling.BILINEAR)
+    pixels = decode_upright(data, most)
+    assert pixels.shape == (expected[1], expected[0], 3)
+    assert difference(pixels, np.asarray(decoded)) <= (0 if kind == "PNG" else 2)
+
+
+def test_an_upright_picture_is_turned_and_refused_as_others_are():
+    picture = draw_photo(6, (60, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode_upright(encoded(picture, "JPEG", exif=exif, quality=95), 100)
+    assert turned.shape == (60, 40, 3)
+    assert difference(turned, np.asarray(picture.rotate(-90, expand=True))) < 4
+    with pytest.raises(PhotoError, match=r"too large: 1\.2 megapixels, the limit is 1"):
+        decode_upright(png_of_chunks(1200, 1000, 8, 2, b""), 100, max_megapixels=1)
+    with pytest.raises(PhotoError, match="empty"):
+        decode_upright(b"", 100)
