@@ -89,6 +89,18 @@ def decode_photo(data: bytes, image_size: int, *, max_megapixels: float = MAX_ME
         return _pad_to_square(fitted, image_size)
 
 
+def decode_upright(data: bytes, most_px: int, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+    """The photo in `data` as uint8 (height, width, 3), RGB, upright, not padded; a longer side above `most_px` is
+    reduced to it.
+
+    Raises PhotoError as `decode_photo`.
+    """
+    with _reasons():
+        side = min(max(_open(data, max_megapixels).size), most_px)
+        picture = _plain_jpeg(data, side, max_megapixels) or _any_picture(data, side, max_megapixels)
+        return np.asarray(picture)
+
+
 def decode_picture(picture: Image.Image, image_size: int) -> Pixels:
     """An open picture of any mode as `decode_photo` gives the file that it would be; the picture stays as it is.
 
