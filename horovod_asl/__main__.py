@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "export": "a run as an ONNX file, or as the bundled model",
     "crossval": "leave one source or person out at a time, and report each",
     "compare": "the same job under serial, dp, ddp and horovod, in one table",
+    "draw": "a film of a drawn hand that spells a text",
     "doctor": "what is installed here, and what is missing for what",
 }
 

@@ -17,7 +17,7 @@ from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.live.decoder import Frame, Search, Segment
 from horovod_asl.live.language import START, SYMBOLS, shipped_letter_model
 from horovod_asl.live.motion import Motion
-from horovod_asl.live.strokes import STILL, Stroke, Strokes
+from horovod_asl.live.strokes import STILL, TIPS, Stroke, Strokes
 from horovod_asl.live.tracker import Sighting
 
 _COLUMNS = np.array([CLASS_INDEX[name] for name in SYMBOLS])
@@ -45,6 +45,12 @@ class Settings:
     """The weight of the language model."""
     again: float = 4.0
     """The price of the same letter once more, without a slide or a release."""
+    repeat: float = 8.0
+    """How much a slide or a release takes off that price."""
+    drawn: float = 0.8
+    """J and Z are read only where the finger that draws them has just gone this far, in palm lengths."""
+    twice: float = 0.8
+    """A letter is signed twice only if it is seen for this many times the signer's pace."""
     slowest_hold_s: float = 0.35
     """How long the first letters are held before they are taken."""
     quickest_hold_s: float = 0.12
@@ -93,7 +99,8 @@ class Speller:
         self._frames: list[_Seen] = []  # since the last letter that is settled
         self._context = START, START
         self._begun_s: float | None = None  # when the last letter began
-        self._pace_s = 2.0
+        self._pace_s = 0.7
+        self._best, self._best_s, self._same_s = -1, -1e9, -1e9
         self._hand_s: float | None = None  # when a hand was last seen
         self.current: list[Letter] = []
         self.held: Held | None = None
@@ -101,8 +108,17 @@ class Speller:
     def feed(self, sighting: Sighting) -> list[Letter]:
         """The letters that this frame settles, in order; then `current` and `held` are those of this frame."""
         step_s = sighting.time_s - self._frames[-1].time_s if self._frames else self._settings.frame_s
-        self._extend(_Seen(sighting.time_s, _probabilities(sighting), self._motion.speed(sighting), step_s))
-        stroke = self._strokes.feed(sighting)
+        place = self._motion.feed(sighting)
+        row = _probabilities(sighting)
+        self._watch(row, sighting.time_s)
+        self._extend(
+            _Seen(
+                sighting.time_s, row, place.speed if place else 0.0, step_s,
+                repeats=place is not None and self._motion.repeats() and sighting.time_s - self._same_s > self._settings.twice * self._pace_s,
+                moved=tuple(letter for letter, joint in TIPS.items() if place is not None and self._motion.travel(joint) >= self._settings.drawn),
+            )
+        )
+        stroke = self._strokes.feed(sighting, place)
         if stroke is not None:
             self._redo(stroke)
         self._read()
@@ -123,6 +139,14 @@ class Speller:
             self._go_on_after(segments)
         return letters
 
+    def _watch(self, row: NDArray[np.float64], now_s: float) -> None:
+        """For how long the likeliest class has been the same, but for lapses."""
+        best = int(row.argmax())
+        if best == self._best:
+            self._best_s = now_s
+        elif now_s - self._best_s > 0.15:
+            self._best, self._best_s, self._same_s = best, now_s, now_s
+
     def _extend(self, seen: _Seen) -> None:
         self._frames.append(seen)
         self._search.extend(self._evidence(seen))
@@ -139,12 +163,14 @@ class Speller:
     def _evidence(self, seen: _Seen) -> Frame:
         settings = self._settings
         weight = min(seen.step_s, 2 * settings.frame_s) / settings.frame_s
-        row = _with_movements(seen.row, seen.stroke)
+        row = _with_movements(seen)
         mixed = (1 - settings.doubt) * row + settings.doubt / len(row)
-        moving = 0.0 if seen.stroke else min(seen.speed / settings.moving, 1.0)
+        still = 1 - sum(row[CLASS_INDEX[letter]] for letter in STILL)  # J and Z are letters in motion
+        moving = still * min(seen.speed / settings.moving, 1.0)
         between = settings.between_still + moving * (settings.between_moving - settings.between_still)
         between = max(between, float(mixed[_NOTHING]))
-        return Frame(weight * np.log(mixed[_COLUMNS]), weight * float(np.log(between)), settings.again)
+        again = settings.again - settings.repeat * seen.repeats
+        return Frame(weight * np.log(mixed[_COLUMNS]), weight * float(np.log(between)), again)
 
     def _segments(self) -> list[Segment]:
         segments, _, _ = self._search.segments()
@@ -211,7 +237,7 @@ class Speller:
 
     def _confidence(self, segment: Segment) -> float:
         frames = self._frames[max(segment.first, 0) : segment.last + 1]
-        rows = [_with_movements(seen.row, seen.stroke) for seen in frames]
+        rows = [_with_movements(seen) for seen in frames]
         return float(np.mean([row[_COLUMNS[segment.symbol]] for row in rows])) if rows else 1.0
 
 
@@ -219,26 +245,29 @@ class Speller:
 class _Seen:
     """A frame: its time, the network's probabilities float64 (29,), the hand's speed, the time since the last one.
 
-    `stroke` is the letter of whose movement it is a part, or "".
+    `repeats` says that the hand has just slid or let go; `stroke` is the letter of whose movement it is a part, or "".
     """
 
     time_s: float
     row: NDArray[np.float64]
     speed: float
     step_s: float
+    repeats: bool = False
+    moved: tuple[str, ...] = ()
     stroke: str = ""
 
 
-def _with_movements(row: NDArray[np.float64], stroke: str) -> NDArray[np.float64]:
+def _with_movements(seen: _Seen) -> NDArray[np.float64]:
     """A frame of a movement is J or Z; without one it is I or D: the network, which sees one frame, cannot tell."""
-    row = row.copy()
-    if stroke:
+    row = seen.row.copy()
+    if seen.stroke:
         row[:] = (1 - _STROKE_SURE) / (len(row) - 1)
-        row[CLASS_INDEX[stroke]] = _STROKE_SURE
+        row[CLASS_INDEX[seen.stroke]] = _STROKE_SURE
         return row
     for moved, still in STILL.items():
-        row[CLASS_INDEX[still]] += row[CLASS_INDEX[moved]]
-        row[CLASS_INDEX[moved]] = 0.0
+        if moved not in seen.moved:
+            row[CLASS_INDEX[still]] += row[CLASS_INDEX[moved]]
+            row[CLASS_INDEX[moved]] = 0.0
     return row
 
 

@@ -14,12 +14,13 @@ from types import MappingProxyType
 import numpy as np
 
 from horovod_asl.labels import CLASS_INDEX
-from horovod_asl.live.motion import palm_length
+from horovod_asl.live.motion import Place
 from horovod_asl.live.tracker import Sighting
 
 STILL: Mapping[str, str] = MappingProxyType({"J": "I", "Z": "D"})
 """What a letter that is a movement is when it is held still."""
-_TIP = {"J": 20, "Z": 8}
+TIPS: Mapping[str, int] = MappingProxyType({"J": 20, "Z": 8})
+"""The tip of the finger that draws a letter."""
 _SHAPES = {"J": ("I", "J", "Y"), "Z": ("D", "Z", "X", "G", "L", "Q", "P")}
 """What the network makes of the hand while it draws."""
 _LONGEST_S = 1.6
@@ -46,26 +47,28 @@ class Strokes:
     """The movements of one hand, frame by frame."""
 
     def __init__(self) -> None:
-        self._paths: dict[str, list[_Point]] = {letter: [] for letter in _TIP}
+        self._paths: dict[str, list[_Point]] = {letter: [] for letter in TIPS}
         self._frame = 0
 
-    def feed(self, sighting: Sighting) -> Stroke | None:
+    def feed(self, sighting: Sighting, place: Place | None) -> Stroke | None:
         """The movement that this frame completes or goes on with."""
         self._frame += 1
         for letter, path in self._paths.items():
-            self._extend(letter, path, sighting)
+            self._extend(letter, path, sighting, place)
             if len(path) >= _FEWEST and _DRAWN[letter](path):
                 return Stroke(letter, self._frame - path[0].frame + 1)
         return None
 
-    def _extend(self, letter: str, path: list[_Point], sighting: Sighting) -> None:
+    def _extend(
+        self, letter: str, path: list[_Point], sighting: Sighting, place: Place | None
+    ) -> None:
         while path and path[0].time_s < sighting.time_s - _LONGEST_S:
             del path[0]
-        if not _has_shape(letter, sighting):
+        if place is None or not _has_shape(letter, sighting):
             if path and sighting.time_s - path[-1].time_s > _LAPSE_S:
                 path.clear()
             return
-        point = _point(letter, sighting, self._frame)
+        point = _point(letter, place, sighting.right, self._frame)
         if path and point.far_from(path[-1]):
             path.clear()
         path.append(point)
@@ -87,13 +90,11 @@ class _Point:
         return float(np.hypot(self.x - before.x, self.y - before.y)) > reach
 
 
-def _point(letter: str, sighting: Sighting, frame: int) -> _Point:
-    assert sighting.points is not None
-    points = sighting.points.astype(np.float64) / palm_length(sighting.points.astype(np.float64))
-    points[:, 0] *= 1 if sighting.right else -1
-    knuckle, tip = points[_TIP[letter] - 3], points[_TIP[letter]]
+def _point(letter: str, place: Place, right: bool, frame: int) -> _Point:
+    joints = place.joints * [1 if right else -1, 1]
+    knuckle, tip = joints[TIPS[letter] - 3], joints[TIPS[letter]]
     pointing = float(np.arctan2(*(tip - knuckle)[::-1]))
-    return _Point(frame, sighting.time_s, float(tip[0]), float(tip[1]), pointing)
+    return _Point(frame, place.time_s, float(tip[0]), float(tip[1]), pointing)
 
 
 def _has_shape(letter: str, sighting: Sighting) -> bool:
@@ -111,7 +112,7 @@ def _draws_j(path: list[_Point]) -> bool:
     for last in range(1, len(path)):
         if path[last].y < path[last - 1].y - _UNSTEADY or path[first].y > path[last].y:
             first = last
-        far = path[last].y - path[first].y >= _DROP and last - first >= 2
+        far = path[last].y - path[first].y >= _DROP and last - first >= _FEWEST
         if far and np.ptp(turned[first:]) >= _TURN:
             return True
     return False

@@ -88,14 +88,14 @@ def _patches(capsules: Capsules, run: slice, size: int) -> tuple[Array, list[lis
     return cone_heights(x[:, None, :], y[:, :, None], start, end, ra, rb), corners
 
 
-def draw(capsules: Capsules, size: int) -> Surface:
-    """Draw the cones on `size` × `size` pixels, nearest on top."""
+def draw(capsules: Capsules, size: int, across: int) -> Surface:
+    """Draw the cones on `size` × `size` pixels, nearest on top; `across` as for `blurred`."""
     height = np.full((size, size), FAR, np.float32)
     part = np.full((size, size), -1, np.int8)
     first = 0
     for number, length in enumerate(capsules.runs):
         if number == capsules.soft_runs:
-            height = softened(height)
+            height = softened(height, across)
         patches, corners = _patches(capsules, slice(first, first + length), size)
         side = patches.shape[1]
         for index, (new, (x, y)) in enumerate(zip(patches, corners, strict=True), first):
@@ -127,26 +127,28 @@ def _spread(image: Array, centre: int, passes: int) -> Array:
     return image * np.float32((centre + 2.0) ** (-2 * passes))
 
 
-def _smeared(image: Array) -> Array:
-    """A blur over about a 32nd of the picture, done on fewer rows and columns for speed."""
-    size = len(image)
-    if size < 96 or size % 2:
+def _smeared(image: Array, across: int) -> Array:
+    """A blur over about a 32nd of `across`, done on fewer rows and columns for speed."""
+    if across < 96 or len(image) % 2:
         return _spread(image, centre=1, passes=2)
     rows = image[0::2] + image[1::2]
-    half = _smeared((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25))
+    half = _smeared((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25), across // 2)
     return _spread(half.repeat(2, axis=0).repeat(2, axis=1), centre=2, passes=1)
 
 
-def blurred(height: Array) -> tuple[Array, Array]:
-    """The height's mean over what is drawn within about a 32nd of the picture, and the share of that, 0–1."""
+def blurred(height: Array, across: int) -> tuple[Array, Array]:
+    """The height's mean over what is drawn within about a 32nd of `across`, and the share of that, 0–1.
+
+    `across` is the side of a picture that the hand fills, in pixels; of a photo of a hand it is the photo's side.
+    """
     drawn = (height > FAR / 2).astype(np.float32)
-    total, cover = (_smeared(image) for image in (height * drawn, drawn))
+    total, cover = (_smeared(image, across) for image in (height * drawn, drawn))
     return np.asarray(total / np.maximum(cover, np.float32(1 / 81)), np.float32), cover
 
 
-def softened(height: Array) -> Array:
+def softened(height: Array, across: int) -> Array:
     """The same shape with the seams inside it smoothed away and its round rim kept."""
-    smooth, cover = blurred(height)
+    smooth, cover = blurred(height, across)
     inside = np.clip((cover - np.float32(0.6)) / np.float32(0.4), 0, 1)
     return np.where(height > FAR / 2, height + inside * (smooth - height), FAR)
 

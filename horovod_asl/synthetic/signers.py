@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from horovod_asl.labels import CLASS_INDEX, NUM_CLASSES
 from horovod_asl.synthetic.pose import POSES, Pose, jittered
 
+MOVING = ("J", "Z")
+"""The letters that are movements."""
+
 Angles = NDArray[np.float64]
 """Yaw, pitch and roll of a hand in degrees, (3,), as `pose.Pose.view`."""
 
@@ -39,22 +42,31 @@ def pose_of(label: str, rng: np.random.Generator, *, seed: int, recording: int, 
         rng: of the photo: it draws the moment of J and Z. The signer's ways are drawn from `seed` and `recording`.
         variety: 1 for people as they differ; 0 gives `pose.POSES`.
     """
+    if label not in MOVING or variety == 0:
+        return held(label, seed=seed, recording=recording, variety=variety)
+    view = _between(_J_DEG, rng.uniform(_J_FROM, 1.0)) if label == "J" else _between(_Z_DEG, rng.uniform())
+    return held(label, seed=seed, recording=recording, variety=variety, view=view)
+
+
+def held(label: str, *, seed: int, recording: int, variety: float, view: Angles | None = None) -> Pose:
+    """The sign as this signer holds it, in all photos alike.
+
+    Args:
+        view: what others would show, a moment of J or Z; None: as in `pose.POSES`.
+        seed, recording, variety: as for `pose_of`.
+    """
     pose = POSES[label]
     if variety == 0:
-        return pose
+        return pose if view is None else replace(pose, view=tuple(view))
     camera = np.random.default_rng([seed, recording, NUM_CLASSES, 0, 1]).normal(0.0, _CAMERA_SIGMA_DEG)
     own = np.random.default_rng([seed, recording, CLASS_INDEX[label], 0, 1])
     pose = jittered(pose, own, degrees=variety * _JOINT_SIGMA_DEG)
     turned = camera + own.normal(0.0, _SIGN_SIGMA_DEG)
     turned[2] += own.normal(0.0, _MORE_TILT_SIGMA_DEG.get(label, 0.0))
-    view = np.array(pose.view, np.float64)
+    shown = np.array(pose.view if view is None else view, np.float64)
     if label in _YAW_DEG:
-        view[0] += variety * (own.uniform(*_YAW_DEG[label]) - view[0])
-    elif label == "J":
-        view = _between(_J_DEG, rng.uniform(_J_FROM, 1.0))
-    elif label == "Z":
-        view = _between(_Z_DEG, rng.uniform())
-    return replace(pose, view=tuple(view + variety * turned))
+        shown[0] += variety * (own.uniform(*_YAW_DEG[label]) - shown[0])
+    return replace(pose, view=tuple(shown + variety * turned))
 
 
 def _between(moments: NDArray[np.float64], time: float) -> Angles:

@@ -185,12 +185,18 @@ def _lit(albedo: Array, pixels: Pixels, hidden: Array, deep: Array, light: Light
     return np.asarray(albedo * diffuse + (0.05 * gloss)[:, None] * lamp)
 
 
-def paint(flesh: Flesh, skin: Skin, light: Light, size: int) -> tuple[Array, Array]:
-    """Draw the hand: linear light (size, size, 3), nought beside it, and coverage (size, size), 0 or 1."""
-    surface = draw(flesh.capsules, size)
+def paint(
+    flesh: Flesh, skin: Skin, light: Light, size: int, *, across: int | None = None
+) -> tuple[Array, Array]:
+    """Draw the hand: linear light (size, size, 3), nought beside it, and coverage (size, size), 0 or 1.
+
+    `across` as for `raster.blurred`; None: the picture's own side.
+    """
+    across = size if across is None else across
+    surface = draw(flesh.capsules, size, across)
     pixels = _pixels(surface, flesh)
     hidden = _hidden(surface, pixels, _f32(light.direction), flesh.scale)
-    hollow = blurred(surface.height)[0][pixels.rows, pixels.cols] - pixels.height
+    hollow = blurred(surface.height, across)[0][pixels.rows, pixels.cols] - pixels.height
     deep = np.clip(hollow / np.float32(0.10 * flesh.scale), 0, 1)
     radiance = _lit(_albedo(pixels, skin), pixels, hidden, deep, light)
     rim = 0.35 * (1 - pixels.normal[:, 2]) ** 3
