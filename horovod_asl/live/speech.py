@@ -66,7 +66,7 @@ def _with_its_length(streamed: bytes) -> bytes:
         with wave.open(io.BytesIO(streamed)) as sound:
             return _wav(sound.readframes(sound.getnframes()), sound.getframerate())
     except (wave.Error, EOFError) as error:
-        raise UserError("espeak-ng gave no sound: try `espeak-ng hello`, and install it anew if that fails") from error
+        raise UserError("espeak-ng gave no sound: if `espeak-ng hello` fails, too, install it anew") from error
 
 
 def _wav(samples: bytes, rate_hz: int) -> bytes:

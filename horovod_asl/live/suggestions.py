@@ -135,7 +135,7 @@ def _singled(word: str) -> str:
 
 def _symspell() -> Any:
     try:
-        import symspellpy
+        import symspellpy  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError(
             "word suggestions need symspellpy, not installed here: pip install 'horovod_asl[live]', or in a checkout "

@@ -83,8 +83,9 @@ class FilmStream:
         """The frames, their times growing. DamagedFilmError after the last frame before the damage."""
         first_s = last_s = None
         for frame in self._decoded():
-            time_s = frame.time
-            if time_s is None:  # raw streams have no times
+            if frame.pts is not None:
+                time_s = frame.time
+            else:  # raw streams have no times
                 time_s = 0.0 if last_s is None else last_s + 1 / self.fps
             if last_s is not None and time_s <= last_s:
                 continue
@@ -113,14 +114,14 @@ class FilmStream:
                 raise DamagedFilmError(f"it is damaged ({fault})")
         self._require_whole(ended_s)
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[Any]:
         packets = self._container.demux()
         try:
             yield from packets
         except (self._av.FFmpegError, OSError) as error:
             raise DamagedFilmError(f"it is damaged ({words(error)})") from error
 
-    def _frames_of(self, packet: av.Packet) -> tuple[list[av.VideoFrame], str]:
+    def _frames_of(self, packet: Any) -> tuple[list[av.VideoFrame], str]:
         """The whole frames of a packet, and what is wrong with it or with the frame after them."""
         if packet.is_corrupt:
             return [], "a part of the file is missing"
