@@ -141,8 +141,9 @@ def _write_annotated(film: FilmText, path: Path, source_fps: float) -> None:
     from horovod_asl.translation.annotate import annotated
 
     fps = max(round(min(source_fps, _ANNOTATED_FPS)), 1)
-    size, frames = annotated(film, fps)
-    write_film(path, frames, size, fps)
+    if (drawn := annotated(film, fps)) is not None:
+        size, frames = drawn
+        write_film(path, frames, size, fps)
 
 
 def _write(config: TranslateConfig, film: FilmText) -> None:

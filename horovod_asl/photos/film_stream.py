@@ -83,10 +83,8 @@ class FilmStream:
         """The frames, their times growing. DamagedFilmError after the last frame before the damage."""
         first_s = last_s = None
         for frame in self._decoded():
-            if frame.pts is not None:
-                time_s = frame.time
-            else:  # raw streams have no times
-                time_s = 0.0 if last_s is None else last_s + 1 / self.fps
+            next_s = 0.0 if last_s is None else last_s + 1 / self.fps
+            time_s = next_s if frame.pts is None else frame.time  # raw streams have no times
             if last_s is not None and time_s <= last_s:
                 continue
             first_s = time_s if first_s is None else first_s

@@ -22,15 +22,15 @@ _SHADE, _WHITE, _RING = (0, 0, 0, 160), (255, 255, 255, 255), (255, 210, 63, 255
 _AROUND_HAND = 0.15  # of the hand's longer side
 
 
-def annotated(film: FilmText, fps: int) -> tuple[tuple[int, int], Iterator[Pixels]]:
+def annotated(film: FilmText, fps: int) -> tuple[tuple[int, int], Iterator[Pixels]] | None:
     """The width and height, and the frames, `fps` a second, of `film` with what was read of it.
 
-    Reads the first frame at once, and the others as the frames are taken. UserError where there is none.
+    Reads the first frame at once, and the others as the frames are taken. None where there is no frame.
     """
     steps = iter(film)
     first = next(steps, None)
-    if first is None:  # stopped before it began
-        return (16, 16), iter(())
+    if first is None:
+        return None
     height, width = (max(16, side - side % 2) for side in first.frame.pixels.shape[:2])
     return (width, height), at_rate(_drawn(film, chain([first], steps), (width, height)), fps)
 
