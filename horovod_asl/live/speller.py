@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from horovod_asl.labels import CLASS_INDEX
 from horovod_asl.live.decoder import Frame, Search, Segment
 from horovod_asl.live.language import START, SYMBOLS, shipped_letter_model
-from horovod_asl.live.motion import Motion
+from horovod_asl.live.motion import Motion, Place
 from horovod_asl.live.strokes import STILL, TIPS, Stroke, Strokes
 from horovod_asl.live.tracker import Sighting
 
@@ -111,13 +111,8 @@ class Speller:
         place = self._motion.feed(sighting)
         row = _probabilities(sighting)
         self._watch(row, sighting.time_s)
-        self._extend(
-            _Seen(
-                sighting.time_s, row, place.speed if place else 0.0, step_s,
-                repeats=place is not None and self._motion.repeats() and sighting.time_s - self._same_s > self._settings.twice * self._pace_s,
-                moved=tuple(letter for letter, joint in TIPS.items() if place is not None and self._motion.travel(joint) >= self._settings.drawn),
-            )
-        )
+        seen = _Seen(sighting.time_s, row, 0.0, step_s)
+        self._extend(seen if place is None else self._in_motion(seen, place))
         stroke = self._strokes.feed(sighting, place)
         if stroke is not None:
             self._redo(stroke)
@@ -138,6 +133,12 @@ class Speller:
         if segments:
             self._go_on_after(segments)
         return letters
+
+    def _in_motion(self, seen: _Seen, place: Place) -> _Seen:
+        settings, motion = self._settings, self._motion
+        long_enough = seen.time_s - self._same_s > settings.twice * self._pace_s
+        moved = tuple(letter for letter, tip in TIPS.items() if motion.travel(tip) >= settings.drawn)
+        return replace(seen, speed=place.speed, repeats=motion.repeats() and long_enough, moved=moved)
 
     def _watch(self, row: NDArray[np.float64], now_s: float) -> None:
         """For how long the likeliest class has been the same, but for lapses."""
@@ -245,7 +246,8 @@ class Speller:
 class _Seen:
     """A frame: its time, the network's probabilities float64 (29,), the hand's speed, the time since the last one.
 
-    `repeats` says that the hand has just slid or let go; `stroke` is the letter of whose movement it is a part, or "".
+    `repeats`: the hand has just slid or let go. `moved`: the letters whose finger has just gone far enough to draw
+    them. `stroke`: the letter of whose movement it is a part, or "".
     """
 
     time_s: float

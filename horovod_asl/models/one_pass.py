@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from horovod_asl.models.hand_net import HandNet, Reading, unrotated
+from horovod_asl.models.hand_net import HandNet, Reading
+from horovod_asl.models.hand_view import unrotated
 
 
 class OnePass(nn.Module):

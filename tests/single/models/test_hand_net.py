@@ -36,7 +36,8 @@ from horovod_asl.hands.record import (
 from horovod_asl.inputs.augment_hands import augment_hands
 from horovod_asl.inputs.pixels import draws, normalise, to_input, to_tensors
 from horovod_asl.labels import NUM_CLASSES
-from horovod_asl.models.hand_net import HandHead, HandNet, TunedTail, _points_in_view, _view_grid, unrotated
+from horovod_asl.models.hand_net import HandHead, HandNet, TunedTail
+from horovod_asl.models.hand_view import _view_grid, points_in_view, unrotated
 from horovod_asl.models.hand_trunk import HandTrunk, _Depthwise
 from horovod_asl.models.registry import build_model, classifier, freeze_backbone
 from horovod_asl.runs.preemption import Outcome, StopSignal
@@ -108,7 +109,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
-    """A dot on the photo is found in the view where `_points_in_view` says, in every augmented view."""
+    """A dot on the photo is found in the view where `points_in_view` says, in every augmented view."""
     rng, checked = np.random.default_rng(1), 0
     for right in (True, False):
         image = rng.uniform(0.35, 0.65, (21, 3)).astype(np.float32)
@@ -131,7 +132,7 @@ def test_landmarks_lie_in_the_view_where_they_lie_in_the_photo() -> None:
                 checked += 1
                 rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
                 centre = torch.stack([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()
-                there = (_points_in_view(view)[0, joint] + 1) * 112 - 0.5
+                there = (points_in_view(view)[0, joint] + 1) * 112 - 0.5
                 assert (centre - there).norm() < 3.0, (right, joint, step)
     assert checked >= 20  # of 24
 
