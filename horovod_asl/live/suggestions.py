@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import groupby
-from math import log
+from math import inf, log
 from typing import Any
 
 from horovod_asl.errors import UserError
@@ -41,7 +41,7 @@ class Suggester:
 
     def __init__(self, words: Mapping[str, int]) -> None:
         self._index = _symspell().SymSpell(max_dictionary_edit_distance=2, prefix_length=6)
-        self._frequencies = dict(words)
+        self._log_frequencies = {word: log(frequency) for word, frequency in words.items()}
         self._sorted = sorted(words)
         self._by_runs: dict[str, list[str]] = defaultdict(list)
         for word, frequency in words.items():
@@ -53,10 +53,10 @@ class Suggester:
         typed = text[text.rfind(" ") + 1 :].lower()
         if not (typed.isascii() and typed.isalpha()):
             return []
-        scores = {word: self._log_frequency(word) - price for word, price in self._corrections(typed).items()}
-        as_it_stands = self._log_frequency(typed)
-        scores = {word: score for word, score in scores.items() if score > as_it_stands}
-        scores.update((word, self._log_frequency(word)) for word in self.completions(typed))
+        logs = self._log_frequencies
+        scores = {word: logs[word] - price for word, price in self._corrections(typed).items()}
+        scores = {word: score for word, score in scores.items() if score > logs.get(typed, -inf)}
+        scores.update((word, logs[word]) for word in self.completions(typed))
         scores.pop(typed, None)
         return [word.upper() for word in heapq.nlargest(MOST_SUGGESTIONS, scores, key=lambda w: (scores[w], w))]
 
@@ -83,9 +83,6 @@ class Suggester:
         for word in self._by_runs.get(_singled(typed), ()):
             prices[word] = abs(len(word) - len(typed)) * _DOUBLE_PRICE
         return prices
-
-    def _log_frequency(self, word: str) -> float:
-        return log(self._frequencies.get(word, 1))
 
 
 class Suggestions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
@@ -19,6 +20,7 @@ Pixels = NDArray[np.uint8]
 END_S = 1.5
 """For so long the last frame stays, with the whole text."""
 _SHADE, _WHITE, _RING = (0, 0, 0, 160), (255, 255, 255, 255), (255, 210, 63, 255)
+_MOST_SHOWN = 300  # characters of the text
 _AROUND_HAND = 0.15  # of the hand's longer side
 
 
@@ -112,6 +114,6 @@ def _draw_held(pen: ImageDraw.ImageDraw, held: Held, unit: int) -> None:
 
 def _tail(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """The end of the text that fits."""
-    while text and font.getlength(text) > width:
-        text = text[1:]
-    return text
+    text = text[-_MOST_SHOWN:]
+    first = bisect_left(range(len(text)), -width, key=lambda start: -font.getlength(text[start:]))
+    return text[first:]
