@@ -85,12 +85,13 @@ class TranslateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success, 1 where the source is damaged, 130 where Ctrl-C ended a film."""
     config = parse(TranslateConfig, argv, prog="horovod-asl translate", description=__doc__)
-    _check_outputs(config)
+    name = expand_home(config.source)
+    _check_outputs(config, Path(name))
 
     from horovod_asl.translation.film_text import stopped_by_ctrl_c
     from horovod_asl.translation.source import is_camera, open_source
 
-    with stopped_by_ctrl_c() as stopped, open_source(expand_home(config.source), config.fps) as source:
+    with stopped_by_ctrl_c() as stopped, open_source(name, config.fps) as source:
         film = _translated(source, config.annotate, stopped)
     print(film.text.strip(), flush=True)
     if not film.text.strip():
@@ -99,18 +100,18 @@ def main(argv: Sequence[str]) -> int:
     if film.fault is not None:
         fail(f"{config.source}: the text ends at {film.seconds:.1f} s: {film.fault}")
         return 1
-    return 130 if stopped() and not is_camera(config.source) else 0
+    return 130 if stopped() and not is_camera(name) else 0
 
 
-def _check_outputs(config: TranslateConfig) -> None:
+def _check_outputs(config: TranslateConfig, source: Path) -> None:
     """UserError for what would fail only after the film was read."""
     from horovod_asl.live.speech import require_speech
     from horovod_asl.photos.film_writer import require_film_name
 
-    taken = {Path(config.source).absolute(): "SOURCE"}
+    taken = {source.resolve(): "SOURCE"}
     for flag, path in config.outputs().items():
         other = taken.setdefault(path.resolve(), flag)
-        if other != flag or path.resolve() == Path(config.source).resolve():
+        if other != flag:
             raise UserError(f"{flag} {path} is the file of {other}, too: name another")
         require_writable(path, flag)
     if config.speak is not None:

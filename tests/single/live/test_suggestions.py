@@ -38,7 +38,9 @@ def suggester(words: dict[str, int]) -> Suggester:
 
 
 @pytest.mark.parametrize("typed", ["helo", "wrld", "informatoin", "pleese", "teh", "xqzt", "schol", "universitty"])
-def test_neighbours_are_those_of_a_search_through_all(suggester: Suggester, words: dict[str, int], typed: str) -> None:
+def test_neighbours_are_those_of_a_search_through_all(
+    suggester: Suggester, words: dict[str, int], typed: str
+) -> None:
     most = 2 if len(typed) >= 6 else 1
     near = {word: distance for word in words if (distance := edits(typed, word)) <= most}
     assert dict(suggester.near(typed)) == near

@@ -1,4 +1,4 @@
-"""All frames of a film in order: right pixels, right times, upright; up to the damage; and a camera's newest frame."""
+"""All frames of a film: in order, with their times, upright, up to the damage; and a camera's newest frame."""
 
 from __future__ import annotations
 
@@ -160,16 +160,20 @@ class Slow:
 def test_a_camera_gives_the_newest_frame_and_says_when_it_is_lost(tmp_path, monkeypatch):
     camera = Slow(film(tmp_path / "a.mp4", 60))
     monkeypatch.setattr(film_stream, "_open_camera", lambda library, number: camera)
-    numbers = []
-    with CameraStream(0) as stream, pytest.raises(DamagedFilmError, match=r"camera:0 was lost \(No such device\)"):
+    numbers: list[int] = []
+
+    def read_slowly(stream: CameraStream) -> None:
         for frame in stream:
             numbers.append(number_of(frame.pixels))
             if numbers[-1] >= 56:
                 camera.closed.set()
                 continue
             before = camera.sent
-            while camera.sent < min(before + 10, 60):  # the caller is slow
+            while camera.sent < min(before + 10, 60):
                 time.sleep(0.005)
+
+    with CameraStream(0) as stream, pytest.raises(DamagedFilmError, match=r"camera:0 was lost \(No such device\)"):
+        read_slowly(stream)
     assert numbers == sorted(numbers)
     assert 3 <= len(numbers) <= 12  # of 60: the others were dropped, not queued
 
