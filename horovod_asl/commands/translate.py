@@ -32,14 +32,14 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from horovod_asl.command_line.checks import require_range
-from horovod_asl.command_line.cli import expand_home, fail, parse, require_writable, write_bytes, write_text
+from horovod_asl.command_line.cli import fail, parse, require_writable, write_bytes, write_text
 from horovod_asl.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _ANNOTATED_FPS = 30.0
 class TranslateConfig:
     """Flags of `translate`."""
 
-    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]] = field(metadata={"is_place": True})
     """A video, a folder of frames, or `camera:0`."""
     json: Path | None = None
     """The file for letters, words and text, for programs."""
@@ -85,13 +85,12 @@ class TranslateConfig:
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 on success, 1 where the source is damaged, 130 where Ctrl-C ended a film."""
     config = parse(TranslateConfig, argv, prog="horovod-asl translate", description=__doc__)
-    name = expand_home(config.source)
-    _check_outputs(config, Path(name))
+    _check_outputs(config)
 
     from horovod_asl.translation.film_text import stopped_by_ctrl_c
     from horovod_asl.translation.source import is_camera, open_source
 
-    with stopped_by_ctrl_c() as stopped, open_source(name, config.fps) as source:
+    with stopped_by_ctrl_c() as stopped, open_source(config.source, config.fps) as source:
         film = _translated(source, config.annotate, stopped)
     print(film.text.strip(), flush=True)
     if not film.text.strip():
@@ -100,15 +99,15 @@ def main(argv: Sequence[str]) -> int:
     if film.fault is not None:
         fail(f"{config.source}: the text ends at {film.seconds:.1f} s: {film.fault}")
         return 1
-    return 130 if stopped() and not is_camera(name) else 0
+    return 130 if stopped() and not is_camera(config.source) else 0
 
 
-def _check_outputs(config: TranslateConfig, source: Path) -> None:
+def _check_outputs(config: TranslateConfig) -> None:
     """UserError for what would fail only after the film was read."""
     from horovod_asl.live.speech import require_speech
     from horovod_asl.photos.film_writer import require_film_name
 
-    taken = {source.resolve(): "SOURCE"}
+    taken = {Path(config.source).resolve(): "SOURCE"}
     for flag, path in config.outputs().items():
         other = taken.setdefault(path.resolve(), flag)
         if other != flag:
