@@ -11,7 +11,8 @@
 On a terminal the text comes letter by letter. Existing files are replaced.
 
 A film that is damaged is read up to the damage: what was read is printed and written, a line on standard error says
-where it ended, and the exit code is 1. Ctrl-C ends a film in the same way, with exit code 130; a camera with 0.
+where it ended, and the exit code is 1. Ctrl-C ends a film in the same way, with exit code 130; a camera with 0. Where a disk is full, the text and the other
+files are still written, and the exit code is 2.
 
 --json writes one object:
 
@@ -30,8 +31,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,23 +84,44 @@ class TranslateConfig:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 on success, 1 where the source is damaged, 130 where Ctrl-C ended a film."""
+    """Run the command.
+
+    Returns: 0 on success; 1 where the source is damaged; 2 where a file could not be written; 130 after Ctrl-C.
+    """
     config = parse(TranslateConfig, argv, prog="horovod-asl translate", description=__doc__)
     _check_outputs(config)
 
     from horovod_asl.translation.film_text import stopped_by_ctrl_c
     from horovod_asl.translation.source import is_camera, open_source
 
+    faults = _Faults()
     with stopped_by_ctrl_c() as stopped, open_source(config.source, config.fps) as source:
-        film = _translated(source, config.annotate, stopped)
+        film = _translated(source, config.annotate, stopped, faults)
     print(film.text.strip(), flush=True)
     if not film.text.strip():
         print(f"note: no letter was read: {film.why_nothing() or 'no letter was held'}", file=sys.stderr)
-    _write(config, film)
+    _write(config, film, faults)
+    for line in faults.lines:
+        fail(line)
     if film.fault is not None:
         fail(f"{config.source}: the text ends at {film.seconds:.1f} s: {film.fault}")
-        return 1
-    return 130 if stopped() and not is_camera(config.source) else 0
+    stopped_code = 130 if stopped() and not is_camera(config.source) else 0
+    return 2 if faults.lines else 1 if film.fault is not None else stopped_code
+
+
+class _Faults:
+    """Files that could not be written after all: the others are written first, and the text is printed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within, a UserError ends the block and is kept for later."""
+        try:
+            yield
+        except UserError as error:
+            self.lines.append(str(error))
 
 
 def _check_outputs(config: TranslateConfig) -> None:
@@ -119,7 +141,9 @@ def _check_outputs(config: TranslateConfig) -> None:
         require_film_name(config.annotate)
 
 
-def _translated(source: Source, annotate: Path | None, stopped: Callable[[], bool]) -> FilmText:
+def _translated(
+    source: Source, annotate: Path | None, stopped: Callable[[], bool], faults: _Faults
+) -> FilmText:
     """Read the source to its end, and write the annotated film meanwhile, if one is asked for."""
     from horovod_asl.live.reader import HandNetwork
     from horovod_asl.live.translator import Translator
@@ -128,11 +152,11 @@ def _translated(source: Source, annotate: Path | None, stopped: Callable[[], boo
 
     with closing(Translator(HandNetwork())) as translator, Screen(source.seconds) as screen:
         film = FilmText(source, translator, screen.show, stopped)
-        if annotate is None:
-            for _ in film:
-                pass
-        else:
-            _write_annotated(film, annotate, source.fps)
+        if annotate is not None:
+            with faults.kept():
+                _write_annotated(film, annotate, source.fps)
+        for _ in film:  # also where the disk was full
+            pass
     return film
 
 
@@ -146,18 +170,22 @@ def _write_annotated(film: FilmText, path: Path, source_fps: float) -> None:
         write_film(path, frames, size, fps)
 
 
-def _write(config: TranslateConfig, film: FilmText) -> None:
+def _write(config: TranslateConfig, film: FilmText, faults: _Faults) -> None:
     """The files that are asked for, of what was read."""
     from horovod_asl.live.speech import speak
     from horovod_asl.translation.captions import srt, words_of
 
     words = words_of(film.letters)
     if config.json is not None:
-        write_text(config.json, json.dumps(_as_json(config.source, film, words), indent=1) + "\n", "--json")
+        with faults.kept():
+            facts = _as_json(config.source, film, words)
+            write_text(config.json, json.dumps(facts, indent=1) + "\n", "--json")
     if config.srt is not None:
-        write_text(config.srt, srt(words), "--srt")
+        with faults.kept():
+            write_text(config.srt, srt(words), "--srt")
     if config.speak is not None:
-        write_bytes(config.speak, speak(film.text), "--speak")
+        with faults.kept():
+            write_bytes(config.speak, speak(film.text), "--speak")
 
 
 def _as_json(source: str, film: FilmText, words: Sequence[Word]) -> dict[str, Any]:

@@ -29,12 +29,11 @@ def annotated(film: FilmText, fps: int) -> tuple[tuple[int, int], Iterator[Pixel
 
     Reads the first frame at once, and the others as the frames are taken. None where there is no frame.
     """
-    steps = iter(film)
-    first = next(steps, None)
+    first = next(film, None)
     if first is None:
         return None
     height, width = (max(16, side - side % 2) for side in first.frame.pixels.shape[:2])
-    return (width, height), at_rate(_drawn(film, chain([first], steps), (width, height)), fps)
+    return (width, height), at_rate(_drawn(film, chain([first], film), (width, height)), fps)
 
 
 def at_rate(frames: Iterable[tuple[float, Pixels]], fps: int) -> Iterator[Pixels]:

@@ -33,7 +33,7 @@ class Step:
 
 
 class FilmText:
-    """Iterate over its steps once; then it holds the outcome.
+    """Iterate over its steps; then it holds the outcome. Who breaks off may go on later where the other stopped.
 
     Args:
         source: within its `with`.
@@ -62,14 +62,28 @@ class FilmText:
         self.frames = 0
         self.fault: str | None = None
         self._problems: Counter[str] = Counter()
+        self._steps = self._read_all()
 
     @property
     def text(self) -> str:
         """All text so far."""
         return self._translator.text
 
-    def __iter__(self) -> Iterator[Step]:
-        """The frames that are read; those of a source with more than `MOST_FPS` are thinned out."""
+    def __iter__(self) -> FilmText:
+        return self
+
+    def __next__(self) -> Step:
+        """The next frame that is read; those of a source with more than `MOST_FPS` are thinned out."""
+        return next(self._steps)
+
+    def why_nothing(self) -> str:
+        """What was wrong with most frames, for a film without a letter; empty if nothing was."""
+        if not self._problems:
+            return ""
+        problem, count = self._problems.most_common(1)[0]
+        return f"{PROBLEMS.get(problem, problem)} in {count} of {self.frames} frames"
+
+    def _read_all(self) -> Iterator[Step]:
         try:
             for frame in thinned(iter(self._source)):
                 if self._stopped():
@@ -78,13 +92,6 @@ class FilmText:
         except DamagedFilmError as error:
             self.fault = str(error)
         self.letters += self._translator.finish()
-
-    def why_nothing(self) -> str:
-        """What was wrong with most frames, for a film without a letter; empty if nothing was."""
-        if not self._problems:
-            return ""
-        problem, count = self._problems.most_common(1)[0]
-        return f"{PROBLEMS.get(problem, problem)} in {count} of {self.frames} frames"
 
     def _read(self, frame: FilmFrame) -> Step:
         seen = self._translator.see(frame.pixels, frame.time_s)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from horovod_asl.errors import UserError
 from horovod_asl.live import reader, translator
 from horovod_asl.live.speller import Held, Letter
 from horovod_asl.live.translator import Translation
+from horovod_asl.photos import film_writer
 from horovod_asl.photos.film_stream import FilmStream
 from horovod_asl.photos.film_writer import write_film
 from tests.launching import BIN, clean_environment
@@ -172,6 +174,24 @@ def test_ctrl_c_keeps_what_was_read(
     with FilmStream(tmp_path / "a.mp4") as stream:
         assert len(list(stream)) >= 40
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_disk_that_is_full_costs_neither_the_text_nor_the_other_files(
+    stand_in: type[StandIn], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, frames: Iterator[np.ndarray], *_: object) -> None:
+        next(frames)
+        next(frames)
+        raise UserError(f"{path} cannot be written (No space left on device)")
+
+    monkeypatch.setattr(film_writer, "write_film", full)
+    path = film(tmp_path / "film.mp4", 81)
+    flags = ("--annotate", tmp_path / "a.mp4", "--srt", tmp_path / "a.srt")
+    code, output, errors = code_and_output(capsys, path, *flags)
+    assert (code, output) == (2, "HELLO YOU\n")
+    assert errors == f"error: {tmp_path / 'a.mp4'} cannot be written (No space left on device)\n"
+    assert (tmp_path / "a.srt").read_text().endswith("YOU\n")
+    assert stand_in.frames == 81
 
 
 def test_a_film_without_a_letter_says_what_was_seen(
