@@ -11,8 +11,8 @@
 On a terminal the text comes letter by letter. Existing files are replaced.
 
 A film that is damaged is read up to the damage: what was read is printed and written, a line on standard error says
-where it ended, and the exit code is 1. Ctrl-C ends a film in the same way, with exit code 130; a camera with 0. Where a disk is full, the text and the other
-files are still written, and the exit code is 2.
+where it ended, and the exit code is 1. Ctrl-C ends a film in the same way, with exit code 130; a camera with 0. Where
+one file cannot be written, the text is printed and the others are written; the exit code is 2.
 
 --json writes one object:
 
