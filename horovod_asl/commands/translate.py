@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
     for line in faults.lines:
         fail(line)
     if film.fault is not None:
-        fail(f"{config.source}: the text ends at {film.seconds:.1f} s: {film.fault}")
+        fail(f"{config.source}: {film.fault}; {film.seconds:.1f} s of it were read")
     stopped_code = 130 if stopped() and not is_camera(config.source) else 0
     return 2 if faults.lines else 1 if film.fault is not None else stopped_code
 

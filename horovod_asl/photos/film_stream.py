@@ -94,10 +94,11 @@ class FilmStream:
             raise UserError(f"{self._path} has no frame that can be read: name another video")
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Frames up to the first that cannot be decoded. Those before the first whole one are passed over: a film
-        that was cut without being encoded anew begins with them."""
+        """Frames up to the first that cannot be decoded. Where these are the very first, the others are still read,
+        and the end says so."""
         ended_s: float | None = None
         begun = False
+        at_first = ""
         for packet in self._packets():
             if packet.pts is not None and packet.time_base is not None:
                 end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -110,7 +111,10 @@ class FilmStream:
                 yield frame
             if fault and begun:
                 raise DamagedFilmError(f"it is damaged ({fault})")
+            at_first = at_first or fault
         self._require_whole(ended_s)
+        if at_first and begun:
+            raise DamagedFilmError(f"its first frames are damaged ({at_first})")
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux()

@@ -88,21 +88,30 @@ def test_a_film_that_was_cut_short_gives_the_frames_before(tmp_path, name, codec
     assert np.abs(np.array(numbers) - np.arange(len(numbers))).max() <= 3
 
 
-def test_a_hole_ends_it_and_what_comes_after_is_not_read(tmp_path):
-    path = film(tmp_path / "a.mp4", 90)
+def make_hole(path: Path, number: int) -> None:
+    """Noise in place of a frame's packet."""
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-    hole = packets[45]
+        hole = [packet for packet in container.demux(video=0) if packet.size][number]
     data[hole.pos : hole.pos + hole.size] = np.random.default_rng(0).bytes(hole.size)
     path.write_bytes(data)
+
+
+def test_a_hole_ends_it_and_what_comes_after_is_not_read(tmp_path):
+    path = film(tmp_path / "a.mp4", 90)
+    make_hole(path, 45)
     numbers, _, fault = read(path)
     assert fault.startswith("it is damaged (")
     assert 30 <= len(numbers) <= 46
+    make_hole(film(path, 90), 0)
+    numbers, times, fault = read(path)
+    assert fault.startswith("its first frames are damaged (")  # and the rest is read
+    assert numbers[-1] >= 86
+    assert times[0] == 0
 
 
-def test_frames_before_the_first_whole_one_are_passed_over(tmp_path):
-    """As in a transport stream that was recorded from some moment on."""
+def test_a_stream_that_was_recorded_from_some_moment_on_is_whole(tmp_path):
+    """Its first frames need one that is not there: the decoder leaves them out."""
     whole = film(tmp_path / "a.ts", 90)
     data = whole.read_bytes()
     whole.write_bytes(data[len(data) // 188 // 6 * 188 :])
