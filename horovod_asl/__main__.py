@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "score a run on a split or on a folder of photos",
     "predict": "read photos with a run, or with the model that ships",
     "live": "a page that reads you at your camera, letter by letter, and speaks",
+    "translate": "the text that a film spells, as captions and as speech",
     "export": "a run as an ONNX file, or as the bundled model",
     "crossval": "leave one source or person out at a time, and report each",
     "compare": "the same job under serial, dp, ddp and horovod, in one table",

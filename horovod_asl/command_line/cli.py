@@ -160,8 +160,13 @@ def require_writable(path: Path, flag: str) -> None:
 
 def write_text(path: Path, text: str, flag: str) -> None:
     """Write `flag`'s file; UserError where the disk refuses it after all."""
+    write_bytes(path, text.encode(), flag)
+
+
+def write_bytes(path: Path, content: bytes, flag: str) -> None:
+    """As `write_text`."""
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from error
 

@@ -1,6 +1,6 @@
 """Frames → a film: H.264, or for a browser's make-believe camera Motion JPEG (.mjpeg) or uncompressed frames (.y4m).
 
-The only file that writes by PyAV; `photos.films` reads by it.
+The only file that writes by PyAV; `films` and `film_stream` read by it.
 """
 
 from __future__ import annotations

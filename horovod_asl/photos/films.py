@@ -1,4 +1,4 @@
-"""Videos as photos: some frames of each, decoded by the workers (the only file that reads by PyAV).
+"""Videos as photos: some frames of each, decoded by the workers.
 
 A video is listed without being decoded: its packets say when each frame is shown. One frame is taken every
 `SECONDS_PER_FRAME`, since neighbouring frames are all but equal. A frame is named by its number in the order of
@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from horovod_asl.errors import UserError
 from horovod_asl.photos.decode import PhotoError
+from horovod_asl.photos.film_stream import upright, words
 
 if TYPE_CHECKING:
     import av
@@ -43,7 +41,7 @@ class FrameOrigin:
                 raise PhotoError("no frame of the video can be read")
             return _ppm(_film(self.path).frame_at(self.pts))
         except (library.FFmpegError, OSError, IndexError) as error:
-            raise PhotoError(f"damaged video: {_words(error)}") from error
+            raise PhotoError(f"damaged video: {words(error)}") from error
 
 
 def frames_of(path: str) -> tuple[list[tuple[int, FrameOrigin]], str]:
@@ -66,7 +64,7 @@ def frames_of(path: str) -> tuple[list[tuple[int, FrameOrigin]], str]:
                 if packet.pts is not None and packet.size and not packet.is_discard:
                     times.append(packet.pts)
     except (library.FFmpegError, OSError, IndexError) as error:
-        fault = _words(error)
+        fault = words(error)
     if not times:
         return [(0, FrameOrigin(path, None))], f"is no video that can be read ({fault or 'it has no frame'})"
     times.sort()
@@ -146,12 +144,8 @@ def _film(path: str) -> _Film:
 
 
 def _ppm(frame: Any) -> bytes:
-    pixels: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    pixels = upright(frame)
     return b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _library(path: str) -> Any:

@@ -38,6 +38,7 @@ ROOMS = (
     "inference",
     "reports",
     "live",
+    "translation",
     "web",
     "training",
     "recipes",
@@ -55,7 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
     "imagehash": set(),  # the tests' reference for photos/hashing.py
     "simplejpeg": {"photos/decode.py"},
     "pillow_heif": {"photos/decode.py"},
-    "av": {"photos/films.py", "photos/film_writer.py"},
+    "av": {"photos/films.py", "photos/film_stream.py", "photos/film_writer.py"},
     "symspellpy": {"live/suggestions.py"},
     "mediapipe": {"hands/landmarker.py"},
     "tflite": {"models/hand_trunk.py"},

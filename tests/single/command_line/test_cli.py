@@ -312,6 +312,8 @@ EVERY_PATH = {
     "--pretrained=~/weights.pt",
     "evaluate": "~/run ~/photos --json=~/a.json --report=~/report --classes=~/classes.txt",
     "predict": "~/run ~/photo.jpg ~/photos",
+    "translate": "~/film.mp4 --json=~/a.json --srt=~/a.srt --speak=~/a.wav --annotate=~/a.mp4",
+    "draw": "HELLO ~/a.mp4",
     "export": "~/run ~/model.onnx",
     "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
     "--cache-features=~/f --train=head --pretrained=~/weights.pt",
