@@ -42,7 +42,6 @@ class FilmText:
         stopped: asked before each frame; True ends the work.
 
     Attributes:
-        letters: all that were taken, in order.
         seconds: from the first frame to the last that was read.
         frames: that were read.
         fault: why the source ended before its time; None where it did not.
@@ -57,7 +56,6 @@ class FilmText:
     ) -> None:
         self._source, self._translator = source, translator
         self._show, self._stopped = show, stopped
-        self.letters: list[Letter] = []
         self.seconds = 0.0
         self.frames = 0
         self.fault: str | None = None
@@ -68,6 +66,11 @@ class FilmText:
     def text(self) -> str:
         """All text so far."""
         return self._translator.text
+
+    @property
+    def letters(self) -> list[Letter]:
+        """All letters so far, in order; those of the last word may still change."""
+        return self._translator.letters
 
     def __iter__(self) -> FilmText:
         return self
@@ -91,11 +94,10 @@ class FilmText:
                 yield self._read(frame)
         except DamagedFilmError as error:
             self.fault = str(error)
-        self.letters += self._translator.finish()
+        self._translator.finish()
 
     def _read(self, frame: FilmFrame) -> Step:
         seen = self._translator.see(frame.pixels, frame.time_s)
-        self.letters += seen.taken
         self.seconds = frame.time_s
         self.frames += 1
         if seen.problem is not None:

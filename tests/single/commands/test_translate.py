@@ -43,6 +43,7 @@ class StandIn:
 
     def __init__(self, network: object) -> None:
         self.text, self._taken, self._time_s = "", 0, 0.0
+        self.letters: list[Letter] = []
 
     def see(self, pixels: np.ndarray, time_s: float) -> Translation:
         StandIn.frames += 1
@@ -68,7 +69,8 @@ class StandIn:
         self.text += " " if label == "space" else label
         start_s = self._taken * LETTER_S
         self._taken += 1
-        return Letter(label, start_s, start_s + 0.2, 0.9)
+        self.letters.append(Letter(label, start_s, start_s + 0.2, 0.9))
+        return self.letters[-1]
 
 
 @pytest.fixture
