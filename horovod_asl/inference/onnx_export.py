@@ -35,7 +35,7 @@ from horovod_asl.runs.compact import fits_half
 if TYPE_CHECKING:
     import onnx
 
-OUTPUT, AS_HELD = "logits", "as_held"
+OUTPUT, EMBEDDING, AS_HELD = "logits", "embedding", "as_held"
 TOLERANCE = 1e-4
 """How far logits may be from torch's; of logits beyond 10, a hundred-thousandth of the largest."""
 _FEWEST_HALVED = 256  # a smaller tensor is not worth a node of its own
@@ -91,7 +91,8 @@ def export_one_pass(
 ) -> Exported | None:
     """Write one pass of a `hand_net` as ONNX, see `OnePass`; None of any other network, which has no such pass.
 
-    The graph takes `as_held` besides the inputs of `export_onnx`. Arguments and errors are those of `export_onnx`.
+    The graph takes `as_held` besides the inputs of `export_onnx`, and gives `embedding` besides the logits. Arguments
+    and errors are those of `export_onnx`.
     """
     if not isinstance(classifier.model, HandNet):
         return None
@@ -174,17 +175,19 @@ class _OnePassFromReader(nn.Module):
         super().__init__()
         self.one_pass = OnePass(network)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Logits of crop, hand, and `as_held`."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of crop, hand, and `as_held`."""
         crop, hand, as_held = to_input(inputs)
-        logits: Tensor = self.one_pass((crop, hand), as_held)
-        return logits
+        outputs: tuple[Tensor, Tensor] = self.one_pass((crop, hand), as_held)
+        return outputs
 
 
 @torch.no_grad()
 def _torch_logits(network: nn.Module, inputs: Inputs) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = network(*map(torch.from_numpy, inputs.values())).float().numpy()
-    return logits
+    outputs = network(*map(torch.from_numpy, inputs.values()))
+    logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    result: NDArray[np.float32] = logits.float().numpy()
+    return result
 
 
 def _traced(network: nn.Module, inputs: Inputs, *, dynamic: bool) -> onnx.ModelProto:
@@ -199,7 +202,7 @@ def _traced(network: nn.Module, inputs: Inputs, *, dynamic: bool) -> onnx.ModelP
                 dynamo=True,
                 opset_version=20,
                 input_names=list(inputs),
-                output_names=[OUTPUT],
+                output_names=[OUTPUT, EMBEDDING] if AS_HELD in inputs else [OUTPUT],
                 dynamic_shapes=(tuple(first for _ in tensors),) if dynamic else None,
                 verbose=False,
             )

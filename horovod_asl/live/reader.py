@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,21 @@ Pass = tuple[bool, bool]
 """How a hand passes the network: as the other side, and as it is held rather than turned up."""
 ALL_PASSES: tuple[Pass, ...] = ((False, False), (False, True), (True, False), (True, True))
 """Their mean is what `hand_net` says of a photo."""
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One frame's hand.
+
+    Attributes:
+        logits: float32 (classes,), the mean over the passes, at the model's temperature.
+        embeddings: float32 (passes, width), what entered the network's last layer.
+        as_held: bool (passes,), in which position each pass read the hand; embeddings of the two are not comparable.
+    """
+
+    logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+    as_held: NDArray[np.bool_]
 
 
 class HandNetwork:
@@ -43,10 +59,8 @@ class HandNetwork:
         self.temperature = float(facts["temperature"])
         self._crop_px = int(self._session.get_inputs()[0].shape[1])
 
-    def logits(
-        self, square: Pixels, record: Record, passes: Sequence[Pass] = ALL_PASSES
-    ) -> NDArray[np.float32]:
-        """The mean over these passes, float32 (classes,), at the model's temperature.
+    def read(self, square: Pixels, record: Record, passes: Sequence[Pass] = ALL_PASSES) -> Read:
+        """What the network says of the hand in a frame.
 
         Args:
             square: the frame, uint8 (S, S, 3).
@@ -61,6 +75,5 @@ class HandNetwork:
             "hand": hands,
             "as_held": as_held,
         }
-        (logits,) = self._session.run(["logits"], inputs)
-        result: NDArray[np.float32] = logits.mean(0) / np.float32(self.temperature)
-        return result
+        logits, embeddings = self._session.run(["logits", "embedding"], inputs)
+        return Read(logits.mean(0) / np.float32(self.temperature), embeddings, as_held > 0)

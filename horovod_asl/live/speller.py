@@ -31,7 +31,7 @@ class Settings:
 
     doubt: float = 0.1
     """How much of an even chance is mixed into a frame's probabilities."""
-    between_still: float = 0.2
+    between_still: float = 0.05
     """The evidence that a still hand is between letters; less than any letter that is seen well."""
     between_moving: float = 0.8
     """The same of a hand in full motion."""
@@ -41,15 +41,15 @@ class Settings:
     """The time that a frame's evidence is of; a longer or shorter one weighs by its length."""
     entry: float = 1.0
     """The price of a letter."""
-    language: float = 0.7
+    language: float = 0.6
     """The weight of the language model."""
     again: float = 4.0
     """The price of the same letter once more, without a slide or a release."""
     repeat: float = 8.0
     """How much a slide or a release takes off that price."""
-    drawn: float = 0.8
+    drawn: float = 1.2
     """J and Z are read only where the finger that draws them has just gone this far, in palm lengths."""
-    twice: float = 0.8
+    twice: float = 1.0
     """A letter is signed twice only if it is seen for this many times the signer's pace."""
     slowest_hold_s: float = 0.35
     """How long the first letters are held before they are taken."""
@@ -100,7 +100,7 @@ class Speller:
         self._context = START, START
         self._begun_s: float | None = None  # when the last letter began
         self._pace_s = 0.7
-        self._best, self._best_s, self._same_s = -1, -1e9, -1e9
+        self._path_begun_s: float | None = None  # when the last letter of the likeliest path began
         self._hand_s: float | None = None  # when a hand was last seen
         self.current: list[Letter] = []
         self.held: Held | None = None
@@ -109,9 +109,7 @@ class Speller:
         """The letters that this frame settles, in order; then `current` and `held` are those of this frame."""
         step_s = sighting.time_s - self._frames[-1].time_s if self._frames else self._settings.frame_s
         place = self._motion.feed(sighting)
-        row = _probabilities(sighting)
-        self._watch(row, sighting.time_s)
-        seen = _Seen(sighting.time_s, row, 0.0, step_s)
+        seen = _Seen(sighting.time_s, _probabilities(sighting), 0.0, step_s)
         self._extend(seen if place is None else self._in_motion(seen, place))
         stroke = self._strokes.feed(sighting, place)
         if stroke is not None:
@@ -136,17 +134,10 @@ class Speller:
 
     def _in_motion(self, seen: _Seen, place: Place) -> _Seen:
         settings, motion = self._settings, self._motion
-        long_enough = seen.time_s - self._same_s > settings.twice * self._pace_s
+        begun_s = seen.time_s if self._path_begun_s is None else self._path_begun_s
+        long_enough = seen.time_s - begun_s > settings.twice * self._pace_s
         moved = tuple(letter for letter, tip in TIPS.items() if motion.travel(tip) >= settings.drawn)
         return replace(seen, speed=place.speed, repeats=motion.repeats() and long_enough, moved=moved)
-
-    def _watch(self, row: NDArray[np.float64], now_s: float) -> None:
-        """For how long the likeliest class has been the same, but for lapses."""
-        best = int(row.argmax())
-        if best == self._best:
-            self._best_s = now_s
-        elif now_s - self._best_s > 0.15:
-            self._best, self._best_s, self._same_s = best, now_s, now_s
 
     def _extend(self, seen: _Seen) -> None:
         self._frames.append(seen)
@@ -182,6 +173,7 @@ class Speller:
         segments, _, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
         new = [segment for segment in segments if segment.first >= 0]
+        self._path_begun_s = self._frames[new[-1].first].time_s if new else None
         if new and self.held is not None and self.held.progress < 1:
             new.pop()
         before = len(self.current)

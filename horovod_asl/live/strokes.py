@@ -21,7 +21,7 @@ STILL: Mapping[str, str] = MappingProxyType({"J": "I", "Z": "D"})
 """What a letter that is a movement is when it is held still."""
 TIPS: Mapping[str, int] = MappingProxyType({"J": 20, "Z": 8})
 """The tip of the finger that draws a letter."""
-_SHAPES = {"J": ("I", "J", "Y"), "Z": ("D", "Z", "X", "G", "L", "Q", "P")}
+_SHAPES = {"J": ("I", "J", "Y"), "Z": ("D", "Z", "X")}
 """What the network makes of the hand while it draws."""
 _LONGEST_S = 1.6
 _LAPSE_S = 0.2

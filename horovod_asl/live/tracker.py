@@ -17,7 +17,7 @@ from PIL import Image
 from horovod_asl.hands.finder import LOOK_PX, shared_finder
 from horovod_asl.hands.landmarker import HandFollower
 from horovod_asl.hands.record import Pixels, Record
-from horovod_asl.live.reader import ALL_PASSES, HandNetwork, Pass
+from horovod_asl.live.reader import ALL_PASSES, HandNetwork, Pass, Read
 
 SEARCH_EVERY_S = 0.5
 PAIR_EVERY_S = 2.0
@@ -29,13 +29,13 @@ _SURE_OF_SIDE = 6.0  # frames that say one side, less those that say the other
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What one frame shows. Without a hand `logits`, `points` and `world` are None.
+    """What one frame shows. Without a hand `read`, `points` and `world` are None.
 
     Attributes:
         time_s: of the frame, in the film.
         problem: `no_hand`, `cut_off`, `too_dark`, `two_hands`, or None.
         aspect: the frame's width ÷ its height.
-        logits: float32 (classes,) at the model's temperature.
+        read: what the network says of the hand.
         points: float32 (21, 2), the joints from the frame's upper left corner, in heights of the frame.
         world: float32 (21, 3), metres, as MediaPipe gives them.
         right: whether it is a right hand.
@@ -44,10 +44,15 @@ class Sighting:
     time_s: float
     problem: str | None
     aspect: float
-    logits: NDArray[np.float32] | None = None
+    read: Read | None = None
     points: NDArray[np.float32] | None = None
     world: NDArray[np.float32] | None = None
     right: bool = True
+
+    @property
+    def logits(self) -> NDArray[np.float32] | None:
+        """Float32 (classes,) at the model's temperature; None without a hand."""
+        return None if self.read is None else self.read.logits
 
 
 class Tracker:
@@ -78,7 +83,7 @@ class Tracker:
             time_s,
             self._problem(square, record, points * [height / width, 1], time_s),
             width / height,
-            self._network.logits(square, record, self._passes()),
+            self._network.read(square, record, self._passes()),
             points,
             record["world"].copy(),
             bool(record["right"]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.hands.record import Pixels
-from horovod_asl.live.reader import HandNetwork
+from horovod_asl.live.reader import HandNetwork, Read
 from horovod_asl.live.speller import Held, Letter, Speller
 from horovod_asl.live.tracker import Sighting, Tracker
 
@@ -29,7 +30,8 @@ class Translation:
         top: the three likeliest classes with their probabilities, likeliest first; empty without a hand.
         held: the letter that is being held.
         taken: the letters that this frame completed.
-        text: all text so far.
+        text: all text so far. The word that is being spelled may still change.
+        read: what the network says of the hand, without the person's own examples; None without a hand.
         world: float32 (21, 3), the joints in metres about the hand's centre, as MediaPipe gives them; None without a
             hand. The page compares a learner's fingers with them.
     """
@@ -42,26 +44,50 @@ class Translation:
     held: Held | None
     taken: list[Letter]
     text: str
+    read: Read | None = None
     world: NDArray[np.float32] | None = None
 
 
-class Translator:
-    """The text that one person signs. It belongs to one thread; the network may be shared."""
+class Adjusts(Protocol):
+    """Examples of a person, see `calibration.Examples`."""
 
-    def __init__(self, network: HandNetwork) -> None:
-        self._network, self._tracker, self._speller = network, Tracker(network), Speller()
-        self._text = ""
+    def adjusted(self, read: Read, /) -> Read:
+        """The same with the logits moved by the examples."""
+
+
+class Translator:
+    """The text that one person signs. It belongs to one thread; the network may be shared.
+
+    Attributes:
+        spells: whether letters are added; False while the person teaches a letter.
+    """
+
+    def __init__(self, network: HandNetwork, examples: Adjusts | None = None) -> None:
+        self._network, self._examples = network, examples
+        self._tracker, self._speller = Tracker(network), Speller()
+        self._text = ""  # what changes no more
+        self._settled: list[Letter] = []
+        self.spells = True
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return self._text
+        return _written(self._text, self._speller.current)
+
+    @property
+    def letters(self) -> list[Letter]:
+        """All letters so far, edits apart."""
+        return [*self._settled, *self._speller.current]
 
     def see(self, frame: Pixels, time_s: float) -> Translation:
         """Read an RGB frame uint8 (H, W, 3). The time must grow; frames may be left out."""
         sighting = self._tracker.see(frame, time_s)
-        taken = self._speller.feed(sighting)
-        self._write(taken)
+        read = sighting.read
+        if read is not None and self._examples is not None:
+            sighting = replace(sighting, read=self._examples.adjusted(read))
+        known = len(self.letters)
+        if self.spells:
+            self._settle(self._speller.feed(sighting))
         top = self._top(sighting)
         unsure = bool(top) and top[0][1] < _UNSURE
         points = sighting.points
@@ -71,17 +97,18 @@ class Translator:
             None if points is None else ("right" if sighting.right else "left"),
             sighting.problem or ("unsure" if unsure else None),
             top,
-            self._speller.held,
-            taken,
-            self._text,
+            self._speller.held if self.spells else None,
+            self.letters[known:],
+            self.text,
+            read,
             sighting.world,
         )
 
     def finish(self) -> list[Letter]:
         """The letters that are left when the film ends."""
-        taken = self._speller.finish()
-        self._write(taken)
-        return taken
+        known = len(self.letters)
+        self._settle(self._speller.finish())
+        return self.letters[known:]
 
     def close(self) -> None:
         """Let the models of the tracker go."""
@@ -89,29 +116,27 @@ class Translator:
 
     def undo(self) -> None:
         """Take the last character back."""
+        self._settle(self._speller.settle())
         self._text = self._text[:-1]
 
     def space(self) -> None:
         """End the word."""
-        if self._text and not self._text.endswith(" "):
-            self._text += " "
+        self._settle(self._speller.settle())
+        self._text = _spaced(self._text)
 
     def clear(self) -> None:
         """Begin anew."""
+        self._settle(self._speller.settle())
         self._text = ""
 
     def replace_word(self, word: str) -> None:
         """Put `word` in place of the one that is being spelled, and end it."""
+        self._settle(self._speller.settle())
         self._text = self._text[: self._text.rfind(" ") + 1] + word + " "
 
-    def _write(self, letters: list[Letter]) -> None:
-        for letter in letters:
-            if letter.label == "space":
-                self.space()
-            elif letter.label == "del":
-                self.undo()
-            else:
-                self._text += letter.label
+    def _settle(self, letters: list[Letter]) -> None:
+        self._text = _written(self._text, letters)
+        self._settled += letters
 
     def _top(self, sighting: Sighting) -> list[tuple[str, float]]:
         if sighting.logits is None:
@@ -119,3 +144,19 @@ class Translator:
         powers = np.exp(sighting.logits - sighting.logits.max())
         shares = powers / powers.sum()
         return [(self._network.classes[k], float(shares[k])) for k in np.argsort(-shares)[:_TOP]]
+
+
+def _written(text: str, letters: list[Letter]) -> str:
+    """The text with these letters added; `del` takes one back."""
+    for letter in letters:
+        if letter.label == "space":
+            text = _spaced(text)
+        elif letter.label == "del":
+            text = text[:-1]
+        else:
+            text += letter.label
+    return text
+
+
+def _spaced(text: str) -> str:
+    return text if not text or text.endswith(" ") else text + " "

@@ -169,9 +169,13 @@ class HandHead(nn.Module):
             ]
         )
 
-    def of_one_side(self, features: Tensor, hands: Tensor) -> list[Tensor]:
-        """Logits (n, num_classes) of each position's branch; arguments as for `interleave`."""
-        return [branch.of_one_side(features, hands) for branch in self.branches]  # type: ignore[operator]
+    def embeddings(self, features: Tensor, hands: Tensor) -> list[Tensor]:
+        """Float (n, width) of each position's branch, before its last layer; arguments as for `interleave`."""
+        return [branch.embedding(features, hands) for branch in self.branches]  # type: ignore[operator]
+
+    def logits(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (n, num_classes) of each position's embeddings."""
+        return [branch.head(one) for branch, one in zip(self.branches, embeddings, strict=True)]  # type: ignore[operator]
 
     def interleave(self, features: Tensor, hands: Tensor) -> Tensor:
         """Logits (n, num_classes) of photos of which one side and position was read, the positions in turns.
@@ -225,10 +229,15 @@ class _Branch(nn.Module):
 
     def of_one_side(self, features: Tensor, hands: Tensor) -> Tensor:
         """Features float (n, 1152 + 21 · 112) of the side that `hands` are read as, to logits (n, num_classes)."""
+        logits: Tensor = self.head(self.embedding(features, hands))
+        return logits
+
+    def embedding(self, features: Tensor, hands: Tensor) -> Tensor:
+        """As `of_one_side`, what enters the last layer: float (n, width)."""
         pooled, local = features[:, :POOLED], features[:, POOLED:]
         local = self.normalise_local(local.view(-1, LANDMARKS, LOCAL))
         at_joints = F.gelu(torch.einsum("njc,jcp->njp", local, self.per_joint)) * hands[:, SEEN_ROW, :1, None]
         landmarks = self.normalise_landmarks(self.landmarks(hands))
         joined = torch.cat([self.normalise_pooled(pooled), at_joints.flatten(1), landmarks], 1)
-        logits: Tensor = self.head(self.body(joined))
-        return logits
+        embedding: Tensor = self.body(joined)
+        return embedding

@@ -20,16 +20,17 @@ class OnePass(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, reading: Reading, as_held: Tensor) -> Tensor:
-        """Logits (n, num_classes).
+    def forward(self, reading: Reading, as_held: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, num_classes), and what enters the last layer (n, width), one space a position.
 
         Args:
             reading: as `HandNet` takes it. The side is the one that the hands' arrays say.
             as_held: float (n,), 1 to read a hand as it is held, 0 to read it turned up.
         """
         crops, hands = reading
-        turned = as_held[:, None, None]
-        view = turned * unrotated(hands) + (1 - turned) * hands
-        features = self.network.features_of_view(crops, view)
-        upright, held = self.network.tail.of_one_side(features, hands)
-        return torch.lerp(upright, held, as_held[:, None])
+        held = as_held[:, None]
+        view = held[:, :, None] * unrotated(hands) + (1 - held[:, :, None]) * hands
+        head = self.network.tail
+        embeddings = head.embeddings(self.network.features_of_view(crops, view), hands)
+        upright, as_is = head.logits(embeddings)
+        return torch.lerp(upright, as_is, held), torch.lerp(embeddings[0], embeddings[1], held)

@@ -17,6 +17,7 @@ from horovod_asl.synthetic import backgrounds
 from horovod_asl.synthetic.flesh import flesh_out
 from horovod_asl.synthetic.idle import idle
 from horovod_asl.synthetic.motion import HandInFrame, Posture, Track, at_time, in_frame
+from horovod_asl.synthetic.raster import Layer, mean_of_layers, through_lens
 from horovod_asl.synthetic.render import Look, look_of
 from horovod_asl.synthetic.skin import paint
 from horovod_asl.synthetic.spelling import Signer, Spaces, spell
@@ -78,6 +79,24 @@ class Film:
     frames: int
     _camera: _Camera
     _rows: Array
+
+    @property
+    def left_handed(self) -> bool:
+        """Which hand is drawn."""
+        return self._camera.mirrored
+
+    @property
+    def hand_px(self) -> float:
+        """From the wrist to the middle fingertip of an open hand."""
+        return self._camera.hand_px
+
+    def row(self, time_s: float) -> Array:
+        """The hand at a time: see `motion.Posture.of_row`."""
+        return at_time(self._rows, time_s)
+
+    def joints(self, time_s: float) -> Array:
+        """Where the hand's joints are: (21, 2) float64, fractions of the frame's width and height."""
+        return self._camera.joints(self._rows, time_s)
 
     def frame(self, number: int) -> DrawnFrame:
         """Draw a frame, in any order."""
@@ -148,7 +167,7 @@ class _Camera:
     ) -> None:
         self._look, self._signer = look, signer
         self._height, self._width = size
-        self._mirrored = rng.random() < _LEFT_HANDED
+        self.mirrored = np.random.default_rng([signer.seed, RECORDING, 4]).random() < _LEFT_HANDED
         self._exposure_s = float(rng.uniform(0.008, 0.03))
         self._gain = (rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
         self._noise = rng.uniform(0.8, 3.0) * rng.standard_normal((_NOISES, *size, 1), np.float32)
@@ -157,7 +176,7 @@ class _Camera:
         top, left = (side - size[0]) // 2, (side - size[1]) // 2
         scene = backgrounds.crop_room(room, side, rng)
         self._scene = scene[top : top + size[0], left : left + size[1]]
-        self._empty = [self._develop(self._scene, noise) for noise in self._noise]
+        self._empty = [self._turned(self._develop(self._scene, noise)) for noise in self._noise]
 
     def shoot(self, rows: Array, time_s: float, number: int) -> Frame:
         """The frame of a time, with the noise of its number."""
@@ -165,16 +184,30 @@ class _Camera:
         frame = self._empty[which].copy()
         layers = [layer for layer in self._layers(rows, time_s) if layer is not None]
         if layers:
-            box, hand = _mean(layers, (self._height, self._width))
+            box, hand = mean_of_layers(layers, (self._height, self._width))
             scene = self._scene[box] * (1 - hand[:, :, 3:]) + hand[:, :, :3]
-            frame[box] = self._develop(scene, self._noise[which][box])
-        return np.ascontiguousarray(frame[:, ::-1]) if self._mirrored else frame
+            view = frame[:, ::-1] if self.mirrored else frame
+            view[box] = self._develop(scene, self._noise[which][box])
+        return frame
+
+    @property
+    def hand_px(self) -> float:
+        """See `Film.hand_px`."""
+        return self._signer.hand_length * self._height
+
+    def joints(self, rows: Array, time_s: float) -> Array:
+        """See `Film.joints`."""
+        places = self._hand(rows, time_s).joints(self._signer.hand_length) * [self._height / self._width, 1]
+        return np.asarray([1, 0] + places * [-1, 1]) if self.mirrored else places
+
+    def _turned(self, frame: Frame) -> Frame:
+        return np.ascontiguousarray(frame[:, ::-1]) if self.mirrored else frame
 
     def _develop(self, light: Light, noise: Light) -> Frame:
         exposed = np.sqrt(np.clip(light * self._gain, 0, 1)) * 255 + noise
         return np.asarray(np.clip(exposed, 0, 255), np.uint8)
 
-    def _layers(self, rows: Array, time_s: float) -> list[_Layer | None]:
+    def _layers(self, rows: Array, time_s: float) -> list[Layer | None]:
         """The hand at the moments of the exposure."""
         first, last = (self._hand(rows, time_s + half * self._exposure_s) for half in (-0.5, 0.5))
         length = self._signer.hand_length
@@ -190,7 +223,7 @@ class _Camera:
         posture = Posture.of_row(at_time(rows, time_s))
         return in_frame(posture, self._signer.proportions, self._signer.hand_length)
 
-    def _layer(self, hand: HandInFrame, coarse: int) -> _Layer | None:
+    def _layer(self, hand: HandInFrame, coarse: int) -> Layer | None:
         """The hand and its arm on a square of pixels of 1 or 2 each way, and below it; None: out of sight."""
         scale = self._signer.hand_length * self._height / coarse
         wrist = hand.wrist * self._height / coarse
@@ -205,11 +238,7 @@ class _Camera:
         image, added = _with_arm(square, -direction[0] / direction[1], below)
         if coarse > 1:
             image = image.repeat(coarse, axis=0).repeat(coarse, axis=1)
-        return int(corner[1]) * coarse, (int(corner[0]) - added) * coarse, _softened(image)
-
-
-_Layer = tuple[int, int, Light]
-"""The row and the column of the upper left corner, which may be beyond the frame; light and coverage (h, w, 4)."""
+        return int(corner[1]) * coarse, (int(corner[0]) - added) * coarse, through_lens(image)
 
 
 def _square(hand: HandInFrame, wrist: Array, direction: Array, scale: float) -> tuple[Array, int]:
@@ -240,32 +269,3 @@ def _with_arm(square: Light, slope: float, rows: int) -> tuple[Light, int]:
             at = left + first + round(slope * (row + 1))
             whole[side + row, at : at + last - first] = square[-1, first:last]
     return whole, left
-
-
-def _softened(image: Light) -> Light:
-    """The image through a webcam's lens: each pixel is mixed with its neighbours, by 1, 2, 1 each way."""
-    for axis in (0, 1):
-        total = image * np.float32(0.5)
-        rows, source = (total, image) if axis == 0 else (total.swapaxes(0, 1), image.swapaxes(0, 1))
-        rows[1:] += np.float32(0.25) * source[:-1]
-        rows[:-1] += np.float32(0.25) * source[1:]
-        image = total
-    return image
-
-
-def _mean(layers: list[_Layer], size: tuple[int, int]) -> tuple[tuple[slice, slice], Light]:
-    """The mean of the layers where any is, within the frame: which rows and columns, and (h, w, 4)."""
-    corners = np.array([_corners(*layer) for layer in layers])
-    low, high = np.clip(corners[:, 0].min(0), 0, size), np.clip(corners[:, 1].max(0), 0, size)
-    total = np.zeros((*(high - low), 4), np.float32)
-    for top, left, image in layers:
-        (row, column), (below, beyond) = (np.clip(at, low, high) for at in _corners(top, left, image))
-        total[row - low[0] : below - low[0], column - low[1] : beyond - low[1]] += image[
-            row - top : below - top, column - left : beyond - left
-        ]
-    box = slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
-    return box, total * np.float32(1 / len(layers))
-
-
-def _corners(top: int, left: int, image: Light) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (top, left), (top + image.shape[0], left + image.shape[1])

@@ -1,4 +1,4 @@
-"""Solids on a grid of pixels: round cones → a height field, part numbers and normals.
+"""Solids on a grid of pixels: round cones → a height field, part numbers and normals; and layers of pixels.
 
 Picture coordinates: x right, y down, z towards the viewer, all in pixels. Everything is float32.
 """
@@ -174,3 +174,36 @@ def normals(height: Array) -> Array:
     normal[..., 0] = -slope_x * normal[..., 2]
     normal[..., 1] = -slope_y * normal[..., 2]
     return normal
+
+
+Layer = tuple[int, int, Array]
+"""The row and the column of the upper left corner, which may be beyond the frame; light and coverage (h, w, 4)."""
+
+
+def through_lens(image: Array) -> Array:
+    """The image through a webcam's lens: each pixel is mixed with its neighbours, by 1, 2, 1 each way."""
+    for axis in (0, 1):
+        total = image * np.float32(0.5)
+        rows, source = (total, image) if axis == 0 else (total.swapaxes(0, 1), image.swapaxes(0, 1))
+        rows[1:] += np.float32(0.25) * source[:-1]
+        rows[:-1] += np.float32(0.25) * source[1:]
+        image = total
+    return image
+
+
+def mean_of_layers(layers: list[Layer], size: tuple[int, int]) -> tuple[tuple[slice, slice], Array]:
+    """The mean of the layers where any is, within the frame: which rows and columns, and (h, w, 4)."""
+    corners = np.array([_corners(*layer) for layer in layers])
+    low, high = np.clip(corners[:, 0].min(0), 0, size), np.clip(corners[:, 1].max(0), 0, size)
+    total = np.zeros((*(high - low), 4), np.float32)
+    for top, left, image in layers:
+        (row, column), (below, beyond) = (np.clip(at, low, high) for at in _corners(top, left, image))
+        total[row - low[0] : below - low[0], column - low[1] : beyond - low[1]] += image[
+            row - top : below - top, column - left : beyond - left
+        ]
+    box = slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+    return box, total * np.float32(1 / len(layers))
+
+
+def _corners(top: int, left: int, image: Array) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (top, left), (top + image.shape[0], left + image.shape[1])

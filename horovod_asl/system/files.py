@@ -13,11 +13,13 @@ from horovod_asl.errors import UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a reader sees the old or the new content, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by the content: a reader sees the old or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="surrogateescape") as file:  # file names may be no UTF-8
-        file.write(text)
+    if isinstance(content, str):
+        content = content.encode("utf-8", errors="surrogateescape")  # file names may be no UTF-8
+    with partial.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -37,8 +37,8 @@ from horovod_asl.inputs.augment_hands import augment_hands
 from horovod_asl.inputs.pixels import draws, normalise, to_input, to_tensors
 from horovod_asl.labels import NUM_CLASSES
 from horovod_asl.models.hand_net import HandHead, HandNet, TunedTail
-from horovod_asl.models.hand_view import _view_grid, points_in_view, unrotated
 from horovod_asl.models.hand_trunk import HandTrunk, _Depthwise
+from horovod_asl.models.hand_view import _view_grid, points_in_view, unrotated
 from horovod_asl.models.registry import build_model, classifier, freeze_backbone
 from horovod_asl.runs.preemption import Outcome, StopSignal
 from horovod_asl.runs.run_folder import RunFolder

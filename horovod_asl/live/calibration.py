@@ -1,0 +1,164 @@
+"""A person's own examples, used beside the network: hold a letter for a second, and it is read better from then on.
+
+What is kept of a frame is the network's embedding, not the picture. A hand is compared by the cosine with the mean of
+each letter's examples (Mensink et al., "Distance-based image classification", TPAMI 2013), and the letter's logit
+moves by how near it is. What this gains is in docs/live.md.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_asl.errors import UserError
+from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.live.reader import Read
+from horovod_asl.live.translator import Translation, Translator
+from horovod_asl.system.files import write_atomically
+
+_STRENGTH, _NEUTRAL = 20.0, 0.5
+"""By how much a logit moves per cosine, and the cosine that moves nothing: found on nine people."""
+_LESSON_S = 1.0
+_MOST = 64
+"""Frames kept a letter, of the last lessons."""
+
+
+def default_file() -> Path:
+    """Where examples are kept on this machine."""
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "horovod_asl" / "examples.npz"
+
+
+@dataclass
+class Examples:
+    """The examples of one person, in a file of this machine alone.
+
+    Attributes:
+        file: where they are kept.
+        embeddings: by letter, float32 (n, width).
+        as_held: by letter, bool (n,), in which position the hand was read.
+    """
+
+    file: Path
+    embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    as_held: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, file: Path | None = None) -> Examples:
+        """Those in the file, none where there is no file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        examples = cls(file or default_file())
+        try:
+            with np.load(examples.file, allow_pickle=False) as kept:
+                for name in kept.files:
+                    kind, _, letter = name.partition(" ")
+                    (examples.embeddings if kind == "embedding" else examples.as_held)[letter] = kept[name]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{examples.file} is damaged: delete it, and teach the letters again") from error
+        return examples
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many frames are kept of each letter."""
+        return {letter: len(kept) for letter, kept in sorted(self.embeddings.items())}
+
+    def add(self, letter: str, read: Read) -> None:
+        """Keep one frame of a letter, in memory."""
+        known = self.embeddings.get(letter, np.zeros((0, read.embeddings.shape[1]), np.float32))
+        held = self.as_held.get(letter, np.zeros(0, np.bool_))
+        self.embeddings[letter] = np.concatenate([known, read.embeddings])[-_MOST:]
+        self.as_held[letter] = np.concatenate([held, read.as_held])[-_MOST:]
+
+    def save(self) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        arrays: dict[str, Any] = {f"embedding {letter}": kept for letter, kept in self.embeddings.items()}
+        arrays.update({f"as_held {letter}": kept for letter, kept in self.as_held.items()})
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, content.getvalue())
+        except OSError as error:
+            raise UserError(f"{self.file} cannot be written ({error.strerror})") from error
+
+    def forget(self) -> None:
+        """Delete all examples, and the file."""
+        self.embeddings, self.as_held = {}, {}
+        self.file.unlink(missing_ok=True)
+
+    def adjusted(self, read: Read) -> Read:
+        """The same with the logits moved by the examples."""
+        logits = read.logits.copy()
+        for letter, kept in self.embeddings.items():
+            near = [
+                _cosine(embedding, kept[self.as_held[letter] == held].mean(0))
+                for embedding, held in zip(read.embeddings, read.as_held, strict=True)
+                if (self.as_held[letter] == held).any()
+            ]
+            if near:
+                logits[CLASS_INDEX[letter]] += np.float32(_STRENGTH * (float(np.mean(near)) - _NEUTRAL))
+        return Read(logits, read.embeddings, read.as_held)
+
+
+class Teacher:
+    """Lessons: what the hand shows for a second is kept as a letter. Meanwhile nothing is spelled."""
+
+    def __init__(self, examples: Examples, translator: Translator) -> None:
+        self._examples, self._translator = examples, translator
+        self._letter: str | None = None
+        self._begun_s: float | None = None
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many frames are kept of each letter."""
+        return self._examples.counts
+
+    def begin(self, letter: str) -> None:
+        """The hand of the next second is this letter."""
+        self._letter, self._begun_s = letter, None
+        self._translator.spells = False
+
+    def see(self, seen: Translation) -> tuple[str, float] | None:
+        """The letter of a lesson that goes on or ends with this frame, and how much of it is done, 0 to 1."""
+        letter = self._letter
+        if letter is None:
+            return None
+        if seen.read is None:
+            return letter, 0.0 if self._begun_s is None else self._done(seen)
+        if self._begun_s is None:
+            self._begun_s = seen.time_s
+        self._examples.add(letter, seen.read)
+        done = self._done(seen)
+        if done >= 1:
+            self._letter, self._translator.spells = None, True
+            self._examples.save()
+        return letter, done
+
+    def forget(self) -> None:
+        """Delete all examples."""
+        self._letter, self._translator.spells = None, True
+        self._examples.forget()
+
+    def _done(self, seen: Translation) -> float:
+        return min((seen.time_s - (self._begun_s or 0.0)) / _LESSON_S, 1.0)
+
+
+def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-9))
