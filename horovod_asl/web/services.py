@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from horovod_asl.hands.finder import LOOK_PX, shared_finder
 from horovod_asl.inference.photo_view import PhotoView, in_photo_pixels
 from horovod_asl.live.reader import HandNetwork
+from horovod_asl.live.speech import can_speak, speak
+from horovod_asl.live.suggestions import Suggestions
 from horovod_asl.live.translator import Translator
 from horovod_asl.photos.decode import check_size, decode_photo, upright_size
 from horovod_asl.web.limits import Limits
@@ -37,21 +39,18 @@ def bundled_services(limits: Limits) -> Services:
     """The services of the model that ships.
 
     Raises:
-        UserError: ONNX Runtime, MediaPipe or a file of the model is missing.
+        UserError: ONNX Runtime, MediaPipe, symspellpy or a file of the model is missing.
     """
-    network = HandNetwork()
+    network, suggest = HandNetwork(), Suggestions()
     shared_finder()
 
     def make_reader() -> PageReader:
         with _ONE_AT_A_TIME:
             return PageReader(Translator(network), suggest, limits)
 
-    return Services(make_reader, lambda photo: read_photo(photo, network, limits), None)
-
-
-def suggest(text: str) -> Sequence[str]:
-    """Words that the last one of the text may become."""
-    return ()
+    return Services(
+        make_reader, lambda photo: read_photo(photo, network, limits), speak if can_speak() else None
+    )
 
 
 def read_photo(data: bytes, network: HandNetwork, limits: Limits) -> dict[str, Any]:

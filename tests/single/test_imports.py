@@ -56,6 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
     "simplejpeg": {"photos/decode.py"},
     "pillow_heif": {"photos/decode.py"},
     "av": {"photos/films.py", "photos/film_writer.py"},
+    "symspellpy": {"live/suggestions.py"},
     "mediapipe": {"hands/landmarker.py"},
     "tflite": {"models/hand_trunk.py"},
     "onnx": {"inference/onnx_export.py"},

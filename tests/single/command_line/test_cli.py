@@ -307,6 +307,7 @@ def fields_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 EVERY_PATH = {
     "prepare": "~/photos NAME=~/photos ~/store --classes=~/classes.txt",
     "inspect": "~/store --contact-sheet=~/a.png --json=~/a.json",
+    "live": "--tls-cert=~/cert.pem --tls-key=~/key.pem",
     "train": "--store=~/store --run-folder=~/run --resume=~/run --cache-features=~/f --train=head "
     "--pretrained=~/weights.pt",
     "evaluate": "~/run ~/photos --json=~/a.json --report=~/report --classes=~/classes.txt",

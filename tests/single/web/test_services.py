@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
+import wave
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 import horovod_asl
 from horovod_asl.live.reader import HandNetwork
+from horovod_asl.live.suggestions import Suggestions
 from horovod_asl.live.translator import Translator
 from horovod_asl.synthetic.film import FilmSpec, film_frames
 from horovod_asl.synthetic.render import SampleSpec, render_spec
@@ -83,6 +86,31 @@ def test_a_photo_is_read_as_predict_reads_it() -> None:
                 joints = reading.hand.joints[:, :2] / [300, 400]
                 np.testing.assert_allclose(said["hand"]["joints"], joints, atol=1e-3)
                 assert said["hand"]["handedness"] == reading.hand.handedness
+
+
+def test_words_are_suggested_and_spoken() -> None:
+    limits = Limits()
+    offered = bundled_services(limits)
+    if offered.speak is None:
+        pytest.skip("espeak-ng is not installed: apt-get install espeak-ng")
+    own = Suggestions()
+    own.wait()
+    with running(offered, limits) as binding, stream(binding) as page, client(binding, timeout=60) as http:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # the server loads its dictionary beside all else
+            order(page, type="edit", action="clear")
+            answer = order(page, type="edit", action="replace_word", word="hel")
+            assert answer["text"].startswith("HEL")
+            answer = order(page, type="edit", action="undo") if answer["text"].endswith(" ") else answer
+            if answer["suggestions"]:
+                break
+            time.sleep(0.2)
+        assert answer["text"] == "HEL"
+        assert answer["suggestions"] == own("HEL") != []
+        with wave.open(io.BytesIO(http.post("/api/speak", json={"text": "HELLO WORLD"}).content)) as sound:
+            assert 0.4 < sound.getnframes() / sound.getframerate() < 3
+            assert np.abs(np.frombuffer(sound.readframes(sound.getnframes()), np.int16)).max() > 1000
+        assert http.get("/api/status").json()["speech"] is True
 
 
 def test_the_server_needs_no_torch() -> None:
