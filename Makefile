@@ -24,7 +24,7 @@ train: setup ## train on all GPUs or cores of this machine: make train ARGS="--e
 	@launch/train.sh $(ARGS)
 
 test: setup-browser ## the tests of seconds
-	@$(BIN)/python -m pytest -m "not long and not launch" $(ARGS)
+	@launch/test.sh $(ARGS)
 
 test-launch: setup-launch ## real launches: a SLURM cluster, several hosts, ranks killed
 	@$(BIN)/python -m pytest -m "launch and not long" $(ARGS)

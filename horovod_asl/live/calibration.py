@@ -11,7 +11,6 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,50 +36,35 @@ def default_file() -> Path:
     return Path(data).expanduser() / "horovod_asl" / "examples.npz"
 
 
-@dataclass
-class Examples:
-    """The examples of one person, in a file of this machine alone.
+Kept = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Of one letter: embeddings float32 (n, width), and in which position each was read, bool (n,)."""
 
-    Attributes:
-        file: where they are kept.
-        embeddings: by letter, float32 (n, width).
-        as_held: by letter, bool (n,), in which position the hand was read.
+
+class Examples:
+    """The examples of one person, in a file of this machine alone. Threads may share them.
+
+    Args:
+        file: where they are kept; None: in the user's folder of data.
+
+    Raises:
+        UserError: the file is damaged.
     """
 
-    file: Path
-    embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    as_held: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, file: Path | None = None) -> Examples:
-        """Those in the file, none where there is no file.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        examples = cls(file or default_file())
-        try:
-            with np.load(examples.file, allow_pickle=False) as kept:
-                for name in kept.files:
-                    kind, _, letter = name.partition(" ")
-                    (examples.embeddings if kind == "embedding" else examples.as_held)[letter] = kept[name]
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{examples.file} is damaged: delete it, and teach the letters again") from error
-        return examples
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file or default_file()
+        self._kept = _load(self._file)  # replaced as a whole: another thread may be reading it
 
     @property
     def counts(self) -> Mapping[str, int]:
         """How many frames are kept of each letter."""
-        return {letter: len(kept) for letter, kept in sorted(self.embeddings.items())}
+        return {letter: len(held) for letter, (_, held) in sorted(self._kept.items())}
 
     def add(self, letter: str, read: Read) -> None:
         """Keep one frame of a letter, in memory."""
-        known = self.embeddings.get(letter, np.zeros((0, read.embeddings.shape[1]), np.float32))
-        held = self.as_held.get(letter, np.zeros(0, np.bool_))
-        self.embeddings[letter] = np.concatenate([known, read.embeddings])[-_MOST:]
-        self.as_held[letter] = np.concatenate([held, read.as_held])[-_MOST:]
+        new = read.embeddings, read.as_held
+        known = self._kept.get(letter, (new[0][:0], new[1][:0]))
+        embeddings, as_held = (np.concatenate(pair)[-_MOST:] for pair in zip(known, new, strict=True))
+        self._kept = {**self._kept, letter: (embeddings, as_held)}
 
     def save(self) -> None:
         """Write the file, whole or not at all.
@@ -88,33 +72,45 @@ class Examples:
         Raises:
             UserError: it cannot be written.
         """
-        arrays: dict[str, Any] = {f"embedding {letter}": kept for letter, kept in self.embeddings.items()}
-        arrays.update({f"as_held {letter}": kept for letter, kept in self.as_held.items()})
+        arrays: dict[str, Any] = {}
+        for letter, (embeddings, as_held) in self._kept.items():
+            arrays |= {f"{letter} embeddings": embeddings, f"{letter} as_held": as_held}
         content = io.BytesIO()
         np.savez(content, **arrays)
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, content.getvalue())
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file, content.getvalue())
         except OSError as error:
-            raise UserError(f"{self.file} cannot be written ({error.strerror})") from error
+            raise UserError(f"{self._file} cannot be written ({error.strerror})") from error
 
     def forget(self) -> None:
         """Delete all examples, and the file."""
-        self.embeddings, self.as_held = {}, {}
-        self.file.unlink(missing_ok=True)
+        self._kept = {}
+        self._file.unlink(missing_ok=True)
 
     def adjusted(self, read: Read) -> Read:
         """The same with the logits moved by the examples."""
         logits = read.logits.copy()
-        for letter, kept in self.embeddings.items():
+        for letter, (embeddings, as_held) in self._kept.items():
             near = [
-                _cosine(embedding, kept[self.as_held[letter] == held].mean(0))
+                _cosine(embedding, embeddings[as_held == held].mean(0))
                 for embedding, held in zip(read.embeddings, read.as_held, strict=True)
-                if (self.as_held[letter] == held).any()
+                if (as_held == held).any()
             ]
             if near:
                 logits[CLASS_INDEX[letter]] += np.float32(_STRENGTH * (float(np.mean(near)) - _NEUTRAL))
         return Read(logits, read.embeddings, read.as_held)
+
+
+def _load(file: Path) -> dict[str, Kept]:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            letters = {name.partition(" ")[0] for name in stored.files}
+            return {letter: (stored[f"{letter} embeddings"], stored[f"{letter} as_held"]) for letter in letters}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged: delete it, and teach the letters again") from error
 
 
 class Teacher:

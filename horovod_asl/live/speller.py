@@ -23,6 +23,7 @@ from horovod_asl.live.tracker import Sighting
 _COLUMNS = np.array([CLASS_INDEX[name] for name in SYMBOLS])
 _NOTHING = CLASS_INDEX["nothing"]
 _STROKE_SURE = 0.9
+_MOST_FRAMES = 240
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,22 @@ class Speller:
             return self._end_word(now_s)
         if self.current and self.current[-1].label == "space":
             return self.settle()
+        if not self.current and len(self._frames) > _MOST_FRAMES:
+            self._forget()
         late = [letter for letter in self.current if letter.end_s < now_s - self._settings.settled_s]
         if not late or len(self._frames) % 16:
             return []
         self._go_on_after(self._segments()[: len(late)])
         self.current = self.current[len(late) :]
         return late
+
+    def _forget(self) -> None:
+        """Nothing was spelled for long: only the last frames may still begin a letter."""
+        last = self._frames[-_MOST_FRAMES // 8 :]
+        self._frames = []
+        self._search.restart(self._context, within=self._context[1] != START)
+        for seen in last:
+            self._extend(seen)
 
     def _end_word(self, now_s: float) -> list[Letter]:
         letters = self.current

@@ -64,12 +64,12 @@ class FilmText:
 
     @property
     def text(self) -> str:
-        """All text so far; the word that is being spelled may still change."""
+        """All text so far."""
         return self._translator.text
 
     @property
     def letters(self) -> list[Letter]:
-        """All letters so far, as `text`."""
+        """All letters so far, in order; those of the last word may still change."""
         return self._translator.letters
 
     def __iter__(self) -> FilmText:

@@ -11,6 +11,7 @@ import numpy as np
 
 from horovod_asl.hands.finder import LOOK_PX, shared_finder
 from horovod_asl.inference.photo_view import PhotoView, in_photo_pixels
+from horovod_asl.live.calibration import Examples, Teacher
 from horovod_asl.live.reader import HandNetwork
 from horovod_asl.live.speech import can_speak, speak
 from horovod_asl.live.suggestions import Suggestions
@@ -39,14 +40,16 @@ def bundled_services(limits: Limits) -> Services:
     """The services of the model that ships.
 
     Raises:
-        UserError: ONNX Runtime, MediaPipe, symspellpy or a file of the model is missing.
+        UserError: ONNX Runtime, MediaPipe, symspellpy or a file of the model is missing, or the kept examples are
+            damaged.
     """
-    network, suggest = HandNetwork(), Suggestions()
+    network, suggest, examples = HandNetwork(), Suggestions(), Examples()
     shared_finder()
 
     def make_reader() -> PageReader:
         with _ONE_AT_A_TIME:
-            return PageReader(Translator(network), suggest, limits)
+            translator = Translator(network, examples)
+        return PageReader(translator, suggest, limits, Teacher(examples, translator))
 
     return Services(
         make_reader, lambda photo: read_photo(photo, network, limits), speak if can_speak() else None

@@ -135,7 +135,9 @@ def test_no_file_and_no_function_is_long(path: Path) -> None:
 
 
 def test_no_room_holds_many_files() -> None:
-    files = Counter(path.relative_to(PACKAGE).parent.as_posix() for path in FILES)
+    """But for the empty `__init__`."""
+    modules = [path for path in FILES if path.name != "__init__.py"]
+    files = Counter(path.relative_to(PACKAGE).parent.as_posix() for path in modules)
     assert {folder: number for folder, number in files.items() if number > MOST_FILES} == {}
 
 

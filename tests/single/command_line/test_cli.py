@@ -318,7 +318,6 @@ EVERY_PATH = {
     "crossval": "~/store --by=source --out=~/out --store=~/store --run-folder=~/run --resume=~/run "
     "--cache-features=~/f --train=head --pretrained=~/weights.pt",
     "compare": "--out=~/out --store=~/store",
-    "draw": "HI ~/hi.mp4",
     "doctor": "",
 }
 EXPORT_BUNDLE = {"bundle", "scores", "notes"}  # not together with OUT
