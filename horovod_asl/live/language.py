@@ -22,6 +22,7 @@ _FLATTENED = 0.5
 """A word counts by this power of its frequency: names and rare words are spelled more than they are said."""
 _DELETED, _UNKNOWN = 0.005, 0.1
 """How often a letter is taken back, and how often a letter follows no rule at all."""
+_ABSENT = 1e-6
 _BACKED_OFF = 20.0
 """How many times a pair must have been seen for its own successors to count as much as those of its last letter."""
 
@@ -54,6 +55,10 @@ def letter_model(words: Mapping[str, int]) -> NDArray[np.float64]:
     even = np.full(len(SYMBOLS), 1 / len(SYMBOLS))
     mixed = (1 - _UNKNOWN - _DELETED) * p3 + _UNKNOWN * even
     mixed[..., DELETE] += _DELETED
+    mixed[START, START, [DELETE, SPACE]] = _ABSENT  # there is nothing to take back or to end
+    same = np.arange(len(SYMBOLS))
+    mixed[same, same, same] = _ABSENT  # no word has the same letter three times
+    mixed /= mixed.sum(-1, keepdims=True)
     result: NDArray[np.float64] = np.log(mixed)
     return result
 

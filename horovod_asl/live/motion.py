@@ -16,7 +16,7 @@ from horovod_asl.live.tracker import Sighting
 
 _PALM = (0, 5, 9, 13, 17)
 _WINDOW_S = 0.8
-_SLID, _LET_GO = 0.3, 0.13
+_SLID, _LET_GO = 0.25, 0.13
 """How far the palm must have gone, and the joints on the mean from where they were and are, for a letter to count
 twice."""
 _RESTING = 2.5

@@ -42,6 +42,8 @@ class Settings:
     """The time that a frame's evidence is of; a longer or shorter one weighs by its length."""
     entry: float = 1.0
     """The price of a letter."""
+    sure: float = 0.5
+    """A letter is read with this probability on the mean, or left out."""
     language: float = 0.6
     """The weight of the language model."""
     again: float = 4.0
@@ -50,7 +52,7 @@ class Settings:
     """How much a slide or a release takes off that price."""
     drawn: float = 1.2
     """J and Z are read only where the finger that draws them has just gone this far, in palm lengths."""
-    twice: float = 1.0
+    twice: float = 0.8
     """A letter is signed twice only if it is seen for this many times the signer's pace."""
     slowest_hold_s: float = 0.35
     """How long the first letters are held before they are taken."""
@@ -167,15 +169,19 @@ class Speller:
 
     def _segments(self) -> list[Segment]:
         segments, _, _ = self._search.segments()
-        return [segment for segment in segments if segment.first >= 0]
+        return [segment for segment in segments if self._is_letter(segment)]
+
+    def _is_letter(self, segment: Segment) -> bool:
+        """Whether it begins in these frames, and was read well enough."""
+        return segment.first >= 0 and self._confidence(segment) >= self._settings.sure
 
     def _read(self, *, ended: bool = False) -> None:
         """The word as the likeliest path has it now; its last letter counts once it was held for long enough."""
         segments, _, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
-        new = [segment for segment in segments if segment.first >= 0]
+        new = [segment for segment in segments if self._is_letter(segment)]
         self._path_begun_s = self._frames[new[-1].first].time_s if new else None
-        if new and self.held is not None and self.held.progress < 1:
+        if new and new[-1] is segments[-1] and self.held is not None and self.held.progress < 1:
             new.pop()
         before = len(self.current)
         self.current = [self._letter(segment) for segment in new]
