@@ -52,7 +52,7 @@ class Settings:
     """How much a slide or a release takes off that price."""
     drawn: float = 1.2
     """J and Z are read only where the finger that draws them has just gone this far, in palm lengths."""
-    twice: float = 0.8
+    twice: float = 0.7
     """A letter is signed twice only if it is seen for this many times the signer's pace."""
     slowest_hold_s: float = 0.35
     """How long the first letters are held before they are taken."""
@@ -103,7 +103,7 @@ class Speller:
         self._context = START, START
         self._begun_s: float | None = None  # when the last letter began
         self._pace_s = 0.7
-        self._path_begun_s: float | None = None  # when the last letter of the likeliest path began
+        self._path_end: tuple[int, float] | None = None  # the last letter of the likeliest path, and when it began
         self._hand_s: float | None = None  # when a hand was last seen
         self.current: list[Letter] = []
         self.held: Held | None = None
@@ -137,10 +137,11 @@ class Speller:
 
     def _in_motion(self, seen: _Seen, place: Place) -> _Seen:
         settings, motion = self._settings, self._motion
-        begun_s = seen.time_s if self._path_begun_s is None else self._path_begun_s
-        long_enough = seen.time_s - begun_s > settings.twice * self._pace_s
+        symbol, begun_s = self._path_end or (-1, seen.time_s)
+        same = symbol >= 0 and int(seen.row.argmax()) == _COLUMNS[symbol]
+        long_enough = same and seen.time_s - begun_s > settings.twice * self._pace_s
         moved = tuple(letter for letter, tip in TIPS.items() if motion.travel(tip) >= settings.drawn)
-        return replace(seen, speed=place.speed, repeats=motion.repeats() and long_enough, moved=moved)
+        return replace(seen, speed=place.speed, repeats=long_enough and motion.repeats(begun_s), moved=moved)
 
     def _extend(self, seen: _Seen) -> None:
         self._frames.append(seen)
@@ -180,7 +181,7 @@ class Speller:
         segments, _, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
         new = [segment for segment in segments if self._is_letter(segment)]
-        self._path_begun_s = self._frames[new[-1].first].time_s if new else None
+        self._path_end = (new[-1].symbol, self._frames[new[-1].first].time_s) if new else None
         if new and new[-1] is segments[-1] and self.held is not None and self.held.progress < 1:
             new.pop()
         before = len(self.current)
