@@ -44,8 +44,11 @@ class Landmarker:
 
     def close(self) -> None:
         """Let the models go."""
+        try:
+            self._models.close()
+        except RuntimeError:  # at the interpreter's end no thread can start any more, which this would need
+            self._models._handle = None
         _OPEN.discard(self._models)
-        self._models.close()
 
 
 class HandFollower:

@@ -112,7 +112,7 @@ def _export(
     on_stage: Callable[[str], None],
 ) -> Exported:
     require_onnx()
-    on_stage(f"export: tracing {path.name}")
+    on_stage("export: tracing the network")
     # Before the export: it fills the caches that tracing must not fill.
     expected = _torch_logits(network, inputs)
     graph = _traced(network, _sized(inputs, batch or 2), dynamic=batch is None)

@@ -19,7 +19,7 @@ from onnx import TensorProto, numpy_helper
 from horovod_asl.commands import export
 from horovod_asl.distributed.base import Serial
 from horovod_asl.errors import UserError
-from horovod_asl.hands.record import hand_arrays
+from horovod_asl.hands.record import hand_arrays, no_hand
 from horovod_asl.inference import onnx_export
 from horovod_asl.inference.classifier import Classifier
 from horovod_asl.inference.onnx_inputs import drawn_inputs
@@ -262,7 +262,7 @@ def test_drawn_inputs_are_what_a_reader_gives() -> None:
     inputs = drawn_inputs(HandReader(), 16)
     assert inputs["hand"].dtype == np.float32
     assert inputs["hand"].shape == (16, *HandReader().shape)
-    none = hand_arrays(np.array([onnx_export.no_hand()]))[0]
+    none = hand_arrays(np.array([no_hand()]))[0]
     assert [row for row in range(16) if np.array_equal(inputs["hand"][row], none)] == [0, 8]
 
 

@@ -45,6 +45,7 @@ def test_a_film_is_spelled_as_the_translator_spells_it() -> None:
     film = film_frames(FilmSpec("L", 3, 2.0, 320, 240, frames_per_second=12))
     translator = Translator(HandNetwork())
     with running(bundled_services(limits), limits) as binding, stream(binding) as page:
+        assert received(page)["type"] == "calibration"
         for shown in film:
             picture = as_jpeg(Image.fromarray(shown.pixels))
             page.send(frame(shown.time_s * 1000, picture))
@@ -65,6 +66,7 @@ def test_a_film_is_spelled_as_the_translator_spells_it() -> None:
 def test_odd_frames_have_no_hand_and_do_no_harm() -> None:
     limits = Limits()
     with running(bundled_services(limits), limits) as binding, stream(binding) as page:
+        assert received(page)["type"] == "calibration"
         for number, size in enumerate([(1, 1), (3000, 2), (2, 3000), (17, 31)]):
             page.send(frame(number, as_jpeg(Image.new("RGB", size))))
             assert received(page)["problem"] == "too_dark"
@@ -96,6 +98,7 @@ def test_words_are_suggested_and_spoken() -> None:
     own = Suggestions()
     own.wait()
     with running(offered, limits) as binding, stream(binding) as page, client(binding, timeout=60) as http:
+        assert received(page)["type"] == "calibration"
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:  # the server loads its dictionary beside all else
             order(page, type="edit", action="clear")
