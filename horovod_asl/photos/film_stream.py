@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.errors import UserError
+from horovod_asl.photos.pyav import load_pyav, words
 
 if TYPE_CHECKING:
     import av
@@ -245,11 +246,6 @@ def upright(frame: av.VideoFrame, most_px: int | None = None) -> NDArray[np.uint
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
-def words(error: Exception) -> str:
-    """What FFmpeg says of a fault."""
-    return getattr(error, "strerror", None) or str(error)
-
-
 def _unreadable(path: Path, error: Exception) -> str:
     return (
         f"{path} cannot be read as a video ({words(error)}): where it is a copy or a download, it may be "
@@ -259,12 +255,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 def _library() -> Any:
     """PyAV. UserError if it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(
-            "videos and cameras are read by PyAV, not installed here: pip install 'horovod_asl[live]', or in a "
-            "checkout `make setup`"
-        ) from error
-    av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said in our own line
-    return av
+    return load_pyav(
+        "videos and cameras are read by PyAV, not installed here: pip install 'horovod_asl[live]', or in a checkout "
+        "`make setup`"
+    )

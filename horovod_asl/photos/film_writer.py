@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_asl.errors import UserError
+from horovod_asl.photos.pyav import load_pyav, words
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,11 @@ def write_film(
             container.mux(stream.encode())
         partial.replace(path)
     except (OSError, library.FFmpegError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be written ({reason}): choose another place") from error
+        raise UserError(f"{path} cannot be written ({words(error)}): choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _library() -> Any:
     """PyAV. UserError if it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("PyAV, which writes films, is missing: pip install 'horovod_asl[video]'") from error
-    av.logging.set_level(av.logging.PANIC)
-    return av
+    return load_pyav("PyAV, which writes films, is missing: pip install 'horovod_asl[video]'")

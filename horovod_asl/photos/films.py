@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from horovod_asl.errors import UserError
 from horovod_asl.photos.decode import PhotoError
-from horovod_asl.photos.film_stream import upright, words
+from horovod_asl.photos.film_stream import upright
+from horovod_asl.photos.pyav import load_pyav, words
 
 if TYPE_CHECKING:
     import av
@@ -150,13 +150,8 @@ def _ppm(frame: Any) -> bytes:
 
 def _library(path: str) -> Any:
     """PyAV. UserError if it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        suffix = path.rpartition(".")[2]
-        raise UserError(
-            f"{path} is a video: pip install 'horovod_asl[video]' to read its frames, or --exclude '*.{suffix}' to "
-            "leave videos out"
-        ) from error
-    av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said in our own line
-    return av
+    suffix = path.rpartition(".")[2]
+    return load_pyav(
+        f"{path} is a video: pip install 'horovod_asl[video]' to read its frames, or --exclude '*.{suffix}' to "
+        "leave videos out"
+    )

@@ -56,7 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
     "imagehash": set(),  # the tests' reference for photos/hashing.py
     "simplejpeg": {"photos/decode.py"},
     "pillow_heif": {"photos/decode.py"},
-    "av": {"photos/films.py", "photos/film_stream.py", "photos/film_writer.py"},
+    "av": {"photos/pyav.py", "photos/films.py", "photos/film_stream.py"},  # the last two for its types alone
     "symspellpy": {"live/suggestions.py"},
     "mediapipe": {"hands/landmarker.py"},
     "tflite": {"models/hand_trunk.py"},
