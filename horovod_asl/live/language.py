@@ -80,14 +80,7 @@ def _interpolated(counts: NDArray[np.float64], lower: NDArray[np.float64]) -> ND
     return np.asarray((counts + _BACKED_OFF * lower) / (total + _BACKED_OFF))
 
 
-def _dictionary() -> dict[str, int]:
-    from importlib.util import find_spec
-
-    package = find_spec("symspellpy")
-    assert package is not None, "pip install symspellpy"
-    lines = Path(str(package.origin)).with_name("frequency_dictionary_en_82_765.txt").read_text("utf-8-sig")
-    return {word: int(frequency) for word, frequency in map(str.split, lines.splitlines())}
-
-
 if __name__ == "__main__":
-    np.save(FILE, letter_model(_dictionary()).astype(np.float16))
+    from horovod_asl.live.suggestions import frequent_words
+
+    np.save(FILE, letter_model(frequent_words(100_000)).astype(np.float16))

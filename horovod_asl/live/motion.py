@@ -44,7 +44,6 @@ class Motion:
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, NDArray[np.float64]]] = deque()
-        self._last: Place | None = None
         self._counted_s = -1e9
         self._held_s: deque[float] = deque(maxlen=64)  # the times of frames in which the hand was still
         self.places: list[Place] = []

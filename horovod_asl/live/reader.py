@@ -38,6 +38,12 @@ class Read:
     embeddings: NDArray[np.float32]
     as_held: NDArray[np.bool_]
 
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Float64 (classes,), the softmax of the logits."""
+        powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
+        return np.asarray(powers / powers.sum())
+
 
 class HandNetwork:
     """One pass of a `hand_net` at a time. Threads may share it.

@@ -9,6 +9,7 @@ counts as soon as its hold is long enough for the signer's pace, or the next one
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class Speller:
         if stroke is not None:
             self._redo(stroke)
         self._read()
-        if sighting.logits is not None:
+        if sighting.read is not None:
             self._hand_s = sighting.time_s
         return self._settled(sighting.time_s)
 
@@ -159,7 +160,7 @@ class Speller:
     def _evidence(self, seen: _Seen) -> Frame:
         settings = self._settings
         weight = min(seen.step_s, 2 * settings.frame_s) / settings.frame_s
-        row = _with_movements(seen)
+        row = seen.letters
         mixed = (1 - settings.doubt) * row + settings.doubt / len(row)
         still = 1 - sum(row[CLASS_INDEX[letter]] for letter in STILL)  # J and Z are letters in motion
         moving = still * min(seen.speed / settings.moving, 1.0)
@@ -248,8 +249,8 @@ class Speller:
 
     def _confidence(self, segment: Segment) -> float:
         frames = self._frames[max(segment.first, 0) : segment.last + 1]
-        rows = [_with_movements(seen) for seen in frames]
-        return float(np.mean([row[_COLUMNS[segment.symbol]] for row in rows])) if rows else 1.0
+        column = _COLUMNS[segment.symbol]
+        return float(np.mean([seen.letters[column] for seen in frames])) if frames else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,25 +269,26 @@ class _Seen:
     moved: tuple[str, ...] = ()
     stroke: str = ""
 
+    @cached_property
+    def letters(self) -> NDArray[np.float64]:
+        """The probabilities in the light of the movement: J or Z in one, without one I or D.
 
-def _with_movements(seen: _Seen) -> NDArray[np.float64]:
-    """A frame of a movement is J or Z; without one it is I or D: the network, which sees one frame, cannot tell."""
-    row = seen.row.copy()
-    if seen.stroke:
-        row[:] = (1 - _STROKE_SURE) / (len(row) - 1)
-        row[CLASS_INDEX[seen.stroke]] = _STROKE_SURE
+        The network, which sees one frame, cannot tell.
+        """
+        row = self.row.copy()
+        if self.stroke:
+            row[:] = (1 - _STROKE_SURE) / (len(row) - 1)
+            row[CLASS_INDEX[self.stroke]] = _STROKE_SURE
+            return row
+        for moved, still in STILL.items():
+            if moved not in self.moved:
+                row[CLASS_INDEX[still]] += row[CLASS_INDEX[moved]]
+                row[CLASS_INDEX[moved]] = 0.0
         return row
-    for moved, still in STILL.items():
-        if moved not in seen.moved:
-            row[CLASS_INDEX[still]] += row[CLASS_INDEX[moved]]
-            row[CLASS_INDEX[moved]] = 0.0
-    return row
 
 
 def _probabilities(sighting: Sighting) -> NDArray[np.float64]:
     """float64 (29,); without a hand all of it on `nothing`."""
-    if sighting.logits is None:
+    if sighting.read is None:
         return np.asarray(np.eye(len(CLASS_INDEX))[_NOTHING])
-    powers = np.exp(sighting.logits.astype(np.float64) - sighting.logits.max())
-    row: NDArray[np.float64] = powers / powers.sum()
-    return row
+    return sighting.read.probabilities

@@ -98,10 +98,9 @@ def _point(letter: str, place: Place, right: bool, frame: int) -> _Point:
 
 
 def _has_shape(letter: str, sighting: Sighting) -> bool:
-    if sighting.logits is None:
+    if sighting.read is None:
         return False
-    powers = np.exp(sighting.logits - sighting.logits.max())
-    shares = powers / powers.sum()
+    shares = sighting.read.probabilities
     return float(sum(shares[CLASS_INDEX[name]] for name in _SHAPES[letter])) > _SHAPED
 
 

@@ -49,11 +49,6 @@ class Sighting:
     world: NDArray[np.float32] | None = None
     right: bool = True
 
-    @property
-    def logits(self) -> NDArray[np.float32] | None:
-        """Float32 (classes,) at the model's temperature; None without a hand."""
-        return None if self.read is None else self.read.logits
-
 
 class Tracker:
     """The hand of one film, frame by frame."""

@@ -139,10 +139,9 @@ class Translator:
         self._settled += letters
 
     def _top(self, sighting: Sighting) -> list[tuple[str, float]]:
-        if sighting.logits is None:
+        if sighting.read is None:
             return []
-        powers = np.exp(sighting.logits - sighting.logits.max())
-        shares = powers / powers.sum()
+        shares = sighting.read.probabilities
         return [(self._network.classes[k], float(shares[k])) for k in np.argsort(-shares)[:_TOP]]
 
 

@@ -65,8 +65,7 @@ def read_photo(data: bytes, network: HandNetwork, limits: Limits) -> dict[str, A
     check_size(data, limits.photo_megapixels)
     square = decode_photo(data, LOOK_PX, max_megapixels=limits.photo_megapixels)
     record = shared_finder().find(square)
-    powers = np.exp(network.read(square, record).logits)
-    shares = powers / powers.sum()
+    shares = network.read(square, record).probabilities
     order = np.argsort(-shares, kind="stable")
     probabilities = {network.classes[k]: round(float(shares[k]), 4) for k in order}
     hand = None
