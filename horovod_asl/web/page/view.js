@@ -67,17 +67,23 @@ export function showHeld(held) {
   byId("ring-fill").setAttribute("stroke-dashoffset", String(100 - 100 * (held?.progress ?? 0)));
 }
 
+// The rows stay and only what they say changes: a reading comes twelve times a second.
 export function showTop(top) {
-  const rows = top.map(([label, share]) => {
-    const row = element("li");
+  const list = byId("top");
+  while (list.children.length > top.length) list.lastChild.remove();
+  while (list.children.length < top.length) {
     const bar = element("span", "", { class: "bar", "aria-hidden": "true" });
-    const fill = element("i");
-    fill.style.width = percent(share).replace(" ", "");
-    bar.append(fill);
-    row.append(element("span", nameOf(label)), bar, element("span", percent(share)));
-    return row;
+    bar.append(element("i"));
+    const row = element("li");
+    row.append(element("span"), bar, element("span"));
+    list.append(row);
+  }
+  top.forEach(([label, share], at) => {
+    const [name, bar, chance] = list.children[at].children;
+    name.textContent = nameOf(label);
+    chance.textContent = percent(share);
+    bar.firstChild.style.width = percent(share).replace(" ", "");
   });
-  byId("top").replaceChildren(...rows);
 }
 
 export function showText(text) {

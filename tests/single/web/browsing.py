@@ -58,7 +58,7 @@ def opened(browser: Browser, address: str, *scripts: str, **options: Any) -> Ite
     for script in scripts:
         context.add_init_script(script)
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)  # a cold start on a slow machine
     hosts, faults = set[str](), list[str]()
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
     page.on("websocket", lambda socket: hosts.add(urlsplit(socket.url).netloc))
@@ -76,3 +76,11 @@ def wait_for_text(page: Page, selector: str, text: str) -> None:
     page.wait_for_function(
         "([selector, text]) => document.querySelector(selector).textContent.includes(text)", arg=[selector, text]
     )
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    """What elements say, asked in one step: Playwright's own looks them up first, and the page may replace them."""
+    found: list[str] = page.evaluate(
+        "(selector) => [...document.querySelectorAll(selector)].map((element) => element.textContent)", selector
+    )
+    return found
