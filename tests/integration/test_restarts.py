@@ -39,6 +39,7 @@ def until_saved(step: int, runs: Path, torchrun: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.launch
 @pytest.mark.timeout(300)
 def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(small_store: Path, tmp_path: Path) -> None:
     """Without --run-folder: the ranks that are started anew find the folder that the first ones chose."""

@@ -86,7 +86,12 @@ def uninterrupted(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    "moment", ["config.yaml", "checkpoints/step-000000003", "checkpoints/step-000000020"]
+    "moment",
+    [
+        pytest.param("config.yaml", marks=pytest.mark.launch),
+        "checkpoints/step-000000003",
+        pytest.param("checkpoints/step-000000020", marks=pytest.mark.launch),
+    ],
 )
 def test_a_rank_killed_under_mpirun_then_resumed(
     moment: str, uninterrupted: str, small_store: Path, tmp_path: Path
@@ -106,7 +111,11 @@ def test_a_rank_killed_under_mpirun_then_resumed(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("launcher", "ranks", "extra"),
-    [("gloo", 2, []), ("torchrun", 2, []), ("mpirun", 3, ["--deterministic"])],
+    [
+        ("gloo", 2, []),
+        pytest.param("torchrun", 2, [], marks=pytest.mark.launch),
+        pytest.param("mpirun", 3, ["--deterministic"], marks=pytest.mark.launch),
+    ],
 )
 def test_stopped_in_mid_epoch_and_resumed_under_other_launchers(
     launcher: str, ranks: int, extra: list[str], small_store: Path, tmp_path: Path
@@ -121,6 +130,7 @@ def test_stopped_in_mid_epoch_and_resumed_under_other_launchers(
     assert digest(parted) == digest(whole)
 
 
+@pytest.mark.launch
 @pytest.mark.timeout(400)
 def test_resumed_on_another_number_of_ranks(small_store: Path, tmp_path: Path) -> None:
     """2 → 3 → 1 ranks: the same global batch, and each photo once per epoch."""
