@@ -89,8 +89,8 @@ class Examples:
         self._file.unlink(missing_ok=True)
 
     def adjusted(self, read: Read) -> Read:
-        """The same with the logits moved by the examples."""
-        logits = read.logits.copy()
+        """The same with the logits moved by the examples. A hand that is like one of them shows a letter."""
+        logits, letter_probability = read.logits.copy(), read.letter
         for letter, (embeddings, as_held) in self._kept.items():
             near = [
                 _cosine(embedding, embeddings[as_held == held].mean(0))
@@ -98,8 +98,10 @@ class Examples:
                 if (as_held == held).any()
             ]
             if near:
-                logits[CLASS_INDEX[letter]] += np.float32(_STRENGTH * (float(np.mean(near)) - _NEUTRAL))
-        return Read(logits, read.embeddings, read.as_held)
+                likeness = float(np.mean(near)) - _NEUTRAL
+                logits[CLASS_INDEX[letter]] += np.float32(_STRENGTH * likeness)
+                letter_probability = max(letter_probability, min(likeness / (1 - _NEUTRAL), 1.0))
+        return Read(logits, read.embeddings, read.as_held, letter_probability)
 
 
 def _load(file: Path) -> dict[str, Kept]:

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from horovod_asl.errors import UserError
 from horovod_asl.hands.record import SEEN_ROW, Pixels, Record, crop, hand_arrays
 from horovod_asl.inference.onnx_session import open_session
+from horovod_asl.labels import CLASS_INDEX
+from horovod_asl.live import letter_gate
 
 ONE_PASS = Path(__file__).parents[1] / "bundled_model" / "one_pass.onnx"
 """As `runs.bundled_model` names it; that module imports torch."""
+
+_NOTHING = CLASS_INDEX["nothing"]
 
 Pass = tuple[bool, bool]
 """How a hand passes the network: as the other side, and as it is held rather than turned up."""
@@ -32,34 +36,39 @@ class Read:
         logits: float32 (classes,), the mean over the passes, at the model's temperature.
         embeddings: float32 (passes, width), what entered the network's last layer.
         as_held: bool (passes,), in which position each pass read the hand; embeddings of the two are not comparable.
+        letter: the probability that the hand shows a letter at all.
     """
 
     logits: NDArray[np.float32]
     embeddings: NDArray[np.float32]
     as_held: NDArray[np.bool_]
+    letter: float = 1.0
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Float64 (classes,), the softmax of the logits."""
+        """Float64 (classes,): the softmax of the logits, times `letter`; the rest is `nothing`'s."""
         powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        return np.asarray(powers / powers.sum())
+        shares = self.letter * powers / powers.sum()
+        shares[_NOTHING] += 1 - self.letter
+        return np.asarray(shares)
 
 
 class HandNetwork:
-    """One pass of a `hand_net` at a time. Threads may share it.
+    """One pass of a `hand_net` at a time, and the gate that tells letters from gestures. Threads may share it.
 
     Attributes:
         classes: the names of the logits.
         temperature: what the logits are divided by before they become probabilities.
     """
 
-    def __init__(self, path: Path = ONE_PASS) -> None:
+    def __init__(self, path: Path = ONE_PASS, gate: Path = letter_gate.FILE) -> None:
         if not path.is_file():
             raise UserError(
                 f"{path} is missing: this model has no single pass; make its bundle anew with `horovod-asl export "
                 "RUN --bundle FOLDER`"
             )
         self._session = open_session(path, threads=1)
+        self._gate = letter_gate.load(gate)
         facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.classes: tuple[str, ...] = tuple(json.loads(facts["classes"]))
         self.temperature = float(facts["temperature"])
@@ -82,4 +91,5 @@ class HandNetwork:
             "as_held": as_held,
         }
         logits, embeddings = self._session.run(["logits", "embedding"], inputs)
-        return Read(logits.mean(0) / np.float32(self.temperature), embeddings, as_held > 0)
+        logits = logits.mean(0) / np.float32(self.temperature)
+        return Read(logits, embeddings, as_held > 0, letter_gate.letter_probability(record, self._gate))

@@ -26,7 +26,7 @@ class Translation:
         time_s: of the frame.
         joints: float32 (21, 2), fractions of the frame's width and height; None without a hand.
         handedness: of the person's own hand, `left` or `right`, in a frame that is not mirrored; None without a hand.
-        problem: `no_hand`, `cut_off`, `too_dark`, `two_hands`, `unsure`, or None.
+        problem: `no_hand`, `cut_off`, `too_dark`, `two_hands`, `no_letter`, `unsure`, or None.
         top: the three likeliest classes with their probabilities, likeliest first; empty without a hand.
         held: the letter that is being held.
         taken: the letters that this frame completed.
@@ -59,7 +59,8 @@ class Translator:
     """The text that one person signs. It belongs to one thread; the network may be shared.
 
     Attributes:
-        spells: whether letters are added; False while the person teaches a letter.
+        spells: whether letters are read; False while the person teaches a letter.
+        practises: whether letters are read but not written, see `practise`.
     """
 
     def __init__(self, network: HandNetwork, examples: Adjusts | None = None) -> None:
@@ -68,11 +69,12 @@ class Translator:
         self._text = ""  # what changes no more
         self._settled: list[Letter] = []
         self.spells = True
+        self.practises = False
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return _written(self._text, self._speller.current)
+        return _written(self._text, [] if self.practises else self._speller.current)
 
     @property
     def letters(self) -> list[Letter]:
@@ -89,13 +91,12 @@ class Translator:
         if self.spells:
             self._settle(self._speller.feed(sighting))
         top = self._top(sighting)
-        unsure = bool(top) and top[0][1] < _UNSURE
         points = sighting.points
         return Translation(
             time_s,
             None if points is None else (points / [sighting.aspect, 1]).astype(np.float32),
             None if points is None else ("right" if sighting.right else "left"),
-            sighting.problem or ("unsure" if unsure else None),
+            sighting.problem or _doubt(top),
             top,
             self._speller.held if self.spells else None,
             self.letters[known:],
@@ -134,8 +135,14 @@ class Translator:
         self._settle(self._speller.settle())
         self._text = self._text[: self._text.rfind(" ") + 1] + word + " "
 
+    def practise(self, on: bool) -> None:
+        """From now on letters are read but not written, or they are written again."""
+        self._settle(self._speller.settle())
+        self.practises = on
+
     def _settle(self, letters: list[Letter]) -> None:
-        self._text = _written(self._text, letters)
+        if not self.practises:
+            self._text = _written(self._text, letters)
         self._settled += letters
 
     def _top(self, sighting: Sighting) -> list[tuple[str, float]]:
@@ -143,6 +150,13 @@ class Translator:
             return []
         shares = sighting.read.probabilities
         return [(self._network.classes[k], float(shares[k])) for k in np.argsort(-shares)[:_TOP]]
+
+
+def _doubt(top: list[tuple[str, float]]) -> str | None:
+    """Why a hand that is in sight is not read."""
+    if top and top[0][0] == "nothing":
+        return "no_letter"
+    return "unsure" if top and top[0][1] < _UNSURE else None
 
 
 def _written(text: str, letters: list[Letter]) -> str:

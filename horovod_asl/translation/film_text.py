@@ -19,6 +19,7 @@ PROBLEMS = {
     "cut_off": "the hand is cut off by the edge",
     "too_dark": "too dark",
     "two_hands": "two hands",
+    "no_letter": "no letter",
     "unsure": "unsure",
 }
 """What `Translation.problem` says, in words."""

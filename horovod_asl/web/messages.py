@@ -83,11 +83,18 @@ class Forget(_Order):
     type: Literal["forget"]
 
 
+class Practise(_Order):
+    """From now on letters are read but not written, or written again."""
+
+    type: Literal["practise"]
+    on: bool
+
+
 class _Speech(_Order):
     text: str
 
 
-Order = Edit | ReplaceWord | Calibrate | Forget
+Order = Edit | ReplaceWord | Calibrate | Forget | Practise
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Order)
 
 

@@ -22,6 +22,7 @@ from horovod_asl.web.messages import (
     Forget,
     Frame,
     Order,
+    Practise,
     ReplaceWord,
 )
 
@@ -53,6 +54,9 @@ class TextTranslator(Protocol):
 
     def replace_word(self, word: str) -> None:
         """Put `word` in the place of the last one."""
+
+    def practise(self, on: bool, /) -> None:
+        """Read letters without writing them, or write again."""
 
     def close(self) -> None:
         """Let go of what it holds."""
@@ -124,6 +128,8 @@ class PageReader:
                 self._translator.clear()
             case ReplaceWord(word=word):
                 self._translator.replace_word(word.upper())
+            case Practise(on=on):
+                self._translator.practise(on)
             case Calibrate(letter=letter):
                 self._required_teacher().begin(letter)
                 return self._lesson(letter, 0.0)

@@ -93,7 +93,7 @@ function refresh() {
   const finished = words.takeFinished();
   if (!finished) return;
   byId("heard").textContent = finished;
-  if (speakEach.checked && tab !== "tab-try") speaker.speak(finished);
+  if (speakEach.checked) speaker.speak(finished);
 }
 
 function failed({ code, message }) {
@@ -109,6 +109,7 @@ function connection(state, { waitS, code }) {
   else if (state === "connecting") connectionProblem ??= "connecting";
   else if (state === "paused") connectionProblem = "idle";
   else connectionProblem = code in PROBLEMS ? code : "server_gone";
+  if (state === "open" && tab === "tab-try") practise();
   if (state === "lost" || state === "paused") {
     words.disconnected();
     suggestions = [];
@@ -135,6 +136,11 @@ function measure(sentMs) {
   const delay = Math.round(pace.delayMs / pace.frames);
   if (pace.sinceMs) byId("pace").textContent = `${perSecond.toFixed(0)} pictures a second, read in ${delay} ms`;
   pace = { sinceMs: now, frames: 0, delayMs: 0 };
+}
+
+// What is signed to practise is no text.
+function practise() {
+  stream.sendOrder({ type: "practise", on: tab === "tab-try" });
 }
 
 function order(message) {
@@ -179,8 +185,10 @@ const actions = {
 setUpTheme();
 setUpKeys(keysOn, actions);
 setUpTabs((id) => {
+  const [before, after] = [tab, id].map((one) => one === "tab-try");
   tab = id;
-  if (id === "tab-try") lesson.load();
+  if (after) lesson.load();
+  if (before !== after) practise();
 });
 byId("start").addEventListener("click", start);
 byId("speak").addEventListener("click", actions.s);

@@ -5,6 +5,7 @@ export const PROBLEMS = {
   cut_off: ["warn", "Your hand leaves the picture.", "Move it to the middle, or step back a little.", 500],
   too_dark: ["warn", "It is too dark.", "Switch on a lamp in front of you, or turn towards the window.", 700],
   two_hands: ["warn", "Two hands are in sight.", "Take one of them out of the picture.", 500],
+  no_letter: ["info", "Your hand shows no letter.", "It counts once it holds a sign. “Try it” shows them all.", 1500],
   unsure: ["warn", "Not sure which letter this is.", "Turn your palm to the camera and hold still. “Try it” shows each sign.", 1500],
 
   not_started: ["info", "The camera is off.", "Press “Start the camera”.", 0],

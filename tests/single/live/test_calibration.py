@@ -30,6 +30,15 @@ def test_a_hand_like_an_example_is_read_as_its_letter(tmp_path: Path) -> None:
     assert not examples.adjusted(read(OWN, as_held=True)).logits.any(), "another position is another space"
 
 
+def test_a_hand_like_an_example_shows_a_letter_whatever_others_take_it_for(tmp_path: Path) -> None:
+    examples = Examples(tmp_path / "examples.npz")
+    examples.add("N", read(OWN))
+    shows_none = Read(np.zeros(len(CLASSES), np.float32), OWN[None], np.array([False]), letter=0.1)
+    assert shows_none.probabilities[CLASS_INDEX["nothing"]] > 0.9
+    assert examples.adjusted(shows_none).probabilities.argmax() == CLASS_INDEX["N"]
+    assert examples.adjusted(Read(shows_none.logits, OTHER[None], np.array([False]), letter=0.1)).letter == 0.1
+
+
 def test_they_are_kept_and_forgotten(tmp_path: Path) -> None:
     file = tmp_path / "own" / "examples.npz"
     examples = Examples(file)

@@ -11,20 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.live_page import CHROMIUM_FLAGS
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]
 FAKE_SPEECH = """
 window.spoken = [];
 Object.defineProperty(window, "speechSynthesis", { configurable: true, value: {
@@ -44,7 +35,7 @@ def chromium(film: Path) -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("Chromium is not installed: make setup-browser")
-    flags = [*_FLAGS, f"--use-file-for-fake-video-capture={film}"]
+    flags = [*CHROMIUM_FLAGS, f"--use-file-for-fake-video-capture={film}"]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=flags)
         yield browser

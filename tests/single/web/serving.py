@@ -61,6 +61,9 @@ class StandIn:
             text=self.text,
         )
 
+    def practise(self, on: bool) -> None:
+        self.practises = on
+
     def close(self) -> None:
         self.closed = True
 

@@ -133,6 +133,7 @@ def test_it_says_why_nothing_is_read(started: Any, server: StandIn) -> None:
         ("cut_off", "leaves the picture"),
         ("too_dark", "too dark"),
         ("two_hands", "Two hands"),
+        ("no_letter", "shows no letter"),
         ("unsure", "Not sure"),
     ):
         server.answer = reading(problem=problem)
@@ -255,6 +256,8 @@ def test_the_lesson_says_which_fingers_differ(started: Any, server: StandIn) -> 
     wait_for_text(page, "#advice", "Your hand is right")
     server.answer["held"]["progress"] = 1.0
     page.wait_for_function("() => document.querySelector('#sign-letter').value === 'V'")
+    page.click("#tab-teach")  # what was practised is no text; what follows is
+    until(lambda: server.orders == [{"type": "practise", "on": True}, {"type": "practise", "on": False}])
 
 
 def test_the_table_of_hands(started: Any) -> None:
