@@ -94,8 +94,8 @@ class Search:
         self._held_from.append(np.where(stays, -1, best).astype(np.int8))
         self._free_from.append(straight > free)
 
-    def segments(self) -> tuple[list[Segment], State, bool]:
-        """The letters that the likeliest path begins or ends here, its state, and whether it is within a letter now.
+    def segments(self) -> tuple[list[Segment], bool]:
+        """The letters that the likeliest path begins or ends here, and whether it is within a letter now.
 
         A letter that was held before the first frame has `first` −1.
         """
@@ -103,7 +103,7 @@ class Search:
         within = bool(held.max() >= free.max())
         scores = held if within else free
         before, last = np.unravel_index(int(scores.argmax()), scores.shape)
-        final = state = (int(before), int(last))
+        state = (int(before), int(last))
         ends_within, found, end = within, list[Segment](), len(self) - 1
         for frame in reversed(range(len(self))):
             left = self._free_from[frame][state]
@@ -120,4 +120,4 @@ class Search:
             state, end = previous, frame - 1
         if within:
             found.append(Segment(state[1], -1, end))
-        return found[::-1], final, ends_within
+        return found[::-1], ends_within

@@ -170,7 +170,7 @@ class Speller:
         return Frame(weight * np.log(mixed[_COLUMNS]), weight * float(np.log(between)), again)
 
     def _segments(self) -> list[Segment]:
-        segments, _, _ = self._search.segments()
+        segments, _ = self._search.segments()
         return [segment for segment in segments if self._is_letter(segment)]
 
     def _is_letter(self, segment: Segment) -> bool:
@@ -179,7 +179,7 @@ class Speller:
 
     def _read(self, *, ended: bool = False) -> None:
         """The word as the likeliest path has it now; its last letter counts once it was held for long enough."""
-        segments, _, within = self._search.segments()
+        segments, within = self._search.segments()
         self.held = self._held_now(segments[-1]) if within and not ended else None
         new = [segment for segment in segments if self._is_letter(segment)]
         self._path_end = (new[-1].symbol, self._frames[new[-1].first].time_s) if new else None

@@ -56,7 +56,7 @@ def test_the_path_found_is_the_best_of_all(seed: int) -> None:
         search.extend(frame)
     best = max(paths(len(film)), key=lambda path: price(path, language, entry, film))
     begun = [(state, number) for number, (state, begins) in enumerate(best) if begins]
-    segments, _, within = search.segments()
+    segments, within = search.segments()
     assert [(segment.symbol, segment.first) for segment in segments] == begun
     assert within == (best[-1][0] < SYMBOLS)
     for segment in segments:
@@ -82,7 +82,6 @@ def test_a_letter_that_is_held_on_costs_nothing_anew() -> None:
     search = Search(language, entry)
     search.restart((SYMBOLS, 1), within=True)
     search.extend(Frame(np.array([-9.0, 0.0, -9.0]), -9.0, 9.0))
-    segments, state, within = search.segments()
+    segments, within = search.segments()
     assert [(segment.symbol, segment.first) for segment in segments] == [(1, -1)]
-    assert state == (SYMBOLS, 1)
     assert within
