@@ -102,11 +102,15 @@ def of_film(frames: Iterator[DrawnFrame], *, held: bool) -> Rows:
     return np.array(found, np.float32).reshape(-1, 63)
 
 
+def words(count: int, seed: int) -> list[str]:
+    """Frequent words of three to eight letters."""
+    known = [word.upper() for word in frequent_words(3000) if 3 <= len(word) <= 8]
+    return random.Random(seed).sample(known, count)
+
+
 def spelled(seed: int) -> Rows:
     """A drawn signer who spells three words."""
-    words = [word.upper() for word in frequent_words(3000) if 3 <= len(word) <= 8]
-    text = " ".join(random.Random(seed).sample(words, 3))
-    return of_film(film_frames(FilmSpec(text, seed=seed)), held=True)
+    return of_film(film_frames(FilmSpec(" ".join(words(3, seed)), seed=seed)), held=True)
 
 
 def idling(seed: int) -> Rows:
@@ -230,6 +234,8 @@ def main() -> None:
 def gate_without(person: str, work: Path) -> Path:
     """The weights, of those that `_judge` left in `--work`, in whose training this person's letters were not."""
     names = sorted(path.stem.removeprefix("letters ") for path in work.glob("letters *.npy"))
+    if person not in names:
+        raise SystemExit(f"{work} holds no gates without {person}: run `python -m benchmarks.letter_gate` first")
     return work / f"fold{names.index(person) % FOLDS}.npz"
 
 

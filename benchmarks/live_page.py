@@ -76,6 +76,8 @@ def measure(film: Path, minutes: int) -> list[dict[str, Any]]:
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("live_page: Chromium is not installed: make setup-browser")
     flags = [*CHROMIUM_FLAGS, f"--use-file-for-fake-video-capture={film}"]
     rows = []
     with served() as (server, address), sync_playwright() as started:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from benchmarks.letter_gate import gate_without
+from benchmarks.letter_gate import gate_without, words
 from benchmarks.real_films import RealFrame, real_film
 from horovod_asl.errors import UserError
 from horovod_asl.live.reader import HandNetwork
-from horovod_asl.live.suggestions import frequent_words
 from horovod_asl.live.translator import Translator
 from horovod_asl.synthetic.film import DrawnFrame, FilmSpec, film_frames, idle_frames
-from horovod_asl.translation.source import MOST_FPS
+from horovod_asl.translation.source import thinned
 
 SPEEDS = (1.0, 2.0, 3.5)
 PEOPLE = ("guns", "hawk", "lolz", "long", "meyy", "nik1", "nik2", "nik4", "t32")
@@ -36,12 +34,6 @@ WORDS = (
     *("THE", "QUICK", "BROWN", "FOX", "LAMPS", "OVER", "WATCH", "MONEY", "PHONE", "QUIET", "RADIO", "KNIFE"),
     *("PLANT", "WORD", "NIGHT"),
 )
-
-
-def words(count: int, seed: int) -> list[str]:
-    """Frequent words of three to eight letters."""
-    known = [word.upper() for word in frequent_words(3000) if 3 <= len(word) <= 8]
-    return random.Random(seed).sample(known, count)
 
 
 @dataclass(frozen=True)
@@ -55,14 +47,11 @@ class Reading:
 
 def read(film: Iterable[DrawnFrame | RealFrame], network: HandNetwork) -> Reading:
     """The film as `live` reads it, but that no frame is late."""
-    translator, took, due_s = Translator(network), [], -1.0
+    translator, took = Translator(network), []
     held_s = first_s = None
-    for frame in film:
+    for frame in thinned(iter(film)):
         if held_s is None and frame.label is not None:
             held_s = frame.time_s
-        if frame.time_s < due_s:
-            continue
-        due_s = frame.time_s + 0.9 / MOST_FPS
         begun = time.perf_counter()
         seen = translator.see(frame.pixels, frame.time_s)
         took.append((time.perf_counter() - begun) * 1e3)

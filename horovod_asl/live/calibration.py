@@ -11,6 +11,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Examples:
                 likeness = float(np.mean(near)) - _NEUTRAL
                 logits[CLASS_INDEX[letter]] += np.float32(_STRENGTH * likeness)
                 letter_probability = max(letter_probability, min(likeness / (1 - _NEUTRAL), 1.0))
-        return Read(logits, read.embeddings, read.as_held, letter_probability)
+        return replace(read, logits=logits, letter=letter_probability)
 
 
 def _load(file: Path) -> dict[str, Kept]:

@@ -45,12 +45,17 @@ class Read:
     letter: float = 1.0
 
     @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Float64 (classes,): the softmax of the logits, times `letter`; the rest is `nothing`'s."""
+    def softmax(self) -> NDArray[np.float64]:
+        """Float64 (classes,), of the logits: what `predict` says of a photo."""
         powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        shares = self.letter * powers / powers.sum()
+        return np.asarray(powers / powers.sum())
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Float64 (classes,), of a film's frame: `softmax` times `letter`; the rest is `nothing`'s."""
+        shares = self.letter * self.softmax
         shares[_NOTHING] += 1 - self.letter
-        return np.asarray(shares)
+        return shares
 
 
 class HandNetwork:

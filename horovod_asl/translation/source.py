@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from horovod_asl.discovery.file_names import is_picture, pictures_among
 from horovod_asl.errors import UserError
@@ -114,7 +114,18 @@ class FrameFolder:
         return sorted(pictures_among(path.name for path in self.folder.iterdir()), key=_natural)
 
 
-def thinned(frames: Iterator[FilmFrame], most_fps: float = MOST_FPS) -> Iterator[FilmFrame]:
+class Timed(Protocol):
+    """A frame of any film."""
+
+    @property
+    def time_s(self) -> float:
+        """Since the film began."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+def thinned(frames: Iterator[T], most_fps: float = MOST_FPS) -> Iterator[T]:
     """Frames, at most so many a second."""
     due_s = 0.0
     for frame in frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,7 @@ def read_photo(data: bytes, network: HandNetwork, limits: Limits) -> dict[str, A
     check_size(data, limits.photo_megapixels)
     square = decode_photo(data, LOOK_PX, max_megapixels=limits.photo_megapixels)
     record = shared_finder().find(square)
-    # As `predict` reads it: the gate is for films, in which most hands are on their way.
-    shares = replace(network.read(square, record), letter=1.0).probabilities
+    shares = network.read(square, record).softmax
     order = np.argsort(-shares, kind="stable")
     probabilities = {network.classes[k]: round(float(shares[k]), 4) for k in order}
     hand = None
